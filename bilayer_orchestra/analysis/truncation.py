@@ -1,0 +1,62 @@
+"""Extrapolation of DMRG results to zero discarded weight."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bilayer_orchestra.terms import FloatArray
+
+#: Below this discarded weight, truncation is at the level of rounding.
+NEGLIGIBLE = 1e-14
+#: A line is fitted through stages whose weight fell at least by this factor.
+FALL = 0.5
+
+
+class Extrapolated(NamedTuple):
+    """Value at zero discarded weight, and the last measured value minus it."""
+
+    value: FloatArray
+    bias: FloatArray
+
+
+def extrapolate(weights: FloatArray, values: FloatArray) -> Extrapolated:
+    """Extrapolate ``values`` linearly in the discarded weight.
+
+    The energy of a truncated state is linear in its discarded weight (Legeza and Fath, PRB 53,
+    14349 (1996)); local correlators follow to leading order. The last three stages (two, if there
+    are no three with falling weights) are fitted by least squares with weights 1/w^2, since the
+    deviation of a stage from the line grows with w.
+
+    Where a line is not justified, the value is the last one and the bias the last step: element
+    by element if the line would move it by more than that step, and everywhere if the weight did
+    not fall. With one stage the bias is NaN: not estimated.
+
+    Parameters
+    ----------
+    weights : array, shape (K,)
+        Discarded weight of every stage, in the order of growing bond dimension.
+    values : array, shape (K, ...)
+        What was measured at every stage.
+    """
+    weights, values = np.asarray(weights, float), np.asarray(values, float)
+    last = values[-1]
+    if len(weights) == 1:
+        exact = weights[-1] <= NEGLIGIBLE
+        return Extrapolated(last, np.full(last.shape, weights[-1] if exact else np.nan))
+    step = values[-2] - last
+    if weights[-1] <= NEGLIGIBLE:
+        # an amplitude of sqrt(w) is missing from the state; a line through rounding means nothing
+        remaining = min(1.0, np.sqrt(weights[-1] / max(weights[-2], weights[-1], 1e-300)))
+        return Extrapolated(last, step * remaining)
+    if weights[-1] > FALL * weights[-2]:
+        return Extrapolated(last, step)
+    three = len(weights) >= 3 and weights[-2] < FALL * weights[-3]
+    used = slice(-3 if three else -2, None)
+    w = weights[used]
+    design = np.stack([np.ones_like(w), w], axis=1) / w[:, None]
+    solution, *_ = np.linalg.lstsq(design, values[used].reshape(len(w), -1) / w[:, None], rcond=None)
+    limit = solution[0].reshape(last.shape)
+    justified = np.abs(limit - last) <= np.abs(step)
+    return Extrapolated(np.where(justified, limit, last), np.where(justified, last - limit, step))

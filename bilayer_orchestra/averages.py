@@ -1,0 +1,78 @@
+"""What every backend's ``parse`` returns: averages in site order, with their uncertainties."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bilayer_orchestra.errors import EngineError
+from bilayer_orchestra.terms import FloatArray, Terms
+
+
+@dataclass
+class Averages:
+    """Measured values in site order and in the project's convention.
+
+    Parameters
+    ----------
+    values : dict
+        Observable name -> array: scalar, (N,), (2, N), (N, N) or (2, N, N), spins (up, down).
+    bias : dict
+        Same shapes: size of the systematic error (last measured minus extrapolated value). A
+        missing name means "not estimated" and becomes NaN.
+    stderr : dict
+        Same shapes: statistical standard error; only for stochastic engines.
+    diagnostics : dict
+        Scalars that describe the run, by name; see :data:`bilayer_orchestra.dataset.DIAGNOSTICS`.
+    converged : bool
+        Whether the requested accuracy was reached.
+    reason : str
+        Why, or why not.
+    """
+
+    values: dict[str, FloatArray]
+    bias: dict[str, FloatArray] = field(default_factory=dict)
+    stderr: dict[str, FloatArray] = field(default_factory=dict)
+    diagnostics: dict[str, Any] = field(default_factory=dict)
+    converged: bool = False
+    reason: str = ""
+
+
+def observables_from_raw(raw: dict[str, FloatArray], terms: Terms) -> dict[str, FloatArray]:
+    """Return all observables from the operator averages that ground-state engines measure.
+
+    Parameters
+    ----------
+    raw : dict
+        ``green`` (2, N, N) and ``double_occupancy`` (N,); optionally ``pair`` (N, N),
+        ``density_product`` = <n_i n_j> (N, N) and ``spin_spin`` (N, N).
+    terms : Terms
+        The model, for the energies.
+
+    Raises
+    ------
+    EngineError
+        If a number is not finite.
+    """
+    for name, array in raw.items():
+        if not np.isfinite(array).all():
+            raise EngineError(f"the engine returned NaN or infinity in {name}")
+    green, double_occupancy = raw["green"], raw["double_occupancy"]
+    density = np.diagonal(green, axis1=1, axis2=2).copy()
+    kinetic = np.sum(terms.one_body * green.sum(axis=0))
+    interaction = np.sum(terms.interaction * double_occupancy)
+    values = {
+        "energy": kinetic + interaction,
+        "kinetic_energy": kinetic,
+        "interaction_energy": interaction,
+        "density": density,
+        "double_occupancy": double_occupancy,
+        "green": green,
+    }
+    if "density_product" in raw:
+        total = density.sum(axis=0)
+        values["density_density"] = raw["density_product"] - np.outer(total, total)
+    values |= {name: raw[name] for name in ("pair", "spin_spin") if name in raw}
+    return {name: np.asarray(value, dtype=float) for name, value in values.items()}

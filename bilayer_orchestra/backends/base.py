@@ -1,0 +1,95 @@
+"""What a backend is: it renders a job, reports its progress, and parses what came out.
+
+``render`` and ``parse`` are pure: files in, files out, no engine. A runtime (see
+:mod:`bilayer_orchestra.runtimes`) executes the job in between and knows no physics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from bilayer_orchestra.averages import Averages
+from bilayer_orchestra.model.base import SpecModel
+from bilayer_orchestra.terms import Terms
+
+
+@dataclass(frozen=True)
+class Job:
+    """A rendered job: files, and the command that runs in the directory that holds them.
+
+    Parameters
+    ----------
+    program : str
+        ``"python"``, ``"julia"`` or ``"alf"``; the runtime knows where that program is.
+    arguments : tuple of str
+        Passed to the program as they are; never through a shell.
+    files : dict of str to str
+        Relative file name -> text.
+    environment : dict of str to str
+        Set in addition to the inherited environment, before the program starts.
+    """
+
+    program: str
+    arguments: tuple[str, ...]
+    files: dict[str, str]
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything a backend needs to know about one point."""
+
+    terms: Terms
+    observables: tuple[str, ...]
+    numerics: SpecModel
+    label: str
+
+
+class Backend(Protocol):
+    """One engine. Instances are cheap and import nothing heavy."""
+
+    name: str
+    #: Raised when this backend's numbers change for the same input, so that old results are not
+    #: taken for new ones.
+    revision: int
+    #: Short description for tables and help.
+    summary: str
+
+    def version(self) -> str:
+        """Return the engine's version.
+
+        Raises
+        ------
+        MissingEngineError
+            If the engine is not installed; the message says how to get it.
+        """
+        ...
+
+    def check(self, request: Request) -> None:
+        """Raise OrchestraError if this backend cannot solve the request, with the remedy."""
+        ...
+
+    def render(self, request: Request) -> Job:
+        """Return the job's files and command."""
+        ...
+
+    def progress(self, directory: Path) -> str | None:
+        """Return one line on how far the job in ``directory`` is, or None."""
+        ...
+
+    def parse(self, directory: Path, request: Request) -> Averages:
+        """Read the finished job in ``directory``.
+
+        Raises
+        ------
+        EngineError
+            If the output is missing, incomplete or not finite.
+        """
+        ...
+
+
+def settings_of(numerics: SpecModel) -> dict[str, Any]:
+    """Return the settings as plain data."""
+    return numerics.model_dump(mode="json")

@@ -1,0 +1,88 @@
+"""The embedded DMRG (block2) as a backend."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from bilayer_orchestra.averages import Averages
+from bilayer_orchestra.backends.base import Job, Request, settings_of
+from bilayer_orchestra.backends.block2.numerics import Block2Numerics
+from bilayer_orchestra.backends.dmrg_results import averages_from_stages
+from bilayer_orchestra.engine_io import JOB, OUTPUT, last_event, load_arrays, render_job
+from bilayer_orchestra.errors import MissingEngineError, OrchestraError
+from bilayer_orchestra.machine import available_cores, thread_environment
+from bilayer_orchestra.terms import Canonical
+
+#: Up to this bond dimension the blocks are so small that a second thread only costs.
+SERIAL_BOND_DIMENSION = 400
+
+
+class Block2Backend:
+    """Ground-state DMRG in SU(2) or U(1)xU(1) symmetry."""
+
+    name = "block2"
+    revision = 1
+    summary = "DMRG with block2 (PyPI); ground states, long chains"
+
+    def version(self) -> str:
+        """Return block2's version without importing it."""
+        try:
+            return f"block2 {version('block2')}"
+        except PackageNotFoundError as error:
+            raise MissingEngineError(
+                "block2 is not installed; `pip install 'bilayer-orchestra[block2]'` brings it"
+            ) from error
+
+    def check(self, request: Request) -> None:
+        """Refuse thermal states and trivial sectors."""
+        state = request.terms.state
+        if not isinstance(state, Canonical):
+            raise OrchestraError(
+                "block2 finds ground states (T = 0); for `state: {beta: ...}` use --backend exact "
+                "(up to 8 sites) or --backend alf"
+            )
+        n_sites = request.terms.n_sites
+        if n_sites < 4 or sum(state) < 1 or sum(state) > 2 * n_sites - 1:
+            raise OrchestraError(
+                "block2 needs at least 4 sites, one electron and one hole; use --backend exact"
+            )
+
+    def render(self, request: Request) -> Job:
+        """Return the job."""
+        numerics = request.numerics
+        assert isinstance(numerics, Block2Numerics)
+        settings = settings_of(numerics) | {"stages": numerics.bond_dimensions()}
+        serial = numerics.max_bond_dimension <= SERIAL_BOND_DIMENSION
+        threads = numerics.threads or (1 if serial else available_cores())
+        return Job(
+            program="python",
+            arguments=("-m", "bilayer_orchestra.backends.block2.engine", "."),
+            files={JOB: render_job(request.terms, request.observables, settings)},
+            environment=thread_environment(threads),
+        )
+
+    def progress(self, directory: Path) -> str | None:
+        """Return one line on how far the job is."""
+        event = last_event(directory)
+        if event is None:
+            return None
+        match event["step"]:
+            case "sweep":
+                return (
+                    f"sweep {event['sweep']:2d}  E = {event['energy']:.10f}  bond dimension "
+                    f"{event['bond']}  discarded {event['discarded_weight']:.1e}  "
+                    f"{event['seconds']:.1f} s"
+                )
+            case "stage":
+                return f"measured at bond dimension {event['bond']}  variance {event['variance']:.1e}"
+            case "resumed":
+                return f"resumed after sweep {event['sweep']}"
+            case name:
+                return f"{name}: sweep {event['sweep'] + 1}  E = {event['energy']:.10f}"
+
+    def parse(self, directory: Path, request: Request) -> Averages:
+        """Read ``output.npz``."""
+        numerics = request.numerics
+        assert isinstance(numerics, Block2Numerics)
+        return averages_from_stages(load_arrays(directory / OUTPUT), request.terms, numerics)

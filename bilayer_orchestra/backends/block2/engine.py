@@ -1,0 +1,266 @@
+"""The engine process: ``python -m bilayer_orchestra.backends.block2.engine JOB_DIRECTORY``.
+
+Three parts, each from the previous one's result:
+
+1. ground state: the bond dimension doubles from stage to stage; each stage starts with noisy
+   sweeps and ends with noise-free ones, after which everything is measured;
+2. second start: another random state at small bond dimension must arrive at the same energy and
+   correlators;
+3. orthogonal state: the lowest state orthogonal to the result gives the gap. If it lies lower,
+   the result was not the ground state and the search continues from it.
+
+After every sweep of part 1 the state is checkpointed. Every sweep has its own random seed, so a
+resumed run makes the same numbers as an uninterrupted one (up to the summation order of threads).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bilayer_orchestra.backends.block2.hamiltonian import (
+    hamiltonian,
+    squared_deviation,
+    symmetry_of,
+)
+from bilayer_orchestra.backends.block2.measure import measure
+from bilayer_orchestra.backends.block2.state import load_checkpoint, save_checkpoint
+from bilayer_orchestra.engine_io import OUTPUT, load_arrays, read_job, report, save_arrays
+from bilayer_orchestra.errors import EngineError, OrchestraError
+from bilayer_orchestra.terms import Canonical
+
+#: Bond dimension at which the proof (second start, orthogonal state) is made.
+PROOF_BOND_DIMENSION = 100
+#: Noisy sweeps per stage and the factor by which each stage's noise is below the one before.
+NOISY_SWEEPS, NOISE_DECAY = 2, 0.1
+#: A stage is settled when a noise-free sweep changes the energy, relative, by less than this or
+#: than the discarded weight: finer changes drown in the truncation.
+SETTLED = 1e-11
+#: Davidson threshold (square of the residual) of noisy sweeps, of the proof, and the tightest one.
+LOOSE, PROOF, TIGHT = 1e-8, 1e-11, 1e-16
+#: States with less weight than this are dropped at any bond dimension.
+CUTOFF = 1e-22
+#: A start that ends this much lower than the result proves the result wrong.
+LOWER = 1e-7
+
+
+class Search:
+    """One DMRG job: the driver, H and what does not change between the parts."""
+
+    def __init__(self, directory: Path) -> None:
+        # imported here so that the thread environment is set before the library loads
+        from pyblock2.driver.core import DMRGDriver, SymmetryTypes
+
+        self.directory = directory
+        self.terms, self.observables, self.settings = read_job(directory)
+        assert isinstance(self.terms.state, Canonical)
+        n_up, n_down = self.terms.state
+        self.symmetry = symmetry_of(self.terms)
+        scratch = directory / "scratch"
+        shutil.rmtree(scratch, ignore_errors=True)  # left by a killed run
+        self.driver = DMRGDriver(
+            scratch=str(scratch),
+            symm_type=getattr(SymmetryTypes, self.symmetry),
+            n_threads=int(os.environ["OMP_NUM_THREADS"]),
+            stack_mem=int(self.settings["stack_memory_gib"] * 2**30),
+        )
+        self.driver.initialize_system(
+            n_sites=self.terms.n_sites, n_elec=n_up + n_down, spin=n_up - n_down
+        )
+        self.mpo = hamiltonian(self.driver, self.terms, self.symmetry)
+        self.stages: list[int] = self.settings["stages"]
+
+    def seed(self, stream: int) -> None:
+        """Set block2's random numbers; every sweep and start has its own stream."""
+        self.driver.bw.b.Random.rand_seed((self.settings["seed"] * 1_000_003 + stream) % 2**31)
+
+    def sweep(
+        self, state: Any, bond: int, noise: float, threshold: float, **projection: Any
+    ) -> tuple[float, float]:
+        """Do one sweep in place; return (energy, largest discarded weight)."""
+        energy = self.driver.dmrg(
+            self.mpo,
+            state,
+            n_sweeps=1,
+            tol=0.0,
+            bond_dims=[bond],
+            noises=[noise],
+            thrds=[LOOSE if noise else threshold],
+            dav_max_iter=200,
+            cutoff=CUTOFF,
+            iprint=0,
+            **projection,
+        )
+        if not math.isfinite(energy):
+            raise EngineError("the energy became NaN or infinite")
+        return float(energy), float(self.driver.get_dmrg_results()[1][-1])
+
+    def random_state(self, tag: str, stream: int) -> Any:
+        """Return a random state; its bond dimension is grown by the first sweeps."""
+        self.seed(stream)
+        return self.driver.get_random_mps(tag=tag, bond_dim=min(self.stages[0], 50), nroots=1)
+
+    def relax(
+        self, state: Any, stream: int, name: str, **projection: Any
+    ) -> Iterator[tuple[float, float]]:
+        """Optimize ``state`` at the proof's bond dimension until it is settled."""
+        bond, previous = self.proof_bond, math.inf
+        for number in range(self.settings["max_sweeps_per_stage"]):
+            noise = self.settings["noise"] * (NOISE_DECAY ** (number // 2) if number < 6 else 0.0)
+            self.seed(stream + number)
+            energy, weight = self.sweep(state, bond, noise, PROOF, **projection)
+            report(self.directory, step=name, sweep=number, energy=energy, bond=bond)
+            yield energy, weight
+            if noise == 0 and abs(energy - previous) < 1e-9 * max(1.0, abs(energy)):
+                return
+            previous = energy
+
+    @property
+    def proof_bond(self) -> int:
+        """First stage's bond dimension that is large enough for the proof, or the last one."""
+        return next((m for m in self.stages if m >= PROOF_BOND_DIMENSION), self.stages[-1])
+
+
+def find_ground_state(search: Search, attempt: int, start: Any | None) -> Any:
+    """Part 1; stage results go to ``stage-<attempt>-<k>.npz``. Returns the state."""
+    settings, checkpoint = search.settings, search.directory / "checkpoint"
+    loaded = load_checkpoint(search.driver, "SAVED", "KET", checkpoint)
+    if loaded is not None and loaded[1]["attempt"] == attempt:
+        state, record = loaded
+        report(search.directory, step="resumed", sweep=record["total"])
+    else:
+        state = start if start is not None else search.random_state("KET", 0)
+        record = {"attempt": attempt, "stage": 0, "sweep": 0, "total": 0}
+        record |= {"energy": math.inf, "weight": 1.0}
+    while True:
+        stage = record["stage"]
+        bond = search.stages[stage]
+        noise = settings["noise"] * NOISE_DECAY**stage if record["sweep"] < NOISY_SWEEPS else 0.0
+        search.seed(1 + record["total"])
+        started = time.monotonic()
+        # the local problem need not be solved better than the truncation that follows
+        threshold = min(PROOF, max(TIGHT, 1e-3 * record["weight"]))
+        energy, weight = search.sweep(state, bond, noise, threshold)
+        change = abs(energy - record["energy"]) / max(1.0, abs(energy))
+        clean = record["sweep"] - NOISY_SWEEPS + 1  # noise-free sweeps of this stage so far
+        settled = clean >= 2 and change < max(SETTLED, weight)
+        record |= {
+            "sweep": record["sweep"] + 1,
+            "total": record["total"] + 1,
+            "energy": energy,
+            "weight": weight,
+        }
+        report(
+            search.directory,
+            step="sweep",
+            sweep=record["total"],
+            energy=energy,
+            bond=bond,
+            discarded_weight=weight,
+            noise=noise,
+            seconds=time.monotonic() - started,
+        )
+        if settled or record["sweep"] >= settings["max_sweeps_per_stage"]:
+            _measure_stage(search, state, attempt, stage, weight, settled)
+            enough = weight <= settings["discarded_weight"]
+            if enough or stage + 1 == len(search.stages):
+                return state
+            record |= {"stage": stage + 1, "sweep": 0}
+        save_checkpoint(search.driver, state, "SAVED", record, checkpoint)
+
+
+def _measure_stage(
+    search: Search, state: Any, attempt: int, stage: int, weight: float, settled: bool
+) -> None:
+    raw = measure(search.driver, state, search.symmetry, search.observables)
+    energy = float(search.driver.expectation(state, search.mpo, state))
+    deviation = squared_deviation(search.driver, search.terms, search.symmetry, energy)
+    variance = float(search.driver.expectation(state, deviation, state))
+    report(search.directory, step="stage", bond=search.stages[stage], variance=variance)
+    save_arrays(
+        search.directory / f"stage-{attempt}-{stage}.npz",
+        bond_dimension=search.stages[stage],
+        discarded_weight=weight,
+        energy_with_mu=energy,
+        energy_variance=variance,
+        settled=settled,
+        **raw,
+    )
+
+
+def second_start(search: Search, attempt: int, reference: dict[str, Any]) -> tuple[Any, dict[str, float]]:
+    """Part 2: a different random start must arrive at the same place."""
+    state = search.random_state("SECOND", 100_000 * (attempt + 1))
+    energy = math.inf
+    for energy, _ in search.relax(state, 100_000 * (attempt + 1) + 1, "second start"):
+        pass
+    raw = measure(search.driver, state, search.symmetry, ())
+    deviation = max(float(np.abs(raw[name] - reference[name]).max()) for name in ("pair", "green"))
+    return state, {"second_energy": energy, "second_deviation": deviation}
+
+
+def orthogonal_state(search: Search, attempt: int, ground: Any) -> tuple[Any, dict[str, float]]:
+    """Part 3: the lowest state orthogonal to ``ground``."""
+    state = search.random_state("ORTHOGONAL", 100_000 * (attempt + 1) + 50_000)
+    # the projector must lift the ground state above the next one; the couplings bound that gap
+    lift = 2.0 * float(np.abs(search.terms.one_body).max() + np.abs(search.terms.interaction).max())
+    stream = 100_000 * (attempt + 1) + 50_001
+    energy = math.inf
+    for energy, _ in search.relax(
+        state, stream, "next state", proj_mpss=[ground], proj_weights=[max(lift, 1.0)]
+    ):
+        pass
+    return state, {"orthogonal_energy": energy}
+
+
+def run(directory: Path) -> None:
+    """Solve the job in ``directory``."""
+    search = Search(directory)
+    start: Any | None = None
+    for attempt in range(3):
+        ground = find_ground_state(search, attempt, start)
+        stages = _stages(directory, attempt)
+        reference = next(
+            (s for s in stages if s["bond_dimension"] >= search.proof_bond), stages[-1]
+        )
+        lowest = float(stages[-1]["energy_with_mu"])
+        other, proof = second_start(search, attempt, reference)
+        if proof["second_energy"] < lowest - LOWER:
+            start = search.driver.copy_mps(other, "KET")
+            continue
+        other, gap = orthogonal_state(search, attempt, ground)
+        proof |= gap
+        if proof["orthogonal_energy"] < lowest - LOWER:
+            start = search.driver.copy_mps(other, "KET")
+            continue
+        break
+    else:
+        raise EngineError("three searches in a row ended in different states")
+    names = stages[0].keys()
+    stacked = {name: np.stack([stage[name] for stage in stages]) for name in names}
+    save_arrays(
+        directory / OUTPUT, proof_bond_dimension=reference["bond_dimension"], **proof, **stacked
+    )
+    shutil.rmtree(directory / "scratch", ignore_errors=True)
+
+
+def _stages(directory: Path, attempt: int) -> list[dict[str, Any]]:
+    files = sorted(
+        directory.glob(f"stage-{attempt}-*.npz"), key=lambda file: int(file.stem.split("-")[2])
+    )
+    return [load_arrays(file) for file in files]
+
+
+if __name__ == "__main__":
+    try:
+        run(Path(sys.argv[1]))
+    except (OrchestraError, MemoryError) as error:
+        sys.exit(f"block2: {error or 'out of memory'}")

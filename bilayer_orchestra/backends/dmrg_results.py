@@ -1,0 +1,118 @@
+"""From a DMRG engine's stages to averages, and the verdict on its convergence.
+
+Shared by all DMRG backends: the engines leave the same arrays (stage, ...) in ``output.npz``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bilayer_orchestra.analysis.truncation import extrapolate
+from bilayer_orchestra.averages import Averages, observables_from_raw
+from bilayer_orchestra.backends.dmrg_numerics import DMRGNumerics
+from bilayer_orchestra.terms import FloatArray, Terms
+
+#: Weight of other states up to which the variance alone proves the state: <H^2> - <H>^2 over gap^2.
+PROVEN_CONTAMINATION = 1e-3
+#: Correlators of two starts may differ by this much, or by a multiple of what truncation explains.
+SAME_CORRELATORS = 1e-3
+
+_OPERATORS = ("green", "double_occupancy", "pair", "density_product", "spin_spin")
+
+
+def averages_from_stages(
+    output: dict[str, FloatArray], terms: Terms, numerics: DMRGNumerics
+) -> Averages:
+    """Extrapolate every observable in the discarded weight and judge the convergence.
+
+    Parameters
+    ----------
+    output : dict
+        Per stage: ``bond_dimension``, ``discarded_weight``, ``energy_with_mu``,
+        ``energy_variance``, ``settled`` and the operator averages. Once: ``second_energy``,
+        ``second_deviation``, ``orthogonal_energy``, ``proof_bond_dimension``.
+    """
+    weights = output["discarded_weight"]
+    per_stage = [
+        observables_from_raw(
+            {name: output[name][k] for name in _OPERATORS if name in output}, terms
+        )
+        for k in range(len(weights))
+    ]
+    values, bias = {}, {}
+    for name in per_stage[0]:
+        limit = extrapolate(weights, np.stack([stage[name] for stage in per_stage]))
+        values[name], bias[name] = limit.value, limit.bias
+    proof = int(np.searchsorted(output["bond_dimension"], output["proof_bond_dimension"]))
+    gap = float(output["orthogonal_energy"] - output["energy_with_mu"][proof])
+    deviation = float(output["second_deviation"])
+    converged, reason = _judge(output, numerics, per_stage, proof, gap, float(np.abs(bias["energy"])))
+    return Averages(
+        values,
+        bias,
+        diagnostics={
+            "energy_variance": max(0.0, float(output["energy_variance"][-1])),
+            "discarded_weight": float(weights[-1]),
+            "bond_dimension": int(output["bond_dimension"][-1]),
+            "gap": gap,
+            "second_start_deviation": deviation,
+        },
+        converged=converged,
+        reason=reason,
+    )
+
+
+def _judge(
+    output: dict[str, FloatArray],
+    numerics: DMRGNumerics,
+    per_stage: list[dict[str, FloatArray]],
+    proof: int,
+    gap: float,
+    energy_bias: float,
+) -> tuple[bool, str]:
+    """Return (converged, reason). All reasons against are listed."""
+    against: list[str] = []
+    bond = int(output["bond_dimension"][-1])
+    weight = float(output["discarded_weight"][-1])
+    variance = max(0.0, float(output["energy_variance"][-1]))
+    energies = output["energy_with_mu"]
+    if not bool(output["settled"][-1]):
+        against.append(
+            f"the energy still changed after {numerics.max_sweeps_per_stage} sweeps at bond "
+            f"dimension {bond} (raise max_sweeps_per_stage)"
+        )
+    if weight > numerics.discarded_weight and not energy_bias <= numerics.energy_accuracy:
+        against.append(
+            f"truncation at bond dimension {bond} shifts the energy by {energy_bias:.1e}, more than "
+            f"energy_accuracy = {numerics.energy_accuracy:.0e} (raise max_bond_dimension)"
+        )
+    drift = max(
+        float(np.abs(per_stage[proof][name] - per_stage[-1][name]).max())
+        for name in ("pair", "green")
+    )
+    truncation = abs(float(energies[proof] - energies[-1]))
+    excess = float(output["second_energy"] - energies[proof])
+    deviation = float(output["second_deviation"])
+    contamination = variance / gap**2 if gap > 0 else np.inf
+    if gap <= max(numerics.gap_resolution, energy_bias):
+        against.append(
+            f"the next state of the same sector lies {max(gap, 0.0):.1e} above, closer than "
+            f"gap_resolution = {numerics.gap_resolution:.0e}: the energy holds, correlators are "
+            "not determined"
+        )
+    elif excess > max(1e-6, 3 * truncation):
+        against.append(f"a second start ended {excess:.1e} higher in energy")
+    elif deviation > max(SAME_CORRELATORS, 3 * drift) and contamination > PROVEN_CONTAMINATION:
+        against.append(
+            f"a second start found the same energy but correlators that differ by {deviation:.1e}"
+        )
+    if against:
+        return False, "; ".join(against)
+    proof_text = (
+        f"variance {variance:.1e} leaves other states less than {max(contamination, 1e-15):.1e} weight"
+        if contamination <= PROVEN_CONTAMINATION
+        else f"a second start agrees within {deviation:.1e}"
+    )
+    return True, (
+        f"discarded weight {weight:.1e} at bond dimension {bond}; {proof_text}; gap {gap:.2e}"
+    )

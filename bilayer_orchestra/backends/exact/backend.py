@@ -1,0 +1,107 @@
+"""Exact diagonalization as a backend: the project's independent truth on small systems."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+from bilayer_orchestra.averages import Averages, observables_from_raw
+from bilayer_orchestra.backends.base import Job, Request, settings_of
+from bilayer_orchestra.backends.exact.numerics import ExactNumerics
+from bilayer_orchestra.engine_io import JOB, OUTPUT, last_event, load_arrays, render_job
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.machine import available_cores, thread_environment
+from bilayer_orchestra.terms import Canonical, Terms
+
+#: Largest canonical sector: about 4 GiB of Lanczos vectors.
+MAX_DIMENSION = 20_000_000
+#: Most sites of a thermal state: the largest block of 8 sites has 4900 states, of 10 sites 63504.
+MAX_THERMAL_SITES = 8
+
+
+class ExactBackend:
+    """Sparse Lanczos at T = 0, full diagonalization of every sector at T > 0."""
+
+    name = "exact"
+    revision = 1
+    summary = "exact diagonalization (scipy); small systems, T = 0 and T > 0"
+
+    def version(self) -> str:
+        """Return the version of scipy, which does the linear algebra."""
+        return f"scipy {version('scipy')}"
+
+    def check(self, request: Request) -> None:
+        """Refuse what does not fit into memory."""
+        reason = out_of_reach(request.terms)
+        if reason:
+            raise OrchestraError(f"exact: {reason}")
+
+    def render(self, request: Request) -> Job:
+        """Return the job."""
+        numerics = request.numerics
+        assert isinstance(numerics, ExactNumerics)
+        return Job(
+            program="python",
+            arguments=("-m", "bilayer_orchestra.backends.exact.engine", "."),
+            files={JOB: render_job(request.terms, request.observables, settings_of(numerics))},
+            environment=thread_environment(numerics.threads or available_cores()),
+        )
+
+    def progress(self, directory: Path) -> str | None:
+        """Return one line on how far the job is."""
+        event = last_event(directory)
+        if event is None:
+            return None
+        match event["step"]:
+            case "lanczos":
+                return f"Lanczos in {event['dimension']:,} states"
+            case "measure":
+                return f"measuring, lowest level {event['energy']:.10f}"
+            case _:
+                return f"sector {event['done']} of {event['total']}"
+
+    def parse(self, directory: Path, request: Request) -> Averages:
+        """Read ``output.npz``."""
+        raw = load_arrays(directory / OUTPUT)
+        raw["double_occupancy"] = raw["pair"].diagonal().copy()
+        diagnostics = {
+            name: float(raw.pop(name))
+            for name in ("gap", "degeneracy", "residual", "log_partition")
+            if name in raw
+        }
+        raw.pop("sector_weight", None)
+        values = observables_from_raw(raw, request.terms)
+        if diagnostics.get("degeneracy", 1) > 1:
+            reason = (
+                f"exact; the ground level has {diagnostics['degeneracy']:.0f} states, "
+                "averaged with equal weights"
+            )
+        else:
+            reason = "exact"
+        # what is left is rounding, amplified by the gap; it is not estimated element by element
+        return Averages(values, diagnostics=diagnostics, converged=True, reason=reason)
+
+
+def canonical_dimension(terms: Terms) -> int:
+    """Number of states of the canonical sector."""
+    from math import comb
+
+    assert isinstance(terms.state, Canonical)
+    return comb(terms.n_sites, terms.state.n_up) * comb(terms.n_sites, terms.state.n_down)
+
+
+def out_of_reach(terms: Terms) -> str | None:
+    """Return why exact diagonalization cannot do this, or None."""
+    if isinstance(terms.state, Canonical):
+        dimension = canonical_dimension(terms)
+        if dimension > MAX_DIMENSION:
+            return (
+                f"this sector has {dimension:.3g} states, {MAX_DIMENSION:.3g} are in reach; "
+                "use --backend block2"
+            )
+    elif terms.n_sites > MAX_THERMAL_SITES:
+        return (
+            f"a thermal state on {terms.n_sites} sites is out of reach "
+            f"({MAX_THERMAL_SITES} sites are); use --backend alf (quantum Monte Carlo)"
+        )
+    return None

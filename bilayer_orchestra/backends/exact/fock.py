@@ -1,0 +1,96 @@
+"""Fock space of one spin species, and the two-spin Hamiltonian as a matrix-free product.
+
+A state of n particles on N sites is a bit mask (bit i = site i). A two-spin state is the matrix
+psi[u, d]; with all up operators ordered before all down operators, c+_{i,s} c_{j,s} acts on one
+index only, without a sign from the other spin.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from bilayer_orchestra.terms import FloatArray, Terms
+
+
+class SpinSpace:
+    """All states of ``n_particles`` identical-spin fermions on ``n_sites`` sites.
+
+    Attributes
+    ----------
+    states : int array, shape (D,)
+        Bit masks in ascending order.
+    occupation : array, shape (D, N)
+        Occupation numbers 0 or 1.
+    """
+
+    def __init__(self, n_sites: int, n_particles: int) -> None:
+        self.n_sites = n_sites
+        masks = [sum(1 << i for i in chosen) for chosen in combinations(range(n_sites), n_particles)]
+        self.states: NDArray[np.int64] = np.sort(np.array(masks, dtype=np.int64))
+        self.occupation: FloatArray = ((self.states[:, None] >> np.arange(n_sites)) & 1).astype(float)
+
+    @property
+    def dimension(self) -> int:
+        """Number of states D."""
+        return len(self.states)
+
+    def transfer(self, i: int, j: int) -> sparse.csr_array:
+        """Return c+_i c_j, shape (D, D), with the Jordan-Wigner sign of the sites in between."""
+        if i == j:
+            source = np.flatnonzero(self.states >> i & 1)
+            return sparse.csr_array(
+                (np.ones(len(source)), (source, source)), shape=(self.dimension,) * 2
+            )
+        source = np.flatnonzero((self.states >> j & 1) & ~(self.states >> i) & 1)
+        target_states = self.states[source] ^ (1 << i) ^ (1 << j)
+        target = np.searchsorted(self.states, target_states)
+        low, high = sorted((i, j))
+        between = self.occupation[source, low + 1 : high].sum(axis=1)
+        return sparse.csr_array(
+            (1.0 - 2.0 * (between % 2), (target, source)), shape=(self.dimension,) * 2
+        )
+
+    def one_body(self, matrix: FloatArray) -> sparse.csr_array:
+        """Return sum_ij matrix_ij c+_i c_j, shape (D, D)."""
+        total = sparse.csr_array((self.dimension, self.dimension))
+        for i, j in zip(*np.nonzero(matrix), strict=True):
+            total = total + matrix[i, j] * self.transfer(int(i), int(j))
+        return sparse.csr_array(total)
+
+
+class Sector:
+    """The Hamiltonian, including -mu N, in the sector of n_up and n_down particles."""
+
+    def __init__(self, terms: Terms, n_up: int, n_down: int) -> None:
+        self.up = SpinSpace(terms.n_sites, n_up)
+        self.down = self.up if n_up == n_down else SpinSpace(terms.n_sites, n_down)
+        one_body = terms.one_body - np.diag(terms.chemical_potential)
+        self.kinetic_up = self.up.one_body(one_body)
+        self.kinetic_down = self.down.one_body(one_body)
+        self.potential: FloatArray = (
+            self.up.occupation * terms.interaction
+        ) @ self.down.occupation.T
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(D_up, D_down)."""
+        return self.up.dimension, self.down.dimension
+
+    def apply(self, vector: FloatArray) -> FloatArray:
+        """Return H applied to a flattened psi[u, d]."""
+        psi = vector.reshape(self.shape)
+        result = self.kinetic_up @ psi + (self.kinetic_down @ psi.T).T + self.potential * psi
+        return np.asarray(result).ravel()
+
+    def dense(self) -> FloatArray:
+        """Return H as a full matrix, shape (D, D) with D = D_up * D_down."""
+        hopping = sparse.kron(self.kinetic_up, sparse.eye_array(self.shape[1])) + sparse.kron(
+            sparse.eye_array(self.shape[0]), self.kinetic_down
+        )
+        matrix: FloatArray = hopping.toarray()
+        matrix[np.diag_indices_from(matrix)] += self.potential.ravel()
+        return matrix

@@ -1,0 +1,55 @@
+"""The backends by name, and the choice that ``--backend auto`` makes."""
+
+from __future__ import annotations
+
+from bilayer_orchestra.backends.base import Backend
+from bilayer_orchestra.backends.block2.backend import Block2Backend
+from bilayer_orchestra.backends.exact.backend import (
+    MAX_THERMAL_SITES,
+    ExactBackend,
+    canonical_dimension,
+    out_of_reach,
+)
+from bilayer_orchestra.errors import MissingEngineError, OrchestraError
+from bilayer_orchestra.terms import Canonical, Terms
+
+BACKENDS: dict[str, Backend] = {
+    backend.name: backend for backend in (ExactBackend(), Block2Backend())
+}
+
+#: Sectors up to this size are diagonalized within a second or two.
+INSTANT_DIMENSION = 20_000
+
+
+def get_backend(name: str) -> Backend:
+    """Return the backend called ``name``."""
+    if name not in BACKENDS:
+        raise OrchestraError(f"there is no backend `{name}`; known: auto, {', '.join(BACKENDS)}")
+    return BACKENDS[name]
+
+
+def choose(terms: Terms) -> str:
+    """Return the backend for ``auto``: exact where it is instant, else DMRG at T = 0.
+
+    Raises
+    ------
+    OrchestraError
+        If nothing that is installed can solve the model; the message names what is needed.
+    """
+    if isinstance(terms.state, Canonical):
+        if canonical_dimension(terms) <= INSTANT_DIMENSION:
+            return "exact"
+        try:
+            BACKENDS["block2"].version()
+        except MissingEngineError:
+            if out_of_reach(terms) is None:
+                return "exact"
+            raise
+        return "block2"
+    if out_of_reach(terms) is None:
+        return "exact"
+    raise OrchestraError(
+        f"a thermal state (beta) on {terms.n_sites} sites is beyond exact diagonalization "
+        f"({MAX_THERMAL_SITES} sites); it needs auxiliary-field quantum Monte Carlo: install ALF "
+        "and use --backend alf"
+    )

@@ -1,0 +1,109 @@
+"""The commands. Each imports what it needs when it is called: ``--help`` must answer at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="orchestra",
+    help="One model file, independent many-body engines, one labelled dataset.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL.yaml", help="the model file")]
+BackendName = Annotated[
+    str, typer.Option("--backend", "-b", help="auto, exact, block2, itensor or alf")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="replace one value, e.g. numerics.alf.dtau=0.05"),
+]
+
+
+@app.command()
+def run(
+    model_file: ModelFile,
+    backend: BackendName = "auto",
+    runtime: Annotated[str, typer.Option(help="where it runs: local")] = "local",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="directory for result.nc [runs/NAME]")
+    ] = None,
+    overrides: Overrides = None,
+    wait: Annotated[
+        bool, typer.Option(help="wait if another process computes this very point")
+    ] = True,
+    plot: Annotated[bool, typer.Option(help="draw result.png")] = True,
+) -> None:
+    """Solve a model; print a table, leave result.nc and result.png.
+
+    The same request returns its stored result at once; an interrupted one resumes.
+    """
+    from bilayer_orchestra.cli.run import run_command
+
+    run_command(model_file, backend, runtime, output, tuple(overrides or ()), wait, plot)
+
+
+@app.command()
+def render(
+    model_file: ModelFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="directory to write to")],
+    backend: BackendName = "auto",
+    overrides: Overrides = None,
+) -> None:
+    """Write what would run, without running it."""
+    from bilayer_orchestra.cli.render import render_command
+
+    render_command(model_file, backend, output, tuple(overrides or ()))
+
+
+@app.command()
+def status(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="a run, or a directory of runs")],
+) -> None:
+    """Say which runs are pending, running, finished or failed, and why."""
+    from bilayer_orchestra.cli.status import status_command
+
+    status_command(directory)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the model file, for editors."""
+    import json
+
+    from bilayer_orchestra.model.spec import Model
+
+    document = Model.model_json_schema(mode="validation")
+    document["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    typer.echo(json.dumps(document, indent=2))
+
+
+@app.command()
+def doctor() -> None:
+    """Say which engines are found and whether they are usable."""
+    from bilayer_orchestra.cli.doctor import doctor_command
+
+    doctor_command()
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
+) -> None:
+    """One model file, independent many-body engines, one labelled dataset."""
+    if version:
+        from bilayer_orchestra import __version__
+
+        typer.echo(f"orchestra {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)

@@ -1,0 +1,21 @@
+"""``orchestra doctor``."""
+
+from __future__ import annotations
+
+import typer
+
+from bilayer_orchestra.backends.registry import BACKENDS
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.machine import available_cores
+
+
+def doctor_command() -> None:
+    """Print which engines are usable here."""
+    typer.echo(f"cores available: {available_cores()}")
+    for backend in BACKENDS.values():
+        try:
+            found = backend.version()
+        except OrchestraError as error:
+            typer.echo(f"{backend.name:8s} missing  {error}")
+        else:
+            typer.echo(f"{backend.name:8s} ok       {found}: {backend.summary}")

@@ -1,0 +1,50 @@
+"""Entry point of ``orchestra``: one clear message and a non-zero exit code for every failure."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+
+def main() -> None:
+    """Run the command line."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    signal.signal(signal.SIGTERM, _terminate)
+    from bilayer_orchestra.cli.app import app
+    from bilayer_orchestra.errors import OrchestraError
+
+    try:
+        app()
+    except OrchestraError as error:
+        if debug:
+            raise
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("stopped; the same command resumes", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except MemoryError:
+        _fail("out of memory; take a smaller model or a machine with more", 1)
+    except Exception as error:
+        if debug:
+            raise
+        _fail(f"internal error: {type(error).__name__}: {error} (--debug shows where)", 70)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    # schedulers send TERM: end like Ctrl-C, with the engine stopped in order
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stderr.write(f"orchestra: {message}\n")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

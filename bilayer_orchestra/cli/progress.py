@@ -1,0 +1,36 @@
+"""Progress: one live line on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.status import Status
+
+
+class Progress:
+    """Shows lines as they come."""
+
+    def __init__(self, console: Console, status: Status | None) -> None:
+        self._console, self._status = console, status
+        self._start = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        seconds = time.monotonic() - self._start
+        text = f"{seconds:6.1f} s  {line}"
+        if self._status is not None:
+            self._status.update(text)
+        else:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[Progress]:
+    """Show progress on ``console`` for the duration of the block."""
+    if console.is_terminal:
+        with console.status("starting") as status:
+            yield Progress(console, status)
+    else:
+        yield Progress(console, None)

@@ -1,0 +1,30 @@
+"""``orchestra render``."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import typer
+
+from bilayer_orchestra.backends.registry import choose, get_backend
+from bilayer_orchestra.model.load import load_model
+from bilayer_orchestra.pipeline import make_request
+from bilayer_orchestra.runs import RunDirectory
+
+
+def render_command(
+    model_file: Path, backend_name: str, output: Path, overrides: tuple[str, ...]
+) -> None:
+    """Write a job and say how to run it by hand."""
+    model = load_model(model_file, overrides)
+    backend = get_backend(choose(model.terms()) if backend_name == "auto" else backend_name)
+    request = make_request(model, backend)
+    backend.check(request)
+    job = backend.render(request)
+    run = RunDirectory(output)
+    run.write_job(job, model.to_yaml())
+    variables = [f"{name}={shlex.quote(value)}" for name, value in job.environment.items()]
+    command = " ".join([*variables, job.program, shlex.join(job.arguments)])
+    typer.echo(f"rendered for {backend.name} in {run.job}: {', '.join(job.files)}")
+    typer.echo(f"by hand:  cd {shlex.quote(str(run.job))} && {command}")

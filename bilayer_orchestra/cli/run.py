@@ -1,0 +1,75 @@
+"""``orchestra run``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+
+from bilayer_orchestra.backends.registry import choose, get_backend
+from bilayer_orchestra.cli.progress import progress
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.model.load import load_model
+from bilayer_orchestra.pipeline import Outcome, run_point
+from bilayer_orchestra.runtimes.registry import get_runtime
+
+
+def run_command(
+    model_file: Path,
+    backend_name: str,
+    runtime_name: str,
+    output: Path | None,
+    overrides: tuple[str, ...],
+    wait: bool,
+    plot: bool,
+) -> None:
+    """Solve one model and show the result."""
+    console = Console(stderr=False)
+    model = load_model(model_file, overrides)
+    backend = get_backend(choose(model.terms()) if backend_name == "auto" else backend_name)
+    runtime = get_runtime(runtime_name)
+    root = output if output is not None else Path("runs") / model.name
+    with progress(console) as show:
+        show(f"{model.name} with {backend.version()} ({backend.name})")
+        outcome = run_point(model, backend, runtime, root, show, wait)
+    picture = _draw(outcome, console) if plot else None
+    published = _publish(outcome.run.result, root / "result.nc")
+    shown = _publish(picture, root / "result.png") if picture else None
+    from bilayer_orchestra.cli.table import result_table
+
+    console.print(result_table(outcome.dataset, outcome.reused))
+    for label, path in (("dataset", published), ("picture", shown), ("run", outcome.run.path)):
+        if path is not None:
+            console.print(f"{label:8s} {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _draw(outcome: Outcome, console: Console) -> Path | None:
+    """Draw the picture once per result; a missing plotting library is no failure."""
+    picture = outcome.run.path / "result.png"
+    if picture.exists():
+        return picture
+    if "pair" not in outcome.dataset and "density_density" not in outcome.dataset:
+        return None
+    try:
+        from bilayer_orchestra.plotting import draw_correlations
+    except ImportError:
+        console.print("no picture: pip install 'bilayer-orchestra[plot]' for matplotlib", markup=False)
+        return None
+    draw_correlations(outcome.dataset, picture)
+    return picture
+
+
+def _publish(source: Path, target: Path) -> Path:
+    """Make ``target`` a copy of ``source`` by rename: the old one is there until the new one is."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OrchestraError(
+            f"cannot write {target}: {error.strerror}; the result itself is in {source}"
+        ) from error
+    return target

@@ -1,0 +1,30 @@
+"""``orchestra status``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.runs import find_runs
+
+
+def status_command(directory: Path) -> None:
+    """Print the state of every run below ``directory``."""
+    runs = find_runs(directory)
+    if not runs:
+        raise OrchestraError(f"there are no runs in {directory}")
+    table = Table("run", "state", "since", "message", box=None, pad_edge=False)
+    for run in runs:
+        state, message = run.status()
+        record = run.record()
+        since = (record.ended or record.started or "") if record else ""
+        first_line = message.splitlines()[0] if message else ""
+        table.add_row(escape(run.path.name), state, since, escape(first_line))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 240  # logs wrap for themselves
+    console.print(table)

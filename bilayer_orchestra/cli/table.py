@@ -1,0 +1,49 @@
+"""The table that ``orchestra run`` prints."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from rich.table import Table
+
+
+def result_table(dataset: xr.Dataset, reused: bool) -> Table:
+    """Return energies, densities, double occupancy and the convergence of one result."""
+    table = Table(show_header=False, title=None, pad_edge=False, box=None)
+    table.add_column("quantity", no_wrap=True)
+    table.add_column("value")
+    attributes = dataset.attrs
+    stored = f" (stored {attributes['created']})" if reused else ""
+    table.add_row("model", f"{attributes['model_name']}, {attributes['ensemble']}{stored}")
+    table.add_row("engine", f"{attributes['engine']} [{attributes['backend']}]".replace("[", r"\["))
+    for name in ("energy", "kinetic_energy", "interaction_energy"):
+        table.add_row(name.replace("_", " "), with_uncertainty(dataset, name))
+    if "density" in dataset:
+        per_layer = dataset["density"].sum("spin").mean("x")
+        table.add_row("density per site", _by_layer(per_layer))
+    if "double_occupancy" in dataset:
+        table.add_row("double occupancy per site", _by_layer(dataset["double_occupancy"].mean("x")))
+    for name, form in (
+        ("bond_dimension", "{:.0f}"),
+        ("discarded_weight", "{:.1e}"),
+        ("energy_variance", "{:.1e}"),
+        ("gap", "{:.6g}"),
+    ):
+        if name in dataset:
+            table.add_row(name.replace("_", " "), form.format(float(dataset[name])))
+    verdict = "yes" if attributes["converged"] else "NO"
+    table.add_row("converged", f"{verdict}: {attributes['converged_reason']}")
+    return table
+
+
+def with_uncertainty(dataset: xr.Dataset, name: str) -> str:
+    """Return ``value +- stderr (bias ...)`` of a scalar."""
+    text = f"{float(dataset[name]):.10f}"
+    if f"{name}_stderr" in dataset:
+        text = f"{float(dataset[name]):.6f} +- {float(dataset[f'{name}_stderr']):.6f}"
+    bias = float(dataset[f"{name}_bias"])
+    return text if np.isnan(bias) else f"{text}  (bias {abs(bias):.1e})"
+
+
+def _by_layer(values: xr.DataArray) -> str:
+    return "  ".join(f"{layer} {float(values.sel(layer=layer)):.6f}" for layer in values["layer"].values)

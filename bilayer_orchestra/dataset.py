@@ -1,0 +1,183 @@
+"""The one labelled dataset that every backend's result becomes.
+
+Dimensions ``layer``, ``x`` and, for two-point functions, ``layer_``, ``x_``; ``spin`` where it
+matters. Beside a value stand ``<name>_stderr`` (statistical) and ``<name>_bias`` (systematic: the
+size of the last correction that was applied or could be; NaN where it is not estimated).
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bilayer_orchestra.averages import Averages
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.observables import OBSERVABLES, Observable
+from bilayer_orchestra.terms import FloatArray, Terms
+from bilayer_orchestra.timestamps import utc_now
+
+SCHEMA_VERSION = 1
+
+#: Scalars that describe a run: name -> (long name, definition, units).
+DIAGNOSTICS = {
+    "energy_variance": (
+        "energy variance",
+        "<H^2> - <H>^2, H including the -mu N terms",
+        "energy unit squared",
+    ),
+    "discarded_weight": ("discarded weight", "largest sum of discarded eigenvalues, last sweep", "1"),
+    "bond_dimension": ("bond dimension", "largest bond dimension of the final state", "1"),
+    "gap": (
+        "gap",
+        "energy from the ground level to the next level of the same sector (upper bound in DMRG)",
+        "energy unit of the model file",
+    ),
+    "degeneracy": ("degeneracy", "number of states in the ground level", "1"),
+    "residual": ("residual", "largest ||H psi - E psi||", "energy unit of the model file"),
+    "log_partition": ("log of the partition function", "log Tr exp(-beta (H - mu N))", "1"),
+    "second_start_deviation": (
+        "deviation of a second start",
+        "largest difference of pair and density matrices at equal bond dimension",
+        "1",
+    ),
+}
+
+
+def build(terms: Terms, averages: Averages, selected: tuple[str, ...]) -> xr.Dataset:
+    """Return the labelled dataset of ``averages``.
+
+    Energies are always part of it, other observables if they are in ``selected``.
+    """
+    rows = {layer: k for k, layer in enumerate(terms.layers)}
+    layer_index = np.array([rows[site.layer] for site in terms.sites])
+    x_index = np.array([site.x for site in terms.sites])
+    shape = (len(rows), terms.length)
+
+    def labelled(observable: Observable, array: FloatArray) -> xr.Variable:
+        spin = observable.dims[:1] == ("spin",)
+        dims = observable.dims[1:] if spin else observable.dims
+        grids = len(dims) // 2
+        array = np.asarray(array, dtype=float)
+        out = np.full(((2,) if spin else ()) + shape * grids, np.nan)
+        if grids == 0:
+            out = array
+        elif grids == 1:
+            out[..., layer_index, x_index] = array
+        else:
+            out[
+                ...,
+                layer_index[:, None],
+                x_index[:, None],
+                layer_index[None, :],
+                x_index[None, :],
+            ] = array
+        return xr.Variable(observable.dims, out)
+
+    variables: dict[str, xr.Variable] = {}
+    for name, observable in OBSERVABLES.items():
+        if name not in averages.values or (name not in selected and observable.dims):
+            continue
+        variable = labelled(observable, averages.values[name])
+        variable.attrs = {
+            "units": observable.units,
+            "long_name": observable.long_name,
+            "definition": observable.definition,
+        }
+        variables[name] = variable
+        if name in averages.stderr:
+            variables[f"{name}_stderr"] = _companion(
+                labelled(observable, averages.stderr[name]),
+                observable,
+                "standard error",
+                "statistical standard error",
+            )
+        variables[f"{name}_bias"] = _companion(
+            labelled(observable, averages.bias[name])
+            if name in averages.bias
+            else xr.Variable(observable.dims, np.full(variable.shape, np.nan)),
+            observable,
+            "systematic error",
+            "size of the systematic error: last measured minus extrapolated (NaN: not estimated)",
+        )
+    for name, value in averages.diagnostics.items():
+        long_name, definition, units = DIAGNOSTICS[name]
+        attributes = {"units": units, "long_name": long_name, "definition": definition}
+        variables[name] = xr.Variable((), value, attributes)
+    coordinates: dict[str, Any] = {
+        "layer": list(rows),
+        "x": ("x", np.arange(terms.length), {"long_name": "position along the chain"}),
+        "layer_": list(rows),
+        "x_": ("x_", np.arange(terms.length), {"long_name": "position along the chain"}),
+        "spin": ["up", "down"],
+    }
+    used = {dim for variable in variables.values() for dim in variable.dims}
+    return xr.Dataset(variables, {k: v for k, v in coordinates.items() if k in used})
+
+
+def _companion(
+    variable: xr.Variable, observable: Observable, long_name: str, definition: str
+) -> xr.Variable:
+    variable.attrs = {
+        "units": observable.units,
+        "long_name": f"{long_name} of {observable.long_name}",
+        "definition": definition,
+    }
+    return variable
+
+
+def append_history(dataset: xr.Dataset, entry: str) -> None:
+    """Append a dated line to the ``history`` attribute; earlier lines are kept."""
+    earlier = dataset.attrs.get("history", "")
+    line = f"{utc_now()} {entry}"
+    dataset.attrs["history"] = f"{earlier}\n{line}" if earlier else line
+
+
+def write_atomic(dataset: xr.Dataset, path: Path) -> None:
+    """Write netCDF4 so that ``path`` is either the complete new file or untouched.
+
+    Raises
+    ------
+    OrchestraError
+        If the file cannot be written; a previous file at ``path`` is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    compression = {
+        str(name): {"zlib": True, "complevel": 1}
+        for name, variable in dataset.data_vars.items()
+        if variable.ndim >= 2
+    }
+    try:
+        dataset.to_netcdf(temporary, format="NETCDF4", engine="netcdf4", encoding=compression)
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # netCDF4 reports a full disk as RuntimeError
+        raise OrchestraError(f"cannot write {path}: {error}; is the disk full?") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def open_result(path: Path) -> xr.Dataset:
+    """Load a result file into memory.
+
+    Raises
+    ------
+    OrchestraError
+        If it does not exist or is not a result of this program.
+    """
+    try:
+        dataset = xr.load_dataset(path, engine="netcdf4")
+    except (OSError, ValueError) as error:
+        raise OrchestraError(f"cannot read {path}: {error}") from error
+    if "orchestra_schema" not in dataset.attrs:
+        raise OrchestraError(f"{path} is not a dataset of this program (no orchestra_schema)")
+    return dataset
+

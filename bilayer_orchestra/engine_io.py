@@ -1,0 +1,75 @@
+"""Files between the orchestrator and the engines that are written in Python.
+
+An engine process reads ``job.json``, appends to ``progress.jsonl`` and leaves ``output.npz``,
+which appears by rename, complete or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bilayer_orchestra.errors import EngineError
+from bilayer_orchestra.terms import FloatArray, Terms
+
+JOB, PROGRESS, OUTPUT = "job.json", "progress.jsonl", "output.npz"
+
+
+def render_job(terms: Terms, observables: tuple[str, ...], settings: dict[str, Any]) -> str:
+    """Return the text of ``job.json``."""
+    job = {"terms": terms.to_dict(), "observables": list(observables), "settings": settings}
+    return json.dumps(job, indent=1) + "\n"
+
+
+def read_job(directory: Path) -> tuple[Terms, tuple[str, ...], dict[str, Any]]:
+    """Return (terms, observables, settings) from ``job.json``."""
+    job = json.loads((directory / JOB).read_text())
+    return Terms.from_dict(job["terms"]), tuple(job["observables"]), job["settings"]
+
+
+def report(directory: Path, **event: Any) -> None:
+    """Append one progress event."""
+    with (directory / PROGRESS).open("a") as stream:
+        stream.write(json.dumps(event) + "\n")
+
+
+def last_event(directory: Path) -> dict[str, Any] | None:
+    """Return the newest complete progress event, or None."""
+    try:
+        with (directory / PROGRESS).open("rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - 4096))
+            lines = stream.read().split(b"\n")[:-1]  # the last piece may be half-written
+        event = json.loads(lines[-1]) if lines else None
+    except (OSError, ValueError):
+        return None
+    return event if isinstance(event, dict) else None
+
+
+def save_arrays(path: Path, **arrays: Any) -> None:
+    """Write an npz file by rename, so that it is complete when it is there."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as stream:
+        np.savez(stream, **arrays)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def load_arrays(path: Path) -> dict[str, FloatArray]:
+    """Read an npz file.
+
+    Raises
+    ------
+    EngineError
+        If it is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise EngineError(f"{path} is missing or damaged: {error}") from error

@@ -1,0 +1,42 @@
+"""The errors that a user is meant to read.
+
+Every failure that a user can cause or mend is an :class:`OrchestraError`: the command line prints
+its message alone and exits non-zero. Anything else is a defect of this program.
+"""
+
+from __future__ import annotations
+
+
+class OrchestraError(Exception):
+    """A failure with a message that names the place and the remedy."""
+
+
+class SpecError(OrchestraError):
+    """One or more problems in a model file.
+
+    Parameters
+    ----------
+    source : str
+        Where the text came from (a file name).
+    problems : list of str
+        One line per problem, each with its place and what would be right.
+    """
+
+    def __init__(self, source: str, problems: list[str]) -> None:
+        self.source = source
+        self.problems = problems
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        super().__init__(f"{source}: {count}\n{lines}")
+
+
+class EngineError(OrchestraError):
+    """An engine failed while running; the message carries its own last lines."""
+
+
+class MissingEngineError(OrchestraError):
+    """An engine is not installed; the message says how to get it."""
+
+
+class RunBusyError(OrchestraError):
+    """Another process holds the run directory."""

@@ -1,0 +1,142 @@
+"""Read a model file: every problem in one go, each with its line and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from bilayer_orchestra.errors import SpecError
+from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.model.yaml_text import KeyPath, YamlText, parse_scalar
+
+
+def load_model(path: Path, overrides: tuple[str, ...] = ()) -> Model:
+    """Read and validate a model file.
+
+    Parameters
+    ----------
+    path : Path
+        The YAML file.
+    overrides : tuple of str
+        ``key.key=value`` texts that replace single values, as ``--set`` on the command line.
+
+    Raises
+    ------
+    SpecError
+        With one line for each problem of the file.
+    """
+    source = str(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise SpecError(source, ["there is no such file"]) from error
+    except UnicodeDecodeError as error:
+        raise SpecError(source, ["is not UTF-8 text"]) from error
+    except OSError as error:
+        raise SpecError(source, [f"cannot be read: {error.strerror}"]) from error
+    return parse_model(text, source, overrides)
+
+
+def parse_model(text: str, source: str = "model", overrides: tuple[str, ...] = ()) -> Model:
+    """Validate the text of a model file; see :func:`load_model`."""
+    yaml = YamlText(text, source)
+    for override in overrides:
+        _apply(yaml, override)
+    try:
+        model = Model.model_validate(yaml.data)
+    except ValidationError as error:
+        problems = [_describe(yaml, details) for details in error.errors()]
+        raise SpecError(source, _in_file_order([*yaml.problems, *problems])) from error
+    if yaml.problems:
+        raise SpecError(source, yaml.problems)
+    return model
+
+
+def _apply(yaml: YamlText, override: str) -> None:
+    """Set one value from ``a.b.c=value``; unknown keys are left to validation."""
+    dotted, equals, value = override.partition("=")
+    keys = dotted.strip().split(".")
+    if not equals or not all(keys):
+        raise SpecError(
+            yaml.source, [f"--set {override}: expected KEY=VALUE, as in t_perp=0.3 or state.n_up=4"]
+        )
+    target = yaml.data
+    for key in keys[:-1]:
+        inner = target.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise SpecError(yaml.source, [f"--set {override}: `{key}` has no keys inside"])
+        target = inner
+    try:
+        target[keys[-1]] = parse_scalar(value)
+    except Exception as error:
+        raise SpecError(yaml.source, [f"--set {override}: not a YAML value"]) from error
+    for length in range(1, len(keys) + 1):
+        yaml.lines.pop(tuple(keys[:length]), None)
+
+
+def _describe(yaml: YamlText, details: ErrorDetails) -> str:
+    path = _file_path(details)
+    kind, key = details["type"], str(path[-1]) if path else ""
+    line = yaml.line_of(path[:-1] if kind == "missing" else path)
+    place = f"line {line}: " if line else ""
+    dotted = ".".join(str(part) for part in path)
+    if kind == "extra_forbidden":
+        known = _known_keys(path[:-1], yaml.data)
+        if path[:-1] == ("state",):
+            return (
+                f"{place}unknown key `{dotted}`; a state is either {{n_up, n_down}} (ground state) "
+                "or {beta} (thermal)"
+            )
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean `{close[0]}`?" if close else f"known here: {', '.join(known)}"
+        return f"{place}unknown key `{dotted}`; {hint}"
+    if kind == "missing":
+        return f"{place}`{dotted}` is missing"
+    message = details["msg"]
+    if kind == "literal_error":
+        value = str(details["input"])
+        choices = [str(c) for c in _choices(message)]
+        close = difflib.get_close_matches(value, choices, n=1)
+        message += f"; did you mean `{close[0]}`?" if close else ""
+    message = message.replace("Input should", "should")
+    shown = "" if isinstance(details["input"], dict) else f" (got {_shorten(details['input'])})"
+    return f"{place}`{dotted}` {message}{shown}" if dotted else f"{place}{message}"
+
+
+def _choices(message: str) -> list[str]:
+    return message.split("'")[1::2]
+
+
+def _file_path(details: ErrorDetails) -> KeyPath:
+    """Path of the error in the file: pydantic's, without the names of union branches."""
+    path: KeyPath = details.get("ctx", {}).get("path", details["loc"])
+    return tuple(part for part in path if part not in ("canonical", "thermal"))
+
+
+def _known_keys(path: KeyPath, data: dict[str, Any]) -> list[str]:
+    model: type[BaseModel] = Model
+    for part in path:
+        annotation = model.model_fields[str(part)].annotation
+        candidates = [annotation, *get_args(annotation)]
+        classes = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not classes:
+            return []
+        model = classes[0]
+    return list(model.model_fields)
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _in_file_order(problems: list[str]) -> list[str]:
+    def line(problem: str) -> int:
+        first = problem.split(":")[0]
+        return int(first[5:]) if first.startswith("line ") and first[5:].isdigit() else 0
+
+    return sorted(problems, key=line)

@@ -1,0 +1,80 @@
+"""The observables every engine reports: names, definitions, dimensions.
+
+This table is the project's one convention (source: the definitions of arXiv:2604.28187 and the
+plain operator products written out here). Backends convert to it at their own boundary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TWO_POINT = ("layer", "x", "layer_", "x_")
+
+
+@dataclass(frozen=True)
+class Observable:
+    """Name, dimensions and definition of one measured quantity.
+
+    ``dims`` are the xarray dimensions of the labelled variable. Energies are in the unit of the
+    hopping amplitudes of the model file; everything else is dimensionless.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    long_name: str
+    definition: str
+    units: str = "1"
+
+
+_ENERGY_UNITS = "energy unit of the model file"
+
+OBSERVABLES = {
+    observable.name: observable
+    for observable in (
+        Observable(
+            "energy",
+            (),
+            "energy",
+            "<H> with the hopping and interaction terms only, without the -mu N terms",
+            _ENERGY_UNITS,
+        ),
+        Observable(
+            "kinetic_energy", (), "kinetic energy", "sum_ijs h_ij <c+_{i,s} c_{j,s}>", _ENERGY_UNITS
+        ),
+        Observable(
+            "interaction_energy",
+            (),
+            "interaction energy",
+            "sum_i U_i <n_{i,up} n_{i,dn}>",
+            _ENERGY_UNITS,
+        ),
+        Observable(
+            "density", ("spin", "layer", "x"), "density per spin", "<n_{i,s}>, for each spin s"
+        ),
+        Observable(
+            "double_occupancy", ("layer", "x"), "double occupancy", "<n_{i,up} n_{i,dn}>"
+        ),
+        Observable(
+            "pair",
+            TWO_POINT,
+            "pair correlation",
+            "<Delta+_i Delta_j>, Delta_i = c_{i,dn} c_{i,up}; diagonal = double_occupancy",
+        ),
+        Observable(
+            "green",
+            ("spin", *TWO_POINT),
+            "equal-time Green function",
+            "<c+_{i,s} c_{j,s}>, for each spin s",
+        ),
+        Observable(
+            "density_density",
+            TWO_POINT,
+            "connected density correlation",
+            "<n_i n_j> - <n_i><n_j>, n = n_up + n_dn",
+        ),
+        Observable("spin_spin", TWO_POINT, "spin correlation", "<S^z_i S^z_j>"),
+    )
+}
+
+#: What a model file may ask for. Energies cost nothing and are always reported.
+SELECTABLE = ("density", "double_occupancy", "pair", "green", "density_density", "spin_spin")

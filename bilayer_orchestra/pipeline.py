@@ -1,0 +1,163 @@
+"""One point from request to result: render, execute, parse, label, store."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bilayer_orchestra import __version__
+from bilayer_orchestra.backends.base import Backend, Request
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.runs import RunDirectory, request_hash, started_record
+from bilayer_orchestra.runtimes.base import Runtime
+from bilayer_orchestra.timestamps import utc_now
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a point's result is, and whether it was there already."""
+
+    run: RunDirectory
+    dataset: xr.Dataset
+    reused: bool
+
+
+def make_request(model: Model, backend: Backend) -> Request:
+    """Return what ``backend`` needs to know of ``model``."""
+    return Request(
+        terms=model.terms(),
+        observables=tuple(model.observables),
+        numerics=getattr(model.numerics, backend.name),
+        label=model.name,
+    )
+
+
+def run_point(
+    model: Model,
+    backend: Backend,
+    runtime: Runtime,
+    root: Path,
+    on_progress: Callable[[str], None] = lambda line: None,
+    wait: bool = True,
+) -> Outcome:
+    """Return the result of ``model`` on ``backend``, computing it only if it is not there yet.
+
+    Parameters
+    ----------
+    root : Path
+        Directory that holds the run directories.
+    on_progress : callable
+        Receives one line whenever there is something new to say.
+    wait : bool
+        Whether to wait for another process that is computing this very point.
+
+    Raises
+    ------
+    OrchestraError
+        On every failure that is not a defect of this program.
+    """
+    request = make_request(model, backend)
+    backend.check(request)
+    run = RunDirectory.for_request(root, model, backend)
+    if run.result.exists():
+        return _stored(run)
+    with run.locked(
+        wait, lambda holder: on_progress(f"waiting for {holder}, who computes this point")
+    ) as lock:
+        if run.result.exists():  # by whoever held the lock before
+            return _stored(run)
+        record = started_record(model, backend)
+        run.write_record(record)
+        try:
+            job = backend.render(request)
+            run.write_job(job, model.to_yaml())
+            # the labelling libraries take a second to load; do it while the engine works
+            threading.Thread(target=_load_libraries, daemon=True).start()
+            poll = _Poller(backend, run.job, on_progress)
+            place = runtime.execute(job, run.job, lock, poll)
+            dataset = _label(model, backend, request, run, place)
+            _store(dataset, run)
+        except BaseException as error:
+            message = str(error) or type(error).__name__
+            if isinstance(error, KeyboardInterrupt):
+                message = "stopped by the user; the same command resumes it"
+            run.write_record(replace(record, state="failed", ended=utc_now(), message=message))
+            raise
+        reason = str(dataset.attrs["converged_reason"])
+        run.write_record(replace(record, state="finished", ended=utc_now(), message=reason))
+    return Outcome(run, dataset, reused=False)
+
+
+class _Poller:
+    """Passes on progress lines that are new."""
+
+    def __init__(
+        self, backend: Backend, directory: Path, on_progress: Callable[[str], None]
+    ) -> None:
+        self.backend, self.directory, self.on_progress = backend, directory, on_progress
+        self.last: str | None = None
+
+    def __call__(self) -> None:
+        line = self.backend.progress(self.directory)
+        if line is not None and line != self.last:
+            self.last = line
+            self.on_progress(line)
+
+
+def _load_libraries() -> None:
+    import netCDF4  # noqa: F401
+    import xarray  # noqa: F401
+
+
+def _stored(run: RunDirectory) -> Outcome:
+    from bilayer_orchestra.dataset import open_result
+
+    return Outcome(run, open_result(run.result), reused=True)
+
+
+def _label(
+    model: Model, backend: Backend, request: Request, run: RunDirectory, place: dict[str, str]
+) -> xr.Dataset:
+    from bilayer_orchestra import dataset as labelled
+
+    averages = backend.parse(run.job, request)
+    dataset = labelled.build(request.terms, averages, request.observables)
+    dataset.attrs = {
+        "title": f"{model.name}: {backend.summary}",
+        "orchestra_schema": labelled.SCHEMA_VERSION,
+        "model": model.to_yaml(),
+        "model_name": model.name,
+        "request_hash": request_hash(model, backend),
+        "ensemble": "canonical" if hasattr(model.state, "n_up") else "grand canonical",
+        "backend": backend.name,
+        "engine": backend.version(),
+        **place,
+        "seed": getattr(request.numerics, "seed", -1),
+        "converged": int(averages.converged),
+        "converged_reason": averages.reason,
+        "command": shlex.join(sys.argv),
+        "software": f"bilayer_orchestra {__version__}",
+        "created": utc_now(),
+    }
+    labelled.append_history(dataset, f"computed by {backend.name} ({backend.version()})")
+    return dataset
+
+
+def _store(dataset: xr.Dataset, run: RunDirectory) -> None:
+    from bilayer_orchestra.dataset import write_atomic
+
+    try:
+        write_atomic(dataset, run.result)
+    except OrchestraError as error:
+        raise OrchestraError(
+            f"{error} What the engine computed is kept in {run.job}; run again to store it."
+        ) from error

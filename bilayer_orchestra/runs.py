@@ -1,0 +1,216 @@
+"""Run directories: one per point, readable from the directory alone, by people as well.
+
+``<root>/<name>-<backend>-<hash>/`` holds ``model.yaml``, ``run.json`` (the state), ``job/`` (what
+the engine reads and writes), ``lock`` and, once complete, ``result.nc``. The hash covers
+everything that can change the numbers, so the same request finds its result and a changed one
+never mixes with it.
+
+Whether a run is alive is decided by a kernel lock that its processes hold, not by what a file
+claims: it vanishes with the last of them, however they end.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bilayer_orchestra.backends.base import Backend, Job
+from bilayer_orchestra.errors import OrchestraError, RunBusyError
+from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.timestamps import utc_now
+
+State = Literal["pending", "running", "finished", "failed"]
+
+STATE_FILE, RESULT, LOCK, MODEL, JOB_DIRECTORY = (
+    "run.json",
+    "result.nc",
+    "lock",
+    "model.yaml",
+    "job",
+)
+
+
+@dataclass(frozen=True)
+class Record:
+    """Content of ``run.json``."""
+
+    state: State
+    backend: str
+    engine: str
+    model: str
+    hash: str
+    pid: int | None = None
+    host: str | None = None
+    started: str | None = None
+    ended: str | None = None
+    message: str = ""
+
+
+def request_hash(model: Model, backend: Backend) -> str:
+    """Return the hash of everything that can change the numbers of this run.
+
+    Names, comments and other backends' settings do not count.
+    """
+    numerics = getattr(model.numerics, backend.name)
+    identity = {
+        "terms": model.terms().to_dict(),
+        "observables": sorted(model.observables),
+        "numerics": numerics.model_dump(mode="json"),
+        "backend": [backend.name, backend.revision, backend.version()],
+    }
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class RunDirectory:
+    """One point on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def for_request(cls, root: Path, model: Model, backend: Backend) -> RunDirectory:
+        """Return the directory of this request under ``root`` (not created yet)."""
+        digest = request_hash(model, backend)
+        return cls(root / f"{model.name}-{backend.name}-{digest[:12]}")
+
+    @property
+    def job(self) -> Path:
+        """Directory in which the engine runs."""
+        return self.path / JOB_DIRECTORY
+
+    @property
+    def result(self) -> Path:
+        """The finished dataset; complete if it exists."""
+        return self.path / RESULT
+
+    def record(self) -> Record | None:
+        """Return the stored record, or None if there is no run here."""
+        try:
+            return Record(**json.loads((self.path / STATE_FILE).read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write_record(self, record: Record) -> None:
+        """Replace ``run.json`` by rename."""
+        write_text_atomic(self.path / STATE_FILE, json.dumps(asdict(record), indent=1) + "\n")
+
+    def write_job(self, job: Job, model_yaml: str) -> None:
+        """Write the rendered files; files that the engine left there stay, for resuming."""
+        self.job.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(self.path / MODEL, model_yaml)
+        for name, text in job.files.items():
+            target = self.job / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_text_atomic(target, text)
+
+    @contextmanager
+    def locked(self, wait: bool, on_wait: Any = lambda holder: None) -> Iterator[int]:
+        """Hold the lock; yields its file descriptor, which the engine inherits.
+
+        An engine that outlives its orchestrator therefore keeps the directory locked.
+
+        Raises
+        ------
+        RunBusyError
+            If another process holds it and ``wait`` is false.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise OrchestraError(f"cannot write to {self.path}: {error.strerror}") from error
+        try:
+            announced = False
+            while not _try_lock(descriptor, fcntl.LOCK_EX):
+                record = self.record()
+                holder = (
+                    f"process {record.pid} on {record.host} since {record.started}"
+                    if record and record.pid
+                    else "another process"
+                )
+                if not wait:
+                    raise RunBusyError(
+                        f"{self.path} is held by {holder}; it is computing this very point "
+                        "(drop --no-wait to wait for its result)"
+                    )
+                if not announced:
+                    on_wait(holder)
+                    announced = True
+                time.sleep(0.2)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def status(self) -> tuple[State, str]:
+        """Return (state, message) as it is now, whatever the record claims."""
+        record = self.record()
+        if self.result.exists():
+            return "finished", record.message if record else ""
+        if record is None:
+            return "pending", "not started"
+        if record.state == "running" and not self._alive():
+            return "failed", "interrupted; the same command resumes it"
+        return record.state, record.message
+
+    def _alive(self) -> bool:
+        try:
+            descriptor = os.open(self.path / LOCK, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            return not _try_lock(descriptor, fcntl.LOCK_SH)
+        finally:
+            os.close(descriptor)
+
+
+def started_record(model: Model, backend: Backend) -> Record:
+    """Return the record of a run that starts now in this process."""
+    return Record(
+        state="running",
+        backend=backend.name,
+        engine=backend.version(),
+        model=model.name,
+        hash=request_hash(model, backend),
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        started=utc_now(),
+    )
+
+
+def find_runs(root: Path) -> list[RunDirectory]:
+    """Return the runs in ``root``, or ``root`` itself if it is one, ordered by name."""
+    if (root / STATE_FILE).exists():
+        return [RunDirectory(root)]
+    return [RunDirectory(file.parent) for file in sorted(root.glob(f"*/{STATE_FILE}"))]
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write ``path`` by rename: complete or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OrchestraError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,90 @@
+"""Run a job on this machine, as a child process that does not outlive the orchestrator."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bilayer_orchestra.backends.base import Job
+from bilayer_orchestra.errors import EngineError, MissingEngineError
+
+LOG = "engine.log"
+#: Seconds between two looks at the job, and how long a stopped engine may take to end.
+POLL, GRACE = 0.05, 20.0
+_PR_SET_PDEATHSIG = 1
+
+
+class LocalRuntime:
+    """Child processes of this one."""
+
+    name = "local"
+
+    def execute(
+        self, job: Job, directory: Path, lock: int, on_poll: Callable[[], None]
+    ) -> dict[str, str]:
+        """Run ``job``; see :class:`bilayer_orchestra.runtimes.base.Runtime`."""
+        command = [*_program(job.program), *job.arguments]
+        with (directory / LOG).open("ab") as log:
+            log.write(f"--- {' '.join(command)}\n".encode())
+            log.flush()
+            start = log.tell()
+            process = subprocess.Popen(
+                command,
+                cwd=directory,
+                env={**os.environ, **job.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(lock,),
+                start_new_session=True,  # Ctrl-C reaches us alone; we stop the engine in order
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+            )
+            try:
+                while True:
+                    try:
+                        process.wait(POLL)
+                        break
+                    except subprocess.TimeoutExpired:
+                        on_poll()
+            except BaseException:
+                _stop(process)
+                raise
+        if process.returncode != 0:
+            raise EngineError(_failure(job.program, process.returncode, directory / LOG, start))
+        return {"runtime": self.name, "host": platform.node()}
+
+
+def _program(name: str) -> list[str]:
+    if name == "python":
+        return [sys.executable]
+    raise MissingEngineError(f"this runtime does not know the program `{name}`")
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies, even by SIGKILL (Linux)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _failure(program: str, code: int, log: Path, start: int) -> str:
+    with log.open("rb") as stream:
+        stream.seek(start)
+        lines = stream.read().decode(errors="replace").strip().splitlines()
+    how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+    tail = "\n".join(f"  {line}" for line in lines[-8:]) or "  (it printed nothing)"
+    return f"the engine ({program}) ended with {how}{hint}; its last lines, from {log}:\n{tail}"
