@@ -82,7 +82,7 @@ def run_point(
             run.write_job(job, model.to_yaml())
             # the labelling libraries take a second to load; do it while the engine works
             threading.Thread(target=_load_libraries, daemon=True).start()
-            poll = _Poller(backend, run.job, on_progress)
+            poll = _Poller(backend, request, run.job, on_progress)
             place = runtime.execute(job, run.job, lock, poll)
             dataset = _label(model, backend, request, run, place)
             _store(dataset, run)
@@ -101,13 +101,18 @@ class _Poller:
     """Passes on progress lines that are new."""
 
     def __init__(
-        self, backend: Backend, directory: Path, on_progress: Callable[[str], None]
+        self,
+        backend: Backend,
+        request: Request,
+        directory: Path,
+        on_progress: Callable[[str], None],
     ) -> None:
-        self.backend, self.directory, self.on_progress = backend, directory, on_progress
+        self.backend, self.request = backend, request
+        self.directory, self.on_progress = directory, on_progress
         self.last: str | None = None
 
     def __call__(self) -> None:
-        line = self.backend.progress(self.directory)
+        line = self.backend.progress(self.directory, self.request)
         if line is not None and line != self.last:
             self.last = line
             self.on_progress(line)

@@ -22,19 +22,23 @@ class Job:
     Parameters
     ----------
     program : str
-        ``"python"``, ``"julia"`` or ``"alf"``; the runtime knows where that program is.
+        ``"python"``, ``"julia"`` or ``"sh"``; the runtime knows where that program is.
     arguments : tuple of str
         Passed to the program as they are; never through a shell.
     files : dict of str to str
         Relative file name -> text.
     environment : dict of str to str
         Set in addition to the inherited environment, before the program starts.
+    engine : str or None
+        Name of a user-installed engine (``"alf"``) whose path the runtime puts into the variable
+        ``ORCHESTRA_<NAME>``, since only the runtime knows where it is.
     """
 
     program: str
     arguments: tuple[str, ...]
     files: dict[str, str]
     environment: dict[str, str] = field(default_factory=dict)
+    engine: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,12 @@ class Backend(Protocol):
         """Return the job's files and command."""
         ...
 
-    def progress(self, directory: Path) -> str | None:
-        """Return one line on how far the job in ``directory`` is, or None."""
+    def progress(self, directory: Path, request: Request) -> str | None:
+        """Return one line on how far the job in ``directory`` is, or None.
+
+        Called several times per second. A stochastic backend may ask its engine to stop here, by a
+        file that the engine looks for, once the requested error is reached.
+        """
         ...
 
     def parse(self, directory: Path, request: Request) -> Averages:

@@ -62,7 +62,7 @@ class Block2Backend:
             environment=thread_environment(threads),
         )
 
-    def progress(self, directory: Path) -> str | None:
+    def progress(self, directory: Path, request: Request) -> str | None:
         """Return one line on how far the job is."""
         event = last_event(directory)
         if event is None:

@@ -47,7 +47,7 @@ class ExactBackend:
             environment=thread_environment(numerics.threads or available_cores()),
         )
 
-    def progress(self, directory: Path) -> str | None:
+    def progress(self, directory: Path, request: Request) -> str | None:
         """Return one line on how far the job is."""
         event = last_event(directory)
         if event is None:
