@@ -30,7 +30,11 @@ DIAGNOSTICS = {
         "<H^2> - <H>^2, H including the -mu N terms",
         "energy unit squared",
     ),
-    "discarded_weight": ("discarded weight", "largest sum of discarded eigenvalues, last sweep", "1"),
+    "discarded_weight": (
+        "discarded weight",
+        "largest sum of discarded eigenvalues, last sweep",
+        "1",
+    ),
     "bond_dimension": ("bond dimension", "largest bond dimension of the final state", "1"),
     "gap": (
         "gap",
@@ -180,4 +184,3 @@ def open_result(path: Path) -> xr.Dataset:
     if "orchestra_schema" not in dataset.attrs:
         raise OrchestraError(f"{path} is not a dataset of this program (no orchestra_schema)")
     return dataset
-

@@ -51,9 +51,7 @@ OBSERVABLES = {
         Observable(
             "density", ("spin", "layer", "x"), "density per spin", "<n_{i,s}>, for each spin s"
         ),
-        Observable(
-            "double_occupancy", ("layer", "x"), "double occupancy", "<n_{i,up} n_{i,dn}>"
-        ),
+        Observable("double_occupancy", ("layer", "x"), "double occupancy", "<n_{i,up} n_{i,dn}>"),
         Observable(
             "pair",
             TWO_POINT,

@@ -17,7 +17,9 @@ from matplotlib.axes import Axes
 COLOURS = {"P": "#b2182b", "M": "#2166ac"}
 
 
-def by_distance(correlation: xr.DataArray, layer: str, periodic: bool) -> tuple[np.ndarray, list[np.ndarray]]:  # type: ignore[type-arg]
+def by_distance(
+    correlation: xr.DataArray, layer: str, periodic: bool
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return (distances r >= 1, the correlations of all pairs at each r) within one layer.
 
     Distances on a ring are the shorter way around.

@@ -117,7 +117,7 @@ class Terms:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain Python data (for JSON or TOML) from which :meth:`from_dict` restores this."""
+        """Return plain Python data (for JSON) from which :meth:`from_dict` restores this."""
         return {
             "sites": [[site.layer, site.x] for site in self.sites],
             "one_body": self.one_body.tolist(),

@@ -56,7 +56,9 @@ def extrapolate(weights: FloatArray, values: FloatArray) -> Extrapolated:
     used = slice(-3 if three else -2, None)
     w = weights[used]
     design = np.stack([np.ones_like(w), w], axis=1) / w[:, None]
-    solution, *_ = np.linalg.lstsq(design, values[used].reshape(len(w), -1) / w[:, None], rcond=None)
+    solution, *_ = np.linalg.lstsq(
+        design, values[used].reshape(len(w), -1) / w[:, None], rcond=None
+    )
     limit = solution[0].reshape(last.shape)
     justified = np.abs(limit - last) <= np.abs(step)
     return Extrapolated(np.where(justified, limit, last), np.where(justified, last - limit, step))

@@ -26,7 +26,9 @@ class DMRGNumerics(SpecModel):
     ] = 1e-13
     energy_accuracy: Annotated[
         Positive,
-        Field(le=1.0, description="largest truncation error of the energy that counts as converged"),
+        Field(
+            le=1.0, description="largest truncation error of the energy that counts as converged"
+        ),
     ] = 1e-6
     gap_resolution: Annotated[
         Positive,

@@ -17,6 +17,9 @@ PROVEN_CONTAMINATION = 1e-3
 #: Correlators of two starts may differ by this much, or by a multiple of what truncation explains.
 SAME_CORRELATORS = 1e-3
 
+#: Smallest variance that double precision resolves for energies of order 10 to 1000.
+VARIANCE_ROUNDING = 1e-12
+
 _OPERATORS = ("green", "double_occupancy", "pair", "density_product", "spin_spin")
 
 
@@ -29,7 +32,8 @@ def averages_from_stages(
     ----------
     output : dict
         Per stage: ``bond_dimension``, ``discarded_weight``, ``energy_with_mu``,
-        ``energy_variance``, ``settled`` and the operator averages. Once: ``second_energy``,
+        ``energy_variance``, ``drift`` (largest change of a correlator over the last sweep, infinite
+        if it did not settle) and the operator averages. Once: ``second_energy``,
         ``second_deviation``, ``orthogonal_energy``, ``proof_bond_dimension``.
     """
     weights = output["discarded_weight"]
@@ -43,15 +47,23 @@ def averages_from_stages(
     for name in per_stage[0]:
         limit = extrapolate(weights, np.stack([stage[name] for stage in per_stage]))
         values[name], bias[name] = limit.value, limit.bias
+        if limit.value.ndim:
+            # what still moved from sweep to sweep is an error of every correlator, too
+            larger = np.maximum(np.abs(limit.bias), output["drift"][-1])
+            bias[name] = np.copysign(larger, limit.bias)
+    # the contraction of (H - E)^2 is exact to rounding, which can also make it negative
+    variance = max(abs(float(output["energy_variance"][-1])), VARIANCE_ROUNDING)
     proof = int(np.searchsorted(output["bond_dimension"], output["proof_bond_dimension"]))
     gap = float(output["orthogonal_energy"] - output["energy_with_mu"][proof])
     deviation = float(output["second_deviation"])
-    converged, reason = _judge(output, numerics, per_stage, proof, gap, float(np.abs(bias["energy"])))
+    converged, reason = _judge(
+        output, numerics, per_stage, proof, gap, variance, float(np.abs(bias["energy"]))
+    )
     return Averages(
         values,
         bias,
         diagnostics={
-            "energy_variance": max(0.0, float(output["energy_variance"][-1])),
+            "energy_variance": variance,
             "discarded_weight": float(weights[-1]),
             "bond_dimension": int(output["bond_dimension"][-1]),
             "gap": gap,
@@ -68,23 +80,23 @@ def _judge(
     per_stage: list[dict[str, FloatArray]],
     proof: int,
     gap: float,
+    variance: float,
     energy_bias: float,
 ) -> tuple[bool, str]:
     """Return (converged, reason). All reasons against are listed."""
     against: list[str] = []
     bond = int(output["bond_dimension"][-1])
     weight = float(output["discarded_weight"][-1])
-    variance = max(0.0, float(output["energy_variance"][-1]))
     energies = output["energy_with_mu"]
-    if not bool(output["settled"][-1]):
+    if not np.isfinite(output["drift"][-1]):
         against.append(
-            f"the energy still changed after {numerics.max_sweeps_per_stage} sweeps at bond "
-            f"dimension {bond} (raise max_sweeps_per_stage)"
+            f"energy or correlators still changed after {numerics.max_sweeps_per_stage} sweeps at "
+            f"bond dimension {bond} (raise max_sweeps_per_stage)"
         )
     if weight > numerics.discarded_weight and not energy_bias <= numerics.energy_accuracy:
         against.append(
-            f"truncation at bond dimension {bond} shifts the energy by {energy_bias:.1e}, more than "
-            f"energy_accuracy = {numerics.energy_accuracy:.0e} (raise max_bond_dimension)"
+            f"truncation at bond dimension {bond} shifts the energy by {energy_bias:.1e}, more "
+            f"than energy_accuracy = {numerics.energy_accuracy:.0e} (raise max_bond_dimension)"
         )
     drift = max(
         float(np.abs(per_stage[proof][name] - per_stage[-1][name]).max())
@@ -109,7 +121,7 @@ def _judge(
     if against:
         return False, "; ".join(against)
     proof_text = (
-        f"variance {variance:.1e} leaves other states less than {max(contamination, 1e-15):.1e} weight"
+        f"variance {variance:.1e} leaves other states a weight below {contamination:.1e}"
         if contamination <= PROVEN_CONTAMINATION
         else f"a second start agrees within {deviation:.1e}"
     )

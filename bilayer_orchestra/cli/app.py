@@ -23,7 +23,9 @@ BackendName = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="replace one value, e.g. numerics.alf.dtau=0.05"),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="replace one value, e.g. numerics.alf.dtau=0.05"
+    ),
 ]
 
 
@@ -91,6 +93,37 @@ def doctor() -> None:
     from bilayer_orchestra.cli.doctor import doctor_command
 
     doctor_command()
+
+
+engines = typer.Typer(
+    help="Build and list the engines that you install yourself.", no_args_is_help=True
+)
+app.add_typer(engines, name="engines")
+
+
+@engines.command("build")
+def engines_build(
+    engine: Annotated[str, typer.Argument(help="alf")],
+    source: Annotated[
+        Path | None, typer.Option(help="the engine's source tree; it is not modified")
+    ] = None,
+    native: Annotated[bool, typer.Option("--native", help="tune for this processor")] = False,
+    mpi: Annotated[bool, typer.Option("--mpi", help="several processes per chain")] = False,
+    hdf5: Annotated[bool, typer.Option("--hdf5", help="HDF5 output (ALF_HDF5_DIR)")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="ignore the cached build")] = False,
+) -> None:
+    """Compile an engine from your source tree; repeated builds come from the cache."""
+    from bilayer_orchestra.cli.engines import build_command
+
+    build_command(engine, source, native, mpi, hdf5, rebuild)
+
+
+@engines.command("list")
+def engines_list() -> None:
+    """Show the engines that are set up, and which one is in use."""
+    from bilayer_orchestra.cli.engines import list_command
+
+    list_command()
 
 
 @app.callback(invoke_without_command=True)

@@ -18,6 +18,7 @@ class Progress:
         self._start = time.monotonic()
 
     def __call__(self, line: str) -> None:
+        """Show one line."""
         seconds = time.monotonic() - self._start
         text = f"{seconds:6.1f} s  {line}"
         if self._status is not None:

@@ -55,7 +55,9 @@ def _draw(outcome: Outcome, console: Console) -> Path | None:
     try:
         from bilayer_orchestra.plotting import draw_correlations
     except ImportError:
-        console.print("no picture: pip install 'bilayer-orchestra[plot]' for matplotlib", markup=False)
+        console.print(
+            "no picture: pip install 'bilayer-orchestra[plot]' for matplotlib", markup=False
+        )
         return None
     draw_correlations(outcome.dataset, picture)
     return picture

@@ -46,4 +46,6 @@ def with_uncertainty(dataset: xr.Dataset, name: str) -> str:
 
 
 def _by_layer(values: xr.DataArray) -> str:
-    return "  ".join(f"{layer} {float(values.sel(layer=layer)):.6f}" for layer in values["layer"].values)
+    return "  ".join(
+        f"{layer} {float(values.sel(layer=layer)):.6f}" for layer in values["layer"].values
+    )

@@ -136,7 +136,7 @@ def _shorten(value: object) -> str:
 
 def _in_file_order(problems: list[str]) -> list[str]:
     def line(problem: str) -> int:
-        first = problem.split(":")[0]
+        first = problem.partition(":")[0]
         return int(first[5:]) if first.startswith("line ") and first[5:].isdigit() else 0
 
     return sorted(problems, key=line)

@@ -55,7 +55,9 @@ class Model(Bilayer):
     def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         repeated = sorted({name for name in value if value.count(name) > 1})
         if repeated:
-            raise PydanticCustomError("repeated", "{names} listed twice", {"names": ", ".join(repeated)})
+            raise PydanticCustomError(
+                "repeated", "{names} listed twice", {"names": ", ".join(repeated)}
+            )
         return value
 
     @model_validator(mode="after")
@@ -102,8 +104,8 @@ class Model(Bilayer):
         from ruamel.yaml import YAML
 
         yaml = YAML(typ="safe", pure=True)
-        yaml.default_flow_style = None
-        yaml.sort_base_mapping_type_on_output = False
+        yaml.default_flow_style = None  # innermost mappings on one line
+        yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
         stream = io.StringIO()
         yaml.dump(self.to_data(), stream)
         return stream.getvalue()

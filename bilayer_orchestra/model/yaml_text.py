@@ -57,13 +57,14 @@ class YamlText:
 
     def _compose(self, text: str) -> Node | None:
         try:
-            return YAML(typ="safe", pure=True).compose(text)
+            root: Node | None = YAML(typ="safe", pure=True).compose(text)
         except YAMLError as error:
             raise SpecError(self.source, [_syntax_problem(error)]) from error
         except RecursionError as error:
             raise SpecError(self.source, ["is nested too deeply"]) from error
         except ValueError as error:
             raise SpecError(self.source, [str(error)]) from error
+        return root
 
     def _construct(self, text: str) -> dict[str, Any]:
         yaml = YAML(typ="safe", pure=True)
@@ -79,9 +80,11 @@ class YamlText:
         if len(path) > MAX_DEPTH:
             line = node.start_mark.line + 1
             raise SpecError(self.source, [f"line {line}: is nested too deeply"])
-        if node.anchor is not None or node.tag is not None and node.tag.startswith("!"):
+        if node.anchor is not None or (node.tag or "").startswith("!"):
             line = node.start_mark.line + 1
-            raise SpecError(self.source, [f"line {line}: anchors, aliases and tags are not used here"])
+            raise SpecError(
+                self.source, [f"line {line}: anchors, aliases and tags are not used here"]
+            )
         if isinstance(node, MappingNode):
             seen: dict[str, int] = {}
             for key_node, value_node in node.value:

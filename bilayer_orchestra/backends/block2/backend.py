@@ -75,7 +75,9 @@ class Block2Backend:
                     f"{event['seconds']:.1f} s"
                 )
             case "stage":
-                return f"measured at bond dimension {event['bond']}  variance {event['variance']:.1e}"
+                return (
+                    f"measured at bond dimension {event['bond']}  variance {event['variance']:.1e}"
+                )
             case "resumed":
                 return f"resumed after sweep {event['sweep']}"
             case name:

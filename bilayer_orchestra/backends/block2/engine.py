@@ -20,7 +20,6 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +42,11 @@ PROOF_BOND_DIMENSION = 100
 NOISY_SWEEPS, NOISE_DECAY = 2, 0.1
 #: A stage is settled when a noise-free sweep changes the energy, relative, by less than this or
 #: than the discarded weight: finer changes drown in the truncation.
-SETTLED = 1e-11
+SETTLED, SETTLED_CORRELATORS = 1e-11, 1e-7
 #: Davidson threshold (square of the residual) of noisy sweeps, of the proof, and the tightest one.
-LOOSE, PROOF, TIGHT = 1e-8, 1e-11, 1e-16
+LOOSE, PROOF, TIGHT = 1e-8, 1e-11, 1e-20
+#: Davidson iterations per bond: what they leave undone, the next sweep does with better blocks.
+DAVIDSON_ITERATIONS = 60
 #: States with less weight than this are dropped at any bond dimension.
 CUTOFF = 1e-22
 #: A start that ends this much lower than the result proves the result wrong.
@@ -94,7 +95,7 @@ class Search:
             bond_dims=[bond],
             noises=[noise],
             thrds=[LOOSE if noise else threshold],
-            dav_max_iter=200,
+            dav_max_iter=DAVIDSON_ITERATIONS,
             cutoff=CUTOFF,
             iprint=0,
             **projection,
@@ -108,20 +109,18 @@ class Search:
         self.seed(stream)
         return self.driver.get_random_mps(tag=tag, bond_dim=min(self.stages[0], 50), nroots=1)
 
-    def relax(
-        self, state: Any, stream: int, name: str, **projection: Any
-    ) -> Iterator[tuple[float, float]]:
-        """Optimize ``state`` at the proof's bond dimension until it is settled."""
-        bond, previous = self.proof_bond, math.inf
+    def relax(self, state: Any, stream: int, name: str, **projection: Any) -> float:
+        """Optimize ``state`` at the proof's bond dimension until settled; return its energy."""
+        previous = math.inf
         for number in range(self.settings["max_sweeps_per_stage"]):
-            noise = self.settings["noise"] * (NOISE_DECAY ** (number // 2) if number < 6 else 0.0)
+            noise = self.settings["noise"] * NOISE_DECAY ** (number // 2) if number < 6 else 0.0
             self.seed(stream + number)
-            energy, weight = self.sweep(state, bond, noise, PROOF, **projection)
-            report(self.directory, step=name, sweep=number, energy=energy, bond=bond)
-            yield energy, weight
+            energy, _ = self.sweep(state, self.proof_bond, noise, PROOF, **projection)
+            report(self.directory, step=name, sweep=number, energy=energy, bond=self.proof_bond)
             if noise == 0 and abs(energy - previous) < 1e-9 * max(1.0, abs(energy)):
-                return
+                break
             previous = energy
+        return energy
 
     @property
     def proof_bond(self) -> int:
@@ -132,53 +131,70 @@ class Search:
 def find_ground_state(search: Search, attempt: int, start: Any | None) -> Any:
     """Part 1; stage results go to ``stage-<attempt>-<k>.npz``. Returns the state."""
     settings, checkpoint = search.settings, search.directory / "checkpoint"
+    before: dict[str, Any]
     loaded = load_checkpoint(search.driver, "SAVED", "KET", checkpoint)
     if loaded is not None and loaded[1]["attempt"] == attempt:
-        state, record = loaded
+        state, record, before = loaded
         report(search.directory, step="resumed", sweep=record["total"])
     else:
         state = start if start is not None else search.random_state("KET", 0)
         record = {"attempt": attempt, "stage": 0, "sweep": 0, "total": 0}
         record |= {"energy": math.inf, "weight": 1.0}
+        before = {}
     while True:
         stage = record["stage"]
         bond = search.stages[stage]
-        noise = settings["noise"] * NOISE_DECAY**stage if record["sweep"] < NOISY_SWEEPS else 0.0
-        search.seed(1 + record["total"])
-        started = time.monotonic()
+        clean = record["sweep"] - NOISY_SWEEPS + 1  # noise-free sweeps of this stage, with this one
+        noise = settings["noise"] * NOISE_DECAY**stage if clean <= 0 else 0.0
         # the local problem need not be solved better than the truncation that follows
         threshold = min(PROOF, max(TIGHT, 1e-3 * record["weight"]))
+        search.seed(1 + record["total"])
+        started = time.monotonic()
         energy, weight = search.sweep(state, bond, noise, threshold)
-        change = abs(energy - record["energy"]) / max(1.0, abs(energy))
-        clean = record["sweep"] - NOISY_SWEEPS + 1  # noise-free sweeps of this stage so far
-        settled = clean >= 2 and change < max(SETTLED, weight)
-        record |= {
-            "sweep": record["sweep"] + 1,
-            "total": record["total"] + 1,
-            "energy": energy,
-            "weight": weight,
-        }
         report(
             search.directory,
             step="sweep",
-            sweep=record["total"],
+            sweep=record["total"] + 1,
             energy=energy,
             bond=bond,
             discarded_weight=weight,
             noise=noise,
             seconds=time.monotonic() - started,
         )
-        if settled or record["sweep"] >= settings["max_sweeps_per_stage"]:
-            _measure_stage(search, state, attempt, stage, weight, settled)
-            enough = weight <= settings["discarded_weight"]
+        change = abs(energy - record["energy"]) / max(1.0, abs(energy))
+        drift = math.inf
+        last = record["sweep"] + 1 >= settings["max_sweeps_per_stage"]
+        if clean >= 2 and (change < max(SETTLED, weight) or last):
+            now = measure(search.driver, state, search.symmetry, ())
+            drift, before = _difference(now, before), now
+        settled = drift < max(SETTLED_CORRELATORS, 0.01 * math.sqrt(weight))
+        record |= {
+            "sweep": record["sweep"] + 1,
+            "total": record["total"] + 1,
+            "energy": energy,
+            "weight": weight,
+        }
+        if settled or last:
+            _measure_stage(search, state, attempt, stage, weight, drift if settled else math.inf)
+            # two stages at least, or the truncation error could not be estimated
+            enough = weight <= settings["discarded_weight"] and stage >= 1
             if enough or stage + 1 == len(search.stages):
                 return state
             record |= {"stage": stage + 1, "sweep": 0}
-        save_checkpoint(search.driver, state, "SAVED", record, checkpoint)
+            before = {}
+        save_checkpoint(search.driver, state, "SAVED", record, before, checkpoint)
+
+
+def _difference(now: dict[str, Any], before: dict[str, Any]) -> float:
+    """Return the largest change of the pair and density matrices (infinite without a before)."""
+    return max(
+        (float(np.abs(now[name] - before[name]).max()) for name in ("pair", "green") if before),
+        default=math.inf,
+    )
 
 
 def _measure_stage(
-    search: Search, state: Any, attempt: int, stage: int, weight: float, settled: bool
+    search: Search, state: Any, attempt: int, stage: int, weight: float, drift: float
 ) -> None:
     raw = measure(search.driver, state, search.symmetry, search.observables)
     energy = float(search.driver.expectation(state, search.mpo, state))
@@ -191,20 +207,19 @@ def _measure_stage(
         discarded_weight=weight,
         energy_with_mu=energy,
         energy_variance=variance,
-        settled=settled,
+        drift=drift,
         **raw,
     )
 
 
-def second_start(search: Search, attempt: int, reference: dict[str, Any]) -> tuple[Any, dict[str, float]]:
+def second_start(
+    search: Search, attempt: int, reference: dict[str, Any]
+) -> tuple[Any, dict[str, float]]:
     """Part 2: a different random start must arrive at the same place."""
     state = search.random_state("SECOND", 100_000 * (attempt + 1))
-    energy = math.inf
-    for energy, _ in search.relax(state, 100_000 * (attempt + 1) + 1, "second start"):
-        pass
+    energy = search.relax(state, 100_000 * (attempt + 1) + 1, "second start")
     raw = measure(search.driver, state, search.symmetry, ())
-    deviation = max(float(np.abs(raw[name] - reference[name]).max()) for name in ("pair", "green"))
-    return state, {"second_energy": energy, "second_deviation": deviation}
+    return state, {"second_energy": energy, "second_deviation": _difference(raw, reference)}
 
 
 def orthogonal_state(search: Search, attempt: int, ground: Any) -> tuple[Any, dict[str, float]]:
@@ -213,11 +228,9 @@ def orthogonal_state(search: Search, attempt: int, ground: Any) -> tuple[Any, di
     # the projector must lift the ground state above the next one; the couplings bound that gap
     lift = 2.0 * float(np.abs(search.terms.one_body).max() + np.abs(search.terms.interaction).max())
     stream = 100_000 * (attempt + 1) + 50_001
-    energy = math.inf
-    for energy, _ in search.relax(
+    energy = search.relax(
         state, stream, "next state", proj_mpss=[ground], proj_weights=[max(lift, 1.0)]
-    ):
-        pass
+    )
     return state, {"orthogonal_energy": energy}
 
 

@@ -7,11 +7,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-RECORD = "record.json"
+from bilayer_orchestra.engine_io import load_arrays, save_arrays
+
+RECORD, ARRAYS = "record.json", "arrays.npz"
 
 
-def save_checkpoint(driver: Any, state: Any, tag: str, record: dict[str, Any], place: Path) -> None:
-    """Replace the checkpoint at ``place`` by ``state`` and ``record``.
+def save_checkpoint(
+    driver: Any,
+    state: Any,
+    tag: str,
+    record: dict[str, Any],
+    arrays: dict[str, Any],
+    place: Path,
+) -> None:
+    """Replace the checkpoint at ``place`` by ``state``, ``record`` and ``arrays``.
 
     A kill between the two renames leaves the new checkpoint under its temporary name, from where
     :func:`load_checkpoint` takes it.
@@ -25,6 +34,7 @@ def save_checkpoint(driver: Any, state: Any, tag: str, record: dict[str, Any], p
     for file in _files(Path(driver.scratch), tag):
         shutil.move(file, partial / file.name)
     (partial / RECORD).write_text(json.dumps(record))
+    save_arrays(partial / ARRAYS, **arrays)
     partial.rename(fresh)
     if place.exists():
         place.rename(old)
@@ -32,18 +42,20 @@ def save_checkpoint(driver: Any, state: Any, tag: str, record: dict[str, Any], p
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load_checkpoint(driver: Any, tag: str, name: str, place: Path) -> tuple[Any, dict[str, Any]] | None:
-    """Return (state, record) of the newest complete checkpoint, the state under ``name``."""
+def load_checkpoint(
+    driver: Any, tag: str, name: str, place: Path
+) -> tuple[Any, dict[str, Any], dict[str, Any]] | None:
+    """Return (state, record, arrays) of the newest complete checkpoint, the state as ``name``."""
     fresh = place.with_name(place.name + ".new")
     source = fresh if fresh.exists() else place
     if not source.exists():
         return None
     record = json.loads((source / RECORD).read_text())
     for file in source.iterdir():
-        if file.name != RECORD:
+        if file.name not in (RECORD, ARRAYS):
             shutil.copy(file, Path(driver.scratch) / file.name)
     state = driver.copy_mps(driver.load_mps(tag), name)
-    return state, record
+    return state, record, load_arrays(source / ARRAYS)
 
 
 def _files(scratch: Path, tag: str) -> list[Path]:

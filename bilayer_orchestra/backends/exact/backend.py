@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from bilayer_orchestra.averages import Averages, observables_from_raw
 from bilayer_orchestra.backends.base import Job, Request, settings_of
@@ -64,8 +65,8 @@ class ExactBackend:
         """Read ``output.npz``."""
         raw = load_arrays(directory / OUTPUT)
         raw["double_occupancy"] = raw["pair"].diagonal().copy()
-        diagnostics = {
-            name: float(raw.pop(name))
+        diagnostics: dict[str, Any] = {
+            str(name): float(raw.pop(name))
             for name in ("gap", "degeneracy", "residual", "log_partition")
             if name in raw
         }
@@ -83,7 +84,7 @@ class ExactBackend:
 
 
 def canonical_dimension(terms: Terms) -> int:
-    """Number of states of the canonical sector."""
+    """Return the number of states of the canonical sector."""
     from math import comb
 
     assert isinstance(terms.state, Canonical)

@@ -29,9 +29,13 @@ class SpinSpace:
 
     def __init__(self, n_sites: int, n_particles: int) -> None:
         self.n_sites = n_sites
-        masks = [sum(1 << i for i in chosen) for chosen in combinations(range(n_sites), n_particles)]
+        masks = [
+            sum(1 << i for i in chosen) for chosen in combinations(range(n_sites), n_particles)
+        ]
         self.states: NDArray[np.int64] = np.sort(np.array(masks, dtype=np.int64))
-        self.occupation: FloatArray = ((self.states[:, None] >> np.arange(n_sites)) & 1).astype(float)
+        self.occupation: FloatArray = ((self.states[:, None] >> np.arange(n_sites)) & 1).astype(
+            float
+        )
 
     @property
     def dimension(self) -> int:
@@ -86,11 +90,35 @@ class Sector:
         result = self.kinetic_up @ psi + (self.kinetic_down @ psi.T).T + self.potential * psi
         return np.asarray(result).ravel()
 
-    def dense(self) -> FloatArray:
-        """Return H as a full matrix, shape (D, D) with D = D_up * D_down."""
-        hopping = sparse.kron(self.kinetic_up, sparse.eye_array(self.shape[1])) + sparse.kron(
-            sparse.eye_array(self.shape[0]), self.kinetic_down
+    def matrix(self) -> sparse.csr_array:
+        """Return H as a sparse matrix, shape (D, D) with D = D_up * D_down."""
+        return sparse.csr_array(
+            sparse.kron(self.kinetic_up, sparse.eye_array(self.shape[1]))
+            + sparse.kron(sparse.eye_array(self.shape[0]), self.kinetic_down)
+            + sparse.diags_array(self.potential.ravel())
         )
-        matrix: FloatArray = hopping.toarray()
-        matrix[np.diag_indices_from(matrix)] += self.potential.ravel()
-        return matrix
+
+    def exchange_bases(self) -> list[sparse.csr_array]:
+        """Return orthonormal bases, shape (D, D_k), between which H has no elements.
+
+        H does not distinguish the spins, so with n_up = n_dn it commutes with psi[u, d] ->
+        psi[d, u]: even and odd states. Otherwise there is one basis, the identity.
+        """
+        if self.up is not self.down:
+            return [sparse.csr_array(sparse.eye_array(self.shape[0] * self.shape[1]))]
+        size = self.shape[0]
+        u, d = np.triu_indices(size, 1)
+        columns, half = np.arange(len(u)), np.full(len(u), np.sqrt(0.5))
+        bases = []
+        for sign in (1.0, -1.0):
+            rows = np.concatenate([u * size + d, d * size + u])
+            block = sparse.csr_array(
+                (np.concatenate([half, sign * half]), (rows, np.tile(columns, 2))),
+                shape=(size**2, len(u)),
+            )
+            bases.append(block)
+        same = np.arange(size) * (size + 1)
+        diagonal = sparse.csr_array(
+            (np.ones(size), (same, np.arange(size))), shape=(size**2, size)
+        )
+        return [sparse.csr_array(sparse.hstack([bases[0], diagonal])), bases[1]]

@@ -49,7 +49,7 @@ def ground_level(sector: Sector, seed: int) -> GroundLevel:
     wanted = 2
     while True:
         if size <= DENSE_DIMENSION:
-            values, vectors = eigh(sector.dense())
+            values, vectors = eigh(sector.matrix().toarray())
         else:
             values, vectors = _lanczos(sector, size, wanted, seed)
         scale = max(1.0, float(np.abs(values).max()))
@@ -75,7 +75,7 @@ def ground_level(sector: Sector, seed: int) -> GroundLevel:
 
 
 def _lanczos(sector: Sector, size: int, wanted: int, seed: int) -> tuple[FloatArray, FloatArray]:
-    operator = LinearOperator((size, size), matvec=sector.apply, dtype=float)  # type: ignore[call-arg]
+    operator = LinearOperator((size, size), matvec=sector.apply, dtype=float)
     start = np.random.default_rng(seed).standard_normal(size)
     try:
         # tol bounds the residual relative to |E|; small gaps divide it, hence close to rounding.

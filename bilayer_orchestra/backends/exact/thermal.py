@@ -33,10 +33,11 @@ def thermal_averages(
     measured: dict[tuple[int, int], dict[str, FloatArray]] = {}
     for done, (n_up, n_down) in enumerate(blocks):
         sector = Sector(terms, n_up, n_down)
-        values, vectors = eigh(sector.dense(), overwrite_a=True, check_finite=False)
-        boltzmann = np.exp(-beta * (values - values[0]))
+        values, vectors = _spectrum(sector)
+        boltzmann = np.exp(-beta * (values - values.min()))
         partition = boltzmann.sum()
-        log_weights[n_up, n_down] = log_weights[n_down, n_up] = np.log(partition) - beta * values[0]
+        log_weights[n_up, n_down] = np.log(partition) - beta * values.min()
+        log_weights[n_down, n_up] = log_weights[n_up, n_down]
         # States that cannot contribute in double precision are left out of the product.
         kept = boltzmann > 1e-18 * partition
         weighted = vectors[:, kept] * np.sqrt(boltzmann[kept] / partition)
@@ -57,3 +58,17 @@ def thermal_averages(
         "log_partition": np.array(log_partition),
         "sector_weight": weights,
     }
+
+
+def _spectrum(sector: Sector) -> tuple[FloatArray, FloatArray]:
+    """Return all levels, shape (D,), and states, shape (D, D), of one sector."""
+    matrix = sector.matrix()
+    levels, states = [], []
+    for basis in sector.exchange_bases():
+        if basis.shape[1] == 0:
+            continue
+        block = (basis.T @ matrix @ basis).toarray()
+        values, vectors = eigh(block, overwrite_a=True, check_finite=False)
+        levels.append(values)
+        states.append(basis @ vectors)
+    return np.concatenate(levels), np.hstack(states)
