@@ -15,7 +15,17 @@ def doctor_command() -> None:
     for backend in BACKENDS.values():
         try:
             found = backend.version()
+            self_test = getattr(backend, "self_test", None)
+            problem = self_test() if self_test else None
         except OrchestraError as error:
             typer.echo(f"{backend.name:8s} missing  {error}")
         else:
-            typer.echo(f"{backend.name:8s} ok       {found}: {backend.summary}")
+            verdict = (
+                f"unusable {found}: {problem}"
+                if problem
+                else f"ok       {found}: {backend.summary}"
+            )
+            typer.echo(f"{backend.name:8s} {verdict}")
+            place = getattr(backend, "place", None)
+            if place:
+                typer.echo(f"{'':17s} {place()}")

@@ -35,10 +35,10 @@ class ALFNumerics(SpecModel):
         Step | Literal["auto"] | Annotated[tuple[Step, ...], Field(min_length=1, max_length=8)],
         Field(description="imaginary-time step; a list or `auto` extrapolates in dtau^2"),
     ] = 0.1
-    target_stderr: Annotated[
-        dict[str, Annotated[float, Field(gt=0)]],
-        Field(description="stop once the largest error of each named observable is below this"),
-    ] = {}
+    target_stderr: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="stop once the largest error of each named observable is below this",
+    )
     time_budget: Annotated[
         float | None,
         Field(
@@ -52,7 +52,8 @@ class ALFNumerics(SpecModel):
         Field(description="sweeps per chain and time step, for runs that can be reproduced"),
     ] = None
     sweeps_per_bin: Annotated[
-        Count | None, Field(description="sweeps that are averaged into one stored bin; default: auto")
+        Count | None,
+        Field(description="sweeps that are averaged into one stored bin; default: auto"),
     ] = None
     projection_time: Annotated[
         float, Field(gt=0, le=1e4, description="theta of the projector (ground state) method")
@@ -102,7 +103,9 @@ class ALFNumerics(SpecModel):
                 close = difflib.get_close_matches(name, TARGETS, n=1)
                 hint = f"did you mean `{close[0]}`?" if close else f"known: {', '.join(TARGETS)}"
                 raise PydanticCustomError(
-                    "target", "names `{name}`, which is no observable; {hint}", {"name": name, "hint": hint}
+                    "target",
+                    "names `{name}`, which is no observable; {hint}",
+                    {"name": name, "hint": hint},
                 )
         return value
 

@@ -1,0 +1,105 @@
+"""The user's configuration file: where engines are that no package manager knows.
+
+``config.toml`` in the user's configuration directory::
+
+    [alf]
+    binary = "/path/to/ALF.out"            # a ready binary with the Orchestra Hamiltonian, or
+    source = "/path/to/ALF"                # the tree that `orchestra engines build alf` compiles
+    launcher = "srun -n {ranks}"           # how an MPI build is started (default: mpiexec)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.runs import write_text_atomic
+
+APP = "bilayer_orchestra"
+#: Known tables and keys; anything else is a typing error and is said to be one.
+KEYS = {
+    "alf": ("binary", "source", "launcher"),
+    "julia": ("binary", "project"),
+}
+
+
+def config_file() -> Path:
+    """Return the path of the configuration file (``ORCHESTRA_CONFIG``, or the platform's place)."""
+    override = os.environ.get("ORCHESTRA_CONFIG")
+    if override:
+        return Path(override)
+    from platformdirs import user_config_dir
+
+    return Path(user_config_dir(APP)) / "config.toml"
+
+
+def cache_directory() -> Path:
+    """Return the directory of compiled engines (``ORCHESTRA_CACHE``, or the platform's place)."""
+    override = os.environ.get("ORCHESTRA_CACHE")
+    if override:
+        return Path(override)
+    from platformdirs import user_cache_dir
+
+    return Path(user_cache_dir(APP))
+
+
+def engine_settings(engine: str) -> dict[str, str]:
+    """Return the table of ``engine``; empty if there is none.
+
+    Raises
+    ------
+    OrchestraError
+        If the file is not TOML, or holds something that would be ignored silently.
+    """
+    return _read(config_file()).get(engine, {})
+
+
+def set_engine_setting(engine: str, key: str, value: str) -> Path:
+    """Set one key, keep everything else in the file (comments included), return the file."""
+    path = config_file()
+    if _read(path).get(engine, {}).get(key) == value:
+        return path
+    line = f"{key} = {json.dumps(value)}"  # a JSON string without control characters is TOML
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    headers = [text.split("#")[0].strip() for text in lines]
+    if f"[{engine}]" not in headers:
+        lines += [f"[{engine}]", line]
+    else:
+        start = headers.index(f"[{engine}]") + 1
+        end = next((k for k in range(start, len(lines)) if headers[k][:1] == "["), len(lines))
+        old = [k for k in range(start, end) if headers[k].split("=")[0].strip() == key]
+        lines[old[0] if old else start : old[0] + 1 if old else start] = [line]
+    text = "\n".join(lines) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(path, text)
+    except OSError as error:
+        raise OrchestraError(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+def _read(path: Path) -> dict[str, dict[str, str]]:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise OrchestraError(f"{path} cannot be read: {error}") from error
+    for table, keys in data.items():
+        _check_table(path, table, keys)
+    return data
+
+
+def _check_table(path: Path, table: str, keys: Any) -> None:
+    if table not in KEYS or not isinstance(keys, dict):
+        raise OrchestraError(f"{path}: unknown table `{table}`; known: {', '.join(KEYS)}")
+    for key, value in keys.items():
+        if key not in KEYS[table]:
+            known = ", ".join(KEYS[table])
+            raise OrchestraError(f"{path}: unknown key `{table}.{key}`; known: {known}")
+        if not isinstance(value, str) or not value:
+            raise OrchestraError(f"{path}: `{table}.{key}` should be a text")
