@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bilayer_orchestra.backends.alf.backend import ALFBackend
 from bilayer_orchestra.backends.base import Backend
 from bilayer_orchestra.backends.block2.backend import Block2Backend
 from bilayer_orchestra.backends.exact.backend import (
@@ -14,7 +15,7 @@ from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.terms import Canonical, Terms
 
 BACKENDS: dict[str, Backend] = {
-    backend.name: backend for backend in (ExactBackend(), Block2Backend())
+    backend.name: backend for backend in (ExactBackend(), Block2Backend(), ALFBackend())
 }
 
 #: Sectors up to this size are diagonalized within a second or two.
@@ -29,7 +30,7 @@ def get_backend(name: str) -> Backend:
 
 
 def choose(terms: Terms) -> str:
-    """Return the backend for ``auto``: exact where it is instant, else DMRG at T = 0.
+    """Return the backend for ``auto``: exact where it is instant, else DMRG or quantum Monte Carlo.
 
     Raises
     ------
@@ -48,8 +49,11 @@ def choose(terms: Terms) -> str:
         return "block2"
     if out_of_reach(terms) is None:
         return "exact"
-    raise OrchestraError(
-        f"a thermal state (beta) on {terms.n_sites} sites is beyond exact diagonalization "
-        f"({MAX_THERMAL_SITES} sites); it needs auxiliary-field quantum Monte Carlo: install ALF "
-        "and use --backend alf"
-    )
+    try:
+        BACKENDS["alf"].version()
+    except MissingEngineError as error:
+        raise MissingEngineError(
+            f"a thermal state (beta) on {terms.n_sites} sites is beyond exact diagonalization "
+            f"({MAX_THERMAL_SITES} sites); it needs auxiliary-field quantum Monte Carlo: {error}"
+        ) from error
+    return "alf"

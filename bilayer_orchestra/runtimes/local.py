@@ -30,6 +30,7 @@ class LocalRuntime:
     ) -> dict[str, str]:
         """Run ``job``; see :class:`bilayer_orchestra.runtimes.base.Runtime`."""
         command = [*_program(job.program), *job.arguments]
+        environment = {**os.environ, **job.environment, **_engine_environment(job.engine)}
         with (directory / LOG).open("ab") as log:
             log.write(f"--- {' '.join(command)}\n".encode())
             log.flush()
@@ -37,7 +38,7 @@ class LocalRuntime:
             process = subprocess.Popen(
                 command,
                 cwd=directory,
-                env={**os.environ, **job.environment},
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -63,7 +64,19 @@ class LocalRuntime:
 def _program(name: str) -> list[str]:
     if name == "python":
         return [sys.executable]
+    if name == "sh":
+        return ["sh"]
     raise MissingEngineError(f"this runtime does not know the program `{name}`")
+
+
+def _engine_environment(engine: str | None) -> dict[str, str]:
+    if engine is None:
+        return {}
+    if engine == "alf":
+        from bilayer_orchestra.engines.alf import alf_environment
+
+        return alf_environment()
+    raise MissingEngineError(f"this runtime does not know where the engine `{engine}` is")
 
 
 def _die_with_parent() -> None:

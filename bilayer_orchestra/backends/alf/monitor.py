@@ -1,0 +1,135 @@
+"""What a running ALF job says about itself, and when its error is small enough to stop."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bilayer_orchestra.backends.alf.numerics import ALFNumerics
+from bilayer_orchestra.backends.base import Request
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.terms import Terms
+
+STOP = "stop"
+#: Seconds between two looks at the directory.
+INTERVAL = 1.0
+#: The analysis of the bins may take this part of one core: the chains need the rest.
+ANALYSIS_SHARE = 0.01
+#: The stop is at a somewhat smaller error than wanted: the final analysis drops the warm-up.
+MARGIN = 0.95
+
+QuickError = Callable[[Path, Terms, str], tuple[int, float]]
+
+
+@dataclass
+class Info:
+    """Quality of the newest finished segment."""
+
+    acceptance: float | None = None
+    precision: float | None = None
+
+
+class Monitor:
+    """Watches one job directory; cheap to ask often."""
+
+    def __init__(self, directory: Path, request: Request, quick_error: QuickError) -> None:
+        assert isinstance(request.numerics, ALFNumerics)
+        self.directory, self.request = directory, request
+        self.targets = dict(request.numerics.target_stderr)
+        self.names = list(self.targets) or [_shown(request.observables)]
+        self._quick_error = quick_error
+        self._next_look = self._next_analysis = 0.0
+        self._errors: dict[str, tuple[int, float]] = {}
+        self._line: str | None = None
+
+    def line(self) -> str | None:
+        """Return the newest line; asks the engine to stop once every target is reached."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return self._line
+        if now >= self._next_analysis:
+            self._analyse()
+        start = time.monotonic()
+        segments = sorted(self.directory.glob("dtau-*/chain-*/seg-*"), key=lambda path: path.name)
+        finished = [path for path in segments if path.suffix != ".part"]
+        bins = sum(_stored_bins(path) for path in finished)
+        running = sum(_running_bins(path) for path in segments if path.suffix == ".part")
+        if segments:
+            self._line = self._text(bins + running, _newest_info(finished))
+        spent = time.monotonic() - start
+        self._next_look = start + max(INTERVAL, spent / ANALYSIS_SHARE)
+        return self._line
+
+    def _analyse(self) -> None:
+        start = time.monotonic()
+        for name in self.names:
+            try:
+                self._errors[name] = self._quick_error(self.directory, self.request.terms, name)
+            except OrchestraError:
+                self._errors.pop(name, None)  # too few bins yet, or a reason that parse will give
+        reached = [
+            name in self._errors and self._errors[name][1] <= MARGIN * target
+            for name, target in self.targets.items()
+        ]
+        if reached and all(reached):
+            (self.directory / STOP).touch()
+        now = time.monotonic()
+        self._next_analysis = now + max(2 * INTERVAL, (now - start) / ANALYSIS_SHARE)
+
+    def _text(self, bins: int, info: Info) -> str:
+        parts = [f"{bins} bins"]
+        if info.acceptance is not None:
+            parts.append(f"acceptance {info.acceptance:.2f}")
+        if info.precision is not None:
+            parts.append(f"precision {info.precision:.0e}")
+        for name in self.names:
+            if name in self._errors:
+                target = self.targets.get(name)
+                goal = f" (target {target:.2g})" if target else ""
+                parts.append(f"error of {name} {self._errors[name][1]:.2g}{goal}")
+        if (self.directory / STOP).exists():
+            parts.append("target reached, stopping")
+        return "  ".join(parts)
+
+
+def _shown(observables: tuple[str, ...]) -> str:
+    return "pair" if "pair" in observables else "energy"
+
+
+def _stored_bins(segment: Path) -> int:
+    try:
+        return int((segment / "bins").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _running_bins(segment: Path) -> int:
+    try:
+        with (segment / "Ener_scal").open("rb") as stream:
+            return stream.read().count(b"\n")
+    except OSError:
+        return 0
+
+
+def _newest_info(finished: list[Path]) -> Info:
+    if not finished:
+        return Info()
+    try:
+        text = (finished[-1] / "info").read_text(errors="replace")
+    except OSError:
+        return Info()
+    return Info(
+        acceptance=_last_number(text, r"^\s*Acceptance\s*:\s*(\S+)"),
+        precision=_last_number(text, r"^\s*Precision Green\s+Mean, Max\s*:\s*\S+\s+(\S+)"),
+    )
+
+
+def _last_number(text: str, pattern: str) -> float | None:
+    found = re.findall(pattern, text, re.MULTILINE)
+    try:
+        return float(found[-1]) if found else None
+    except ValueError:
+        return None

@@ -1,0 +1,89 @@
+"""Imaginary-time steps: which ones, and whether they divide beta exactly.
+
+ALF rounds beta/dtau silently and then simulates another temperature, so a step that does not
+divide is refused here with the nearest ones that do.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from bilayer_orchestra.backends.alf.numerics import ALFNumerics
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.terms import GrandCanonical, Terms
+
+#: Relative deviation of beta/dtau from a whole number that is rounding of decimal input.
+TOLERANCE = 1e-9
+#: dtau times the largest energy scale at which the Trotter error is about a percent.
+AUTO_PRODUCT = 0.4
+
+
+def time_steps(terms: Terms, numerics: ALFNumerics) -> tuple[float, ...]:
+    """Return the time steps of this run.
+
+    Raises
+    ------
+    OrchestraError
+        If one does not divide beta (or the projection time), with the nearest that do.
+    """
+    name, total = _duration(terms, numerics)
+    if numerics.dtau == "auto":
+        return _automatic(terms, total)
+    steps = numerics.dtau if isinstance(numerics.dtau, tuple) else (numerics.dtau,)
+    for step in steps:
+        if not divides(step, total):
+            raise OrchestraError(
+                f"alf: numerics.alf.dtau = {step:g} does not divide {name} = {total:g} "
+                f"({total / step:.4g} steps), and ALF would silently simulate another {name}; "
+                f"the nearest that do: {' and '.join(nearest(step, total))}"
+            )
+    return steps
+
+
+def divides(step: float, total: float) -> bool:
+    """Whether ``total`` is a whole number of steps."""
+    count = total / step
+    return round(count) >= 1 and abs(count - round(count)) <= TOLERANCE * count
+
+
+def nearest(step: float, total: float) -> list[str]:
+    """Return the nearest smaller and larger dividing steps, as texts to copy.
+
+    Short decimals are preferred if one is within 25 % of the wish.
+    """
+    count = total / step
+    below = range(math.ceil(count), math.ceil(1.25 * count) + 1)  # more slices: smaller steps
+    above = range(math.floor(count), max(1, math.floor(count / 1.25)) - 1, -1)
+    texts = []
+    for counts in (below, above):
+        usable = [n for n in counts if n >= 1 and total / n <= 1]
+        if usable:
+            short = [n for n in usable if float(f"{total / n:.3g}") * n == total]
+            chosen = (short or usable)[0]
+            texts.append(f"{total / chosen!r} ({chosen} steps)")
+    return texts
+
+
+def _duration(terms: Terms, numerics: ALFNumerics) -> tuple[str, float]:
+    if isinstance(terms.state, GrandCanonical):
+        return "beta", terms.state.beta
+    return "projection_time", numerics.projection_time
+
+
+def _automatic(terms: Terms, total: float) -> tuple[float, ...]:
+    """Two steps, the finer half the coarser: 0.2 and 0.1 at |U| = 4, half of that at |U| = 8."""
+    bandwidth = float(np.abs(np.linalg.eigvalsh(terms.one_body)).max())
+    scale = max(float(np.abs(terms.interaction).max()), 1.5 * bandwidth, AUTO_PRODUCT)
+    coarse_count = math.ceil(total * scale / (2 * AUTO_PRODUCT) * (1 - TOLERANCE))
+    coarse_count = max(coarse_count, math.ceil(total / 0.2 * (1 - TOLERANCE)))
+    return total / coarse_count, total / (2 * coarse_count)
+
+
+def extrapolation_weights(steps: tuple[float, ...]) -> list[float]:
+    """Return the weights of the intercept of a straight line in dtau^2 (equal errors)."""
+    if len(steps) == 1:
+        return [1.0]
+    design = np.stack([np.ones(len(steps)), np.square(steps)], axis=1)
+    return [float(weight) for weight in np.linalg.pinv(design)[0]]

@@ -1,0 +1,55 @@
+"""The trial Slater determinant of the projector method.
+
+Projection from a trial state needs a good overlap with the ground state and a determinant that is
+unique: no degenerate levels at its Fermi surface, or two machines would pick different ones.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bilayer_orchestra.terms import FloatArray, Terms
+
+#: Shifts of the attractive sites that are tried, in units of U_i per electron.
+SHIFTS = np.linspace(0.0, 1.0, 41)
+#: Relative size of the level splitting that counts as degenerate, and of what is added then.
+DEGENERATE, SPLITTING = 1e-6, 1e-3
+
+
+def trial_orbitals(terms: Terms, particles: int) -> FloatArray:
+    """Return orthonormal orbitals, shape (N, particles), the same for both spins.
+
+    They are the lowest of ``h - mu + s U``; of all shifts s in [0, 1] the one with the lowest
+    energy <H> of the determinant is taken. That puts about as many electrons on the attractive
+    sites as the ground state does. Degenerate levels at the Fermi surface (open shells of a ring,
+    decoupled sites) are split by a small fixed potential.
+    """
+    one_body = terms.one_body - np.diag(terms.chemical_potential)
+    candidates = [
+        _lowest(one_body + np.diag(shift * terms.interaction), particles) for shift in SHIFTS
+    ]
+    energies = [_energy(terms, orbitals) for orbitals in candidates]
+    return candidates[int(np.argmin(np.round(energies, 10)))]
+
+
+def _lowest(matrix: FloatArray, particles: int) -> FloatArray:
+    n_sites = len(matrix)
+    levels, orbitals = np.linalg.eigh(matrix)
+    scale = float(np.abs(matrix).max()) or 1.0
+    if particles < n_sites and levels[particles] - levels[particles - 1] < DEGENERATE * scale:
+        # irrational wave length: no symmetry of any lattice survives
+        potential = np.cos(2 * np.pi * (np.sqrt(5) - 1) / 2 * np.arange(n_sites))
+        orbitals = np.linalg.eigh(matrix + SPLITTING * scale * np.diag(potential))[1]
+    chosen = orbitals[:, :particles]
+    # the sign of an eigenvector is the library's choice; the determinant does not depend on it
+    largest = chosen[np.abs(chosen).argmax(axis=0), np.arange(particles)]
+    return np.asarray(chosen * np.where(largest < 0, -1.0, 1.0))
+
+
+def _energy(terms: Terms, orbitals: FloatArray) -> float:
+    """Energy of the determinant with both spins in ``orbitals``, without mu."""
+    density_matrix = orbitals @ orbitals.T
+    density = np.diagonal(density_matrix)
+    return float(
+        2 * np.sum(terms.one_body * density_matrix) + np.sum(terms.interaction * density**2)
+    )
