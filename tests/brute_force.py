@@ -74,7 +74,12 @@ def oracle(terms: Terms) -> dict[str, np.ndarray]:
         "density": density,
         "double_occupancy": np.array([mean(a @ b) for a, b in n]),
         "pair": matrix([a.T for a in pairs], pairs),
-        "green": np.array([matrix([c[i][s].T for i in range(n_sites)], [c[j][s] for j in range(n_sites)]) for s in (0, 1)]),
+        "green": np.array(
+            [
+                matrix([c[i][s].T for i in range(n_sites)], [c[j][s] for j in range(n_sites)])
+                for s in (0, 1)
+            ]
+        ),
         "density_density": matrix(total, total) - np.outer(sums, sums),
         "spin_spin": matrix(spin, spin),
     }

@@ -49,8 +49,11 @@ LOOSE, PROOF, TIGHT = 1e-8, 1e-11, 1e-20
 DAVIDSON_ITERATIONS = 60
 #: States with less weight than this are dropped at any bond dimension.
 CUTOFF = 1e-22
-#: A start that ends this much lower than the result proves the result wrong.
-LOWER = 1e-7
+#: A start that ends lower than the result by this much, plus this many times the discarded weight
+#: (truncated states scatter), proves the result wrong.
+LOWER, LOWER_PER_WEIGHT = 1e-7, 10.0
+MAX_ATTEMPTS = 3
+CHECKPOINT = "checkpoint"
 
 
 class Search:
@@ -128,19 +131,32 @@ class Search:
         return next((m for m in self.stages if m >= PROOF_BOND_DIMENSION), self.stages[-1])
 
 
-def find_ground_state(search: Search, attempt: int, start: Any | None) -> Any:
-    """Part 1; stage results go to ``stage-<attempt>-<k>.npz``. Returns the state."""
-    settings, checkpoint = search.settings, search.directory / "checkpoint"
+def fresh_record(attempt: int) -> dict[str, Any]:
+    """Return the record of a search that has not swept yet."""
+    return {
+        "attempt": attempt,
+        "stage": 0,
+        "sweep": 0,
+        "total": 0,
+        "energy": math.inf,
+        "weight": 1.0,
+    }
+
+
+def find_ground_state(search: Search) -> tuple[Any, int]:
+    """Part 1, from the checkpoint if there is one; returns the state and the attempt's number.
+
+    Stage results go to ``stage-<attempt>-<k>.npz``.
+    """
+    settings, checkpoint = search.settings, search.directory / CHECKPOINT
     before: dict[str, Any]
     loaded = load_checkpoint(search.driver, "SAVED", "KET", checkpoint)
-    if loaded is not None and loaded[1]["attempt"] == attempt:
+    if loaded is not None:
         state, record, before = loaded
         report(search.directory, step="resumed", sweep=record["total"])
     else:
-        state = start if start is not None else search.random_state("KET", 0)
-        record = {"attempt": attempt, "stage": 0, "sweep": 0, "total": 0}
-        record |= {"energy": math.inf, "weight": 1.0}
-        before = {}
+        state, record, before = search.random_state("KET", 0), fresh_record(0), {}
+    attempt = record["attempt"]
     while True:
         stage = record["stage"]
         bond = search.stages[stage]
@@ -179,7 +195,7 @@ def find_ground_state(search: Search, attempt: int, start: Any | None) -> Any:
             # two stages at least, or the truncation error could not be estimated
             enough = weight <= settings["discarded_weight"] and stage >= 1
             if enough or stage + 1 == len(search.stages):
-                return state
+                return state, attempt
             record |= {"stage": stage + 1, "sweep": 0}
             before = {}
         save_checkpoint(search.driver, state, "SAVED", record, before, checkpoint)
@@ -237,26 +253,25 @@ def orthogonal_state(search: Search, attempt: int, ground: Any) -> tuple[Any, di
 def run(directory: Path) -> None:
     """Solve the job in ``directory``."""
     search = Search(directory)
-    start: Any | None = None
-    for attempt in range(3):
-        ground = find_ground_state(search, attempt, start)
+    while True:
+        ground, attempt = find_ground_state(search)
         stages = _stages(directory, attempt)
         reference = next(
             (s for s in stages if s["bond_dimension"] >= search.proof_bond), stages[-1]
         )
-        lowest = float(stages[-1]["energy_with_mu"])
+        weight = float(stages[-1]["discarded_weight"])
+        wrong_above = float(stages[-1]["energy_with_mu"]) - LOWER - LOWER_PER_WEIGHT * weight
         other, proof = second_start(search, attempt, reference)
-        if proof["second_energy"] < lowest - LOWER:
-            start = search.driver.copy_mps(other, "KET")
-            continue
-        other, gap = orthogonal_state(search, attempt, ground)
-        proof |= gap
-        if proof["orthogonal_energy"] < lowest - LOWER:
-            start = search.driver.copy_mps(other, "KET")
-            continue
-        break
-    else:
-        raise EngineError("three searches in a row ended in different states")
+        if proof["second_energy"] >= wrong_above:
+            other, gap = orthogonal_state(search, attempt, ground)
+            proof |= gap
+            if gap["orthogonal_energy"] >= wrong_above:
+                break
+        if attempt == MAX_ATTEMPTS - 1:
+            raise EngineError(f"{MAX_ATTEMPTS} searches in a row ended in different states")
+        # continue from the lower state; through the checkpoint, so that a kill forgets nothing
+        checkpoint = directory / CHECKPOINT
+        save_checkpoint(search.driver, other, "SAVED", fresh_record(attempt + 1), {}, checkpoint)
     names = stages[0].keys()
     stacked = {name: np.stack([stage[name] for stage in stages]) for name in names}
     save_arrays(

@@ -1,0 +1,124 @@
+"""The embedded DMRG against exact diagonalization, closed forms and reference energies."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from bilayer_orchestra.backends.block2.hamiltonian import symmetry_of
+from bilayer_orchestra.backends.registry import get_backend
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.pipeline import make_request
+from tests.conftest import make_model
+from tests.test_exact import assert_matches, wick
+
+pytest.importorskip("block2", reason="block2 is missing: pip install 'bilayer-orchestra[block2]'")
+
+OBSERVABLES = ("density", "double_occupancy", "pair", "green", "density_density", "spin_spin")
+
+CASES = {
+    "open": make_model({"n_up": 3, "n_down": 3}),
+    "periodic": make_model({"n_up": 3, "n_down": 3}, boundary="periodic", t_perp=0.7),
+    "polarized": make_model({"n_up": 3, "n_down": 1}),
+    "polarized ring": make_model({"n_up": 4, "n_down": 3}, boundary="periodic", P={"hopping": 0.2}),
+    "P hops": make_model({"n_up": 2, "n_down": 2}, P={"hopping": 0.3}),
+    "tilted": make_model(
+        {"n_up": 2, "n_down": 2}, P={"chemical_potential": -1.1}, M={"chemical_potential": 0.7}
+    ),
+    "repulsive metal": make_model({"n_up": 3, "n_down": 3}, 3, M={"interaction": 2.0}),
+}
+
+
+@pytest.mark.parametrize("model", CASES.values(), ids=CASES.keys())
+def test_every_observable_against_exact(solve, model):
+    dmrg, exact = solve(model, "block2"), solve(model, "exact")
+    assert dmrg.attrs["converged"], dmrg.attrs["converged_reason"]
+    for name in ("energy", "kinetic_energy", "interaction_energy", *OBSERVABLES):
+        np.testing.assert_allclose(dmrg[name], exact[name], atol=1e-6, err_msg=name)
+    assert float(dmrg.gap) == pytest.approx(float(exact.gap), rel=0.01)
+    # what is claimed as error must cover the true one
+    error = np.abs(dmrg.pair - exact.pair).max()
+    assert float(error) < max(10 * float(np.abs(dmrg.pair_bias).max()), 1e-7)
+
+
+def test_free_fermions(solve):
+    model = make_model({"n_up": 3, "n_down": 2}, 3, P={"interaction": 0.0, "hopping": 0.2})
+    filled = {0: 3, 1: 2}
+    expected = wick(model.terms(), lambda levels, s: np.arange(len(levels)) < filled[s])
+    assert_matches(solve(model, "block2"), expected, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "energy"),
+    [
+        (make_model({"n_up": 1, "n_down": 1}, 2, t_perp=0.8), -4.354554895800679),
+        (make_model({"n_up": 3, "n_down": 3}, 8, t_perp=0.8), -13.3084592552),
+        pytest.param(
+            make_model({"n_up": 12, "n_down": 12}, 16), -49.82956955, marks=pytest.mark.slow
+        ),
+    ],
+    ids=["2 rungs", "8 rungs", "16 rungs"],
+)
+def test_reference_energies(solve, model, energy):
+    tolerance = 1e-9 if model.length <= 8 else 1e-5
+    assert float(solve(model, "block2").energy) == pytest.approx(energy, abs=tolerance)
+
+
+def test_states_too_close_to_tell_apart_are_not_called_converged(solve):
+    """Gap 1.2e-6 (exact): the energy is right, the correlators are anybody's guess."""
+    model = make_model(
+        {"n_up": 3, "n_down": 3}, t_perp=0.3, P={"interaction": -6.0}, observables=("pair",)
+    )
+    dmrg, exact = solve(model, "block2"), solve(model, "exact")
+    assert float(dmrg.energy) == pytest.approx(float(exact.energy), abs=1e-8)
+    assert not dmrg.attrs["converged"]
+    assert "correlators are not determined" in dmrg.attrs["converged_reason"]
+
+
+def test_too_small_a_bond_dimension_is_not_called_converged(solve):
+    numerics = {"block2": {"max_bond_dimension": 16, "initial_bond_dimension": 8}}
+    model = make_model({"n_up": 3, "n_down": 3}, 6, observables=("pair",), numerics=numerics)
+    dataset = solve(model, "block2")
+    assert not dataset.attrs["converged"]
+    assert "max_bond_dimension" in dataset.attrs["converged_reason"]
+    exact = solve(model, "exact")
+    error = float(dataset.energy - exact.energy)
+    assert abs(error) < 3 * abs(float(dataset.energy_bias))
+    assert float(dataset.energy_variance) > 1e-6
+
+
+def test_same_seed_same_numbers(solve, tmp_path):
+    model = make_model({"n_up": 2, "n_down": 2}, 3, observables=("pair",))
+    first = solve(model, "block2")
+    renamed = model.model_copy(update={"name": "again"})
+    second = solve(renamed, "block2")
+    np.testing.assert_array_equal(first.pair, second.pair)
+
+
+def test_symmetry_is_su2_only_where_the_ground_state_is_a_singlet():
+    assert symmetry_of(CASES["open"].terms()) == "SU2"
+    assert symmetry_of(CASES["polarized"].terms()) == "SZ"
+    assert symmetry_of(CASES["repulsive metal"].terms()) == "SZ"
+
+
+def test_measurement_stays_quadratic_in_the_number_of_sites():
+    """The rendered job never asks for the full two-body density matrix."""
+    backend = get_backend("block2")
+    job = backend.render(make_request(CASES["open"], backend))
+    assert json.loads(job.files["job.json"])["settings"]["stages"] == [50, 100, 200, 400]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (make_model({"beta": 2.0}), "ground states"),
+        (make_model({"n_up": 0, "n_down": 0}), "one electron"),
+        (make_model({"n_up": 1, "n_down": 1}, 1), "4 sites"),
+    ],
+)
+def test_what_it_cannot_do_is_refused(model, message):
+    backend = get_backend("block2")
+    with pytest.raises(OrchestraError, match=message):
+        backend.check(make_request(model, backend))
