@@ -24,6 +24,11 @@ class Averages:
         missing name means "not estimated" and becomes NaN.
     stderr : dict
         Same shapes: statistical standard error; only for stochastic engines.
+    deviations : dict
+        Shape (block, ...): the covariance of any two elements X, Y of any observables is
+        sum_block dX dY; only for stochastic engines.
+    attributes : dict
+        Observable name -> what belongs beside it, such as its autocorrelation time.
     diagnostics : dict
         Scalars that describe the run, by name; see :data:`bilayer_orchestra.dataset.DIAGNOSTICS`.
     converged : bool
@@ -35,6 +40,8 @@ class Averages:
     values: dict[str, FloatArray]
     bias: dict[str, FloatArray] = field(default_factory=dict)
     stderr: dict[str, FloatArray] = field(default_factory=dict)
+    deviations: dict[str, FloatArray] = field(default_factory=dict)
+    attributes: dict[str, dict[str, float]] = field(default_factory=dict)
     diagnostics: dict[str, Any] = field(default_factory=dict)
     converged: bool = False
     reason: str = ""

@@ -17,7 +17,7 @@ import xarray as xr
 
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.observables import OBSERVABLES, Observable
+from bilayer_orchestra.observables import OBSERVABLES, SELECTABLE, Observable
 from bilayer_orchestra.terms import FloatArray, Terms
 from bilayer_orchestra.timestamps import utc_now
 
@@ -47,6 +47,26 @@ DIAGNOSTICS = {
     "second_start_deviation": (
         "deviation of a second start",
         "largest difference of pair and density matrices at equal bond dimension",
+        "1",
+    ),
+    "bins": ("bins", "Monte Carlo bins that were averaged, all chains and time steps", "1"),
+    "chains": ("chains", "independent Markov chains of every time step", "1"),
+    "warmup_bins": ("warm-up", "bins dropped at the beginning of every chain", "1"),
+    "autocorrelation_time": (
+        "integrated autocorrelation time",
+        "1/2 + sum_t rho(t), in bins; the slowest element of any observable",
+        "1",
+    ),
+    "effective_bins": (
+        "independent bins",
+        "bins / (2 autocorrelation time), of the worst time step",
+        "1",
+    ),
+    "average_sign": ("average sign", "mean sign of the weight, of the worst chain", "1"),
+    "acceptance": ("acceptance", "accepted over proposed updates, lowest of all segments", "1"),
+    "precision": (
+        "numerical precision",
+        "largest change of the Green function at a stabilization",
         "1",
     ),
 }
@@ -84,13 +104,14 @@ def build(terms: Terms, averages: Averages, selected: tuple[str, ...]) -> xr.Dat
 
     variables: dict[str, xr.Variable] = {}
     for name, observable in OBSERVABLES.items():
-        if name not in averages.values or (name not in selected and observable.dims):
+        if name not in averages.values or (name in SELECTABLE and name not in selected):
             continue
         variable = labelled(observable, averages.values[name])
         variable.attrs = {
             "units": observable.units,
             "long_name": observable.long_name,
             "definition": observable.definition,
+            **averages.attributes.get(name, {}),
         }
         variables[name] = variable
         if name in averages.stderr:
@@ -99,6 +120,10 @@ def build(terms: Terms, averages: Averages, selected: tuple[str, ...]) -> xr.Dat
                 observable,
                 "standard error",
                 "statistical standard error",
+            )
+        if name in averages.deviations:
+            variables[f"{name}_deviation"] = _deviations(
+                [labelled(observable, one) for one in averages.deviations[name]], observable
             )
         variables[f"{name}_bias"] = _companion(
             labelled(observable, averages.bias[name])
@@ -121,6 +146,19 @@ def build(terms: Terms, averages: Averages, selected: tuple[str, ...]) -> xr.Dat
     }
     used = {dim for variable in variables.values() for dim in variable.dims}
     return xr.Dataset(variables, {k: v for k, v in coordinates.items() if k in used})
+
+
+def _deviations(variables: list[xr.Variable], observable: Observable) -> xr.Variable:
+    """Stack the blocks' deviations; single precision is far below their own uncertainty."""
+    stacked = xr.Variable(
+        ("block", *observable.dims), np.stack([v.values for v in variables]).astype(np.float32)
+    )
+    return _companion(
+        stacked,
+        observable,
+        "deviations",
+        "covariance of any two elements X, Y of any variables = sum over block of their products",
+    )
 
 
 def _companion(

@@ -71,6 +71,13 @@ OBSERVABLES = {
             "<n_i n_j> - <n_i><n_j>, n = n_up + n_dn",
         ),
         Observable("spin_spin", TWO_POINT, "spin correlation", "<S^z_i S^z_j>"),
+        Observable(
+            "pair_susceptibility",
+            TWO_POINT,
+            "pair susceptibility",
+            "integral over tau from 0 to beta of <Delta+_i(tau) Delta_j(0)>",
+            "1 / energy unit of the model file",
+        ),
     )
 }
 

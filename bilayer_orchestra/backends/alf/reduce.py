@@ -1,0 +1,191 @@
+"""From raw bins to base blocks in one pass, in memory that does not grow with the bins.
+
+The number of bins is known from the file sizes and the warm-up from the scalars (small), so every
+bin has its block before it is read. A base block is one bin as long as there are few; at most a
+few million numbers per observable are kept, whatever the length of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from bilayer_orchestra.analysis.warmup import warmup_length
+from bilayer_orchestra.backends.alf import convert
+from bilayer_orchestra.backends.alf.bins import Matrices
+from bilayer_orchestra.backends.alf.health import Health, read_info
+from bilayer_orchestra.backends.alf.segments import Chain, find_chains, refuse_repeated_bins
+from bilayer_orchestra.errors import EngineError
+from bilayer_orchestra.terms import FloatArray
+
+#: Base blocks of all chains together, and numbers kept per observable (32 MB).
+MAX_BASE_BLOCKS, MAX_NUMBERS = 1024, 4_000_000
+#: An imaginary part of a weighted average beyond this is no rounding.
+MAX_IMAGINARY = 1e-6
+
+
+@dataclass
+class Tails:
+    """How the single bins of one observable are distributed, element by element.
+
+    ``variance`` is that of bins; ``largest`` is the largest squared deviation of one bin.
+    """
+
+    count: int
+    variance: FloatArray
+    largest: FloatArray
+
+
+@dataclass
+class StepData:
+    """Everything of one time step, reduced.
+
+    Parameters
+    ----------
+    dtau : float
+    bins : list of int
+        Bins of every chain before anything is dropped.
+    dropped : list of int
+        Bins dropped at the beginning of every chain, warm-up and remainder.
+    warmup : int
+        Bins that the warm-up rule asked to drop.
+    length : int
+        Bins in a base block.
+    chains : list of dict
+        Per chain: raw name -> base blocks (K_c, ...): ``sign``, scalars, packed matrices,
+        ``Den_background``.
+    tails : dict
+        Matrix file -> distribution of bins.
+    """
+
+    dtau: float
+    bins: list[int]
+    dropped: list[int]
+    warmup: int
+    length: int
+    chains: list[dict[str, FloatArray]]
+    health: Health
+    imaginary: float
+    files: dict[str, str] = field(default_factory=dict)
+    tails: dict[str, Tails] = field(default_factory=dict)
+
+    @property
+    def used(self) -> int:
+        """Bins that enter the averages."""
+        return sum(self.bins) - sum(self.dropped)
+
+
+def reduce_step(
+    step: Path, dtau: float, n_sites: int, observables: tuple[str, ...], min_chain: int = 2
+) -> StepData:
+    """Read all chains of one time step.
+
+    Raises
+    ------
+    EngineError
+        If there are no bins, or one is damaged, or chains are copies of each other.
+    """
+    chains = find_chains(step, n_sites)
+    if not chains:
+        raise EngineError(f"{step} holds no complete segment: the run was stopped too early")
+    health = Health(None, None)
+    for chain in chains:
+        for segment in chain.segments:
+            health = health.worst(read_info(segment.path / "info", dtau))
+    segments = [segment for chain in chains for segment in chain.segments]
+    measured = {file for files in convert.SOURCES.values() for file in files}
+    measured = {file for file in measured if all(s.has(file) for s in segments)}
+    files = convert.needed_files(observables, measured)
+    series, imaginary = _scalar_series(chains)
+    bins = [chain.bins for chain in chains]
+    warmup = warmup_length([{k: s[k] for k in s if k != convert.SIGN} for s in series])
+    kept = [n - warmup for n in bins]
+    if min(kept) < 1 or sum(kept) < min_chain:
+        raise EngineError(
+            f"{step} holds {bins} bins in its chains, too few for an error bar (warm-up {warmup})"
+        )
+    numbers = n_sites * (n_sites + 1) // 2
+    most = max(len(chains), min(MAX_BASE_BLOCKS, max(256, MAX_NUMBERS // numbers)))
+    length = min(-(-sum(kept) // most), *kept)
+    dropped = [n - (n - warmup) // length * length for n in bins]
+    data = StepData(dtau, bins, dropped, warmup, length, [], health, imaginary, files)
+    for one, drop in zip(series, dropped, strict=True):
+        data.chains.append({k: v[drop:].reshape(-1, length).mean(axis=1) for k, v in one.items()})
+    for name in sorted(set(files.values())):
+        _reduce_matrix(chains, name, data)
+    return data
+
+
+def _scalar_series(chains: list[Chain]) -> tuple[list[dict[str, FloatArray]], float]:
+    """Return sign and scalars of every chain, bin by bin, and the largest imaginary part."""
+    result, first, imaginary = [], {}, 0.0
+    for chain in chains:
+        series: dict[str, list[FloatArray]] = {}
+        for segment in chain.segments:
+            for name in (*convert.SCALARS, "Part_scal"):
+                values, imag, sign = segment.scalars(name)
+                series.setdefault(name, []).append(values)
+                scale = max(1.0, float(np.abs(values).max(initial=0.0)))
+                imaginary = max(imaginary, float(np.abs(imag).max(initial=0.0)) / scale)
+            series.setdefault(convert.SIGN, []).append(sign)
+            first[segment.path] = series["Kin_scal"][-1]
+        result.append({name: np.concatenate(parts) for name, parts in series.items()})
+    refuse_repeated_bins(first)
+    return result, imaginary
+
+
+def _reduce_matrix(chains: list[Chain], name: str, data: StepData) -> None:
+    """Add the base blocks and the tails of one matrix file to ``data``."""
+    shift: FloatArray | None = None
+    count = 0
+    for chain, drop, blocks in zip(chains, data.dropped, data.chains, strict=True):
+        n_blocks = len(blocks[convert.SIGN])
+        sums = backgrounds = np.zeros(0)
+        done = 0
+        for chunk in bins_from(chain, name, drop):
+            packed = convert.pack(chunk.values)
+            if shift is None:
+                shift = packed.mean(axis=0)
+                first, second = np.zeros_like(shift), np.zeros_like(shift)
+                high, low = np.full_like(shift, -np.inf), np.full_like(shift, np.inf)
+            if done == 0:
+                sums = np.zeros((n_blocks, packed.shape[1]))
+                backgrounds = np.zeros((n_blocks, chunk.background.shape[1]))
+            _add_to_blocks(sums, packed, done, data.length)
+            _add_to_blocks(backgrounds, chunk.background, done, data.length)
+            packed -= shift
+            first += packed.sum(axis=0)
+            np.maximum(high, packed.max(axis=0), out=high)
+            np.minimum(low, packed.min(axis=0), out=low)
+            second += np.einsum("kt,kt->t", packed, packed)
+            done += len(packed)
+            count += len(packed)
+        blocks[name] = sums / data.length
+        if name == "Den_eq":
+            blocks[convert.BACKGROUND] = backgrounds / data.length
+    mean = first / count
+    variance = np.maximum(second / count - mean**2, 0.0)
+    largest = np.maximum(high - mean, mean - low) ** 2
+    data.tails[name] = Tails(count, variance, largest)
+
+
+def bins_from(chain: Chain, name: str, start: int) -> Iterator[Matrices]:
+    """Yield the bins of a chain from number ``start`` on, across its segments."""
+    passed = 0
+    for segment in chain.segments:
+        if passed + segment.bins > start:
+            yield from segment.matrices(name, max(0, start - passed))
+        passed += segment.bins
+
+
+def _add_to_blocks(sums: FloatArray, values: FloatArray, done: int, length: int) -> None:
+    """Add bins ``done``, ``done + 1``, ... to the blocks they belong to."""
+    if length == 1:
+        sums[done : done + len(values)] = values
+        return
+    block = (done + np.arange(len(values))) // length
+    edges = np.flatnonzero(np.diff(block, prepend=-1))
+    sums[block[edges]] += np.add.reduceat(values, edges, axis=0)

@@ -1,0 +1,153 @@
+"""A finished ALF job as averages in the project's convention: what ``parse`` calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from bilayer_orchestra.analysis.autocorrelation import Autocorrelation, autocorrelation
+from bilayer_orchestra.analysis.binning import block_length, merge
+from bilayer_orchestra.analysis.jackknife import Estimate, jackknife
+from bilayer_orchestra.analysis.trotter import Extrapolated, extrapolate
+from bilayer_orchestra.averages import Averages
+from bilayer_orchestra.backends.alf import convert, verdict
+from bilayer_orchestra.backends.alf.live import quick_error
+from bilayer_orchestra.backends.alf.numerics import ALFNumerics
+from bilayer_orchestra.backends.alf.reduce import StepData, reduce_step
+from bilayer_orchestra.backends.alf.segments import read_job
+from bilayer_orchestra.terms import FloatArray, Terms
+
+__all__ = ["averages_from_job", "estimate_step", "quick_error"]
+
+
+class StepEstimates(NamedTuple):
+    """One time step: its data, the estimates, and the times they rest on.
+
+    ``times`` are in base blocks; ``tau`` (per observable, the slowest element) in bins; ``blocks``
+    are the jackknife blocks' linearized observables (n, elements), with ``per_chain`` of each
+    chain, for the tests of stationarity.
+    """
+
+    data: StepData
+    estimates: dict[str, Estimate]
+    times: dict[str, Autocorrelation]
+    tau: dict[str, float]
+    blocks: dict[str, FloatArray]
+    per_chain: list[int]
+    inflation: dict[str, float]
+
+
+def averages_from_job(
+    directory: Path, terms: Terms, observables: tuple[str, ...], numerics: ALFNumerics
+) -> Averages:
+    """Read the job in ``directory`` and return values with errors and a verdict.
+
+    Parameters
+    ----------
+    directory : Path
+        Holds ``job.json`` and ``dtau-<k>/chain-<c>/seg-<nnnn>``.
+    observables : tuple of str
+        What was asked for; energies are always returned.
+
+    Returns
+    -------
+    Averages
+        With several time steps the values are extrapolated to dtau = 0 and ``bias`` is the value
+        at the smallest step minus that; with one step ``bias`` is NaN.
+
+    Raises
+    ------
+    EngineError
+        If output is missing, damaged, inconsistent or too short for an error bar.
+    """
+    dtau = [float(step) for step in read_job(directory)["dtau"]]
+    if numerics.pair_susceptibility:
+        observables = (*observables, "pair_susceptibility")
+    steps = []
+    for k, step in enumerate(dtau):
+        data = reduce_step(directory / f"dtau-{k}", step, terms.n_sites, observables)
+        steps.append(estimate_step(data))
+    limits = {
+        name: extrapolate(dtau, [step.estimates[name] for step in steps])
+        for name in steps[0].estimates
+    }
+    converged, reason = verdict.judge(steps, limits, numerics)
+    return Averages(
+        values={name: limit.estimate.value for name, limit in limits.items()},
+        bias={name: limit.bias for name, limit in limits.items()},
+        stderr={name: limit.estimate.stderr for name, limit in limits.items()},
+        deviations={name: limit.estimate.deviations for name, limit in limits.items()},
+        attributes={name: _attributes(name, steps, limits[name]) for name in limits},
+        diagnostics=_diagnostics(steps),
+        converged=converged,
+        reason=reason,
+    )
+
+
+def estimate_step(data: StepData) -> StepEstimates:
+    """Return block-jackknife estimates of one time step."""
+    chains = convert.linearized(data.chains, data.files)
+    names = list(chains[0])
+    times = {name: autocorrelation([chain[name] for chain in chains]) for name in names}
+    counts = [len(chain[convert.SIGN]) for chain in data.chains]
+    length = block_length(list(times.values()), counts)
+    inflation = {name: time.block_inflation(length) for name, time in times.items()}
+    raw = {
+        key: merge([chain[key] for chain in data.chains], length)
+        for key in data.chains[0]
+        if key != "Part_scal"
+    }
+    estimates = jackknife(raw, lambda r: convert.observables_of(r, data.files), inflation)
+    return StepEstimates(
+        data,
+        estimates,
+        times,
+        {name: _tau_in_bins(name, data, chains, times[name]) for name in names},
+        {name: merge([chain[name] for chain in chains], length) for name in names},
+        [count // length for count in counts],
+        inflation,
+    )
+
+
+def _tau_in_bins(
+    name: str, data: StepData, chains: list[dict[str, FloatArray]], time: Autocorrelation
+) -> float:
+    """Convert tau from base blocks to bins, through the variance of single bins where kept."""
+    if data.length == 1:
+        return time.slowest
+    tails = data.tails.get(data.files.get(name, ""))
+    if tails is None or tails.variance.shape != chains[0][name].shape[1:]:
+        return time.slowest * data.length  # an upper bound: a block counts as correlated
+    series = np.concatenate([chain[name] for chain in chains])
+    moving = tails.variance > 0
+    if not moving.any():
+        return 0.5
+    ratio = float(np.mean(series.var(axis=0)[moving] / tails.variance[moving]))
+    return max(0.5, time.slowest * ratio * data.length)
+
+
+def _diagnostics(steps: list[StepEstimates]) -> dict[str, float]:
+    """Scalars that describe the run; the worst of all time steps."""
+    healths = [step.data.health for step in steps]
+    precisions = [h.precision for h in healths if h.precision is not None]
+    acceptances = [h.acceptance for h in healths if h.acceptance is not None]
+    return {
+        "bins": sum(step.data.used for step in steps),
+        "chains": min(len(step.data.bins) for step in steps),
+        "warmup_bins": max(step.data.warmup for step in steps),
+        "autocorrelation_time": max(max(step.tau.values()) for step in steps),
+        "effective_bins": min(verdict.effective_bins(step) for step in steps),
+        "average_sign": min(verdict.average_sign(step) for step in steps),
+        "precision": max(precisions, default=np.nan),
+        "acceptance": min(acceptances, default=np.nan),
+    }
+
+
+def _attributes(name: str, steps: list[StepEstimates], limit: Extrapolated) -> dict[str, float]:
+    """Return what belongs beside one observable."""
+    attributes = {"autocorrelation_time_bins": max(step.tau[name] for step in steps)}
+    if limit.dof:
+        attributes["trotter_chi2_per_dof"] = float(np.mean(limit.chi2)) / limit.dof
+    return attributes

@@ -1,0 +1,146 @@
+"""Whether an ALF result can be trusted: every reason against it is said."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bilayer_orchestra.analysis.stationarity import chains_disagree, drifts
+from bilayer_orchestra.analysis.trotter import Extrapolated
+from bilayer_orchestra.backends.alf import convert
+from bilayer_orchestra.backends.alf.health import MAX_PRECISION, MIN_ACCEPTANCE
+from bilayer_orchestra.backends.alf.numerics import ALFNumerics
+from bilayer_orchestra.backends.alf.reduce import MAX_IMAGINARY, Tails
+
+if TYPE_CHECKING:
+    from bilayer_orchestra.backends.alf.results import StepEstimates
+
+#: Independent bins below which the error bars themselves are too uncertain (12 % at 32).
+MIN_EFFECTIVE_BINS = 32
+#: The formulation has sign 1 exactly; rounding alone stays far within this.
+MIN_SIGN = 0.99
+#: Part of the bins that may be warm-up before the rest is not believed either.
+MAX_WARMUP = 0.4
+#: Residual of a straight line in dtau^2, chi^2 per degree of freedom, averaged over elements.
+MAX_TROTTER_CHI2 = 4.0
+
+
+def judge(
+    steps: list[StepEstimates], limits: dict[str, Extrapolated], numerics: ALFNumerics
+) -> tuple[bool, str]:
+    """Return (converged, reason)."""
+    against = [
+        reason if len(steps) == 1 else f"dtau = {step.data.dtau:g}: {reason}"
+        for step in steps
+        for reason in _against_step(step)
+    ]
+    against += _against_line(limits)
+    met = []
+    for name, target in numerics.target_stderr.items():
+        if name not in limits:
+            against.append(f"target_stderr names `{name}`, which was not measured")
+            continue
+        error = float(limits[name].estimate.stderr.max())
+        text = f"error of {name} {error:.2g}"
+        if error <= target:
+            met.append(f"{text} within target {target:g}")
+        else:
+            against.append(f"{text} above target {target:g} (raise time_budget)")
+    if against:
+        return False, "; ".join(against)
+    return True, "; ".join([_summary(steps), *met])
+
+
+def effective_bins(step: StepEstimates) -> float:
+    """Independent bins: the number used over twice the longest autocorrelation time."""
+    return step.data.used / (2 * max(0.5, *step.tau.values()))
+
+
+def average_sign(step: StepEstimates) -> float:
+    """Smallest average sign of any chain."""
+    return min(float(chain[convert.SIGN].mean()) for chain in step.data.chains)
+
+
+def heavy_tailed(tails: Tails) -> str | None:
+    """Return a description if single bins dominate the spread of an estimator, else None.
+
+    With a finite variance the share of the largest squared deviation in the sum of all falls like
+    ln(n)^2 / n or faster, even for exponential tails; where it does not, the sample variance, and
+    with it every error bar, has not converged. Tested on the mean share over elements and on the
+    largest; below about 50 bins nothing can be said.
+    """
+    moving = tails.variance > 1e-24 * max(1.0, float(tails.variance.max(initial=0.0)))
+    if not moving.any():
+        return None
+    share = tails.largest[moving] / (tails.count * tails.variance[moving])
+    n = tails.count
+    typical, extreme = float(share.mean()), float(share.max())
+    if typical > 2 * (np.log(n) + 1) ** 2 / n:
+        return f"a single bin of {n} makes {typical:.0%} of the variance of an average element"
+    if extreme > 1.5 * (np.log(n * len(share)) + 1) ** 2 / n:
+        return f"a single bin of {n} makes {extreme:.0%} of the variance of one element"
+    return None
+
+
+def _against_step(step: StepEstimates) -> list[str]:
+    data = step.data
+    against = []
+    effective = effective_bins(step)
+    if effective < MIN_EFFECTIVE_BINS:
+        against.append(
+            f"only {effective:.0f} independent bins ({data.used} bins), {MIN_EFFECTIVE_BINS} needed"
+        )
+    slow = [name for name, time in step.times.items() if not time.resolved]
+    if slow:
+        against.append(f"chains too short for the autocorrelation time of {', '.join(slow)}")
+    if data.warmup > MAX_WARMUP * min(data.bins):
+        against.append(f"not thermalized: {data.warmup} of {min(data.bins)} bins are warm-up")
+    sign = average_sign(step)
+    if not sign >= MIN_SIGN:
+        against.append(f"average sign {sign:.3g}, expected 1")
+    if data.imaginary > MAX_IMAGINARY:
+        against.append(f"weights are complex (imaginary part {data.imaginary:.1e})")
+    precision, acceptance = data.health
+    if precision is not None and not precision <= MAX_PRECISION:
+        against.append(
+            f"precision lost: the Green function jumps by {precision:.1e} at a stabilization"
+        )
+    if acceptance is not None and not acceptance >= MIN_ACCEPTANCE:
+        against.append(f"acceptance {acceptance:.2g} is too low")
+    for name, tails in data.tails.items():
+        text = heavy_tailed(tails)
+        if text:
+            against.append(f"heavy-tailed estimator {name}: {text}; error bars cannot be trusted")
+    for name, blocks in step.blocks.items():
+        if chains_disagree(blocks, step.per_chain):
+            against.append(f"chains disagree in {name} (not ergodic, or far too short)")
+        elif drifts(blocks, step.per_chain, step.inflation[name]):
+            against.append(f"{name} still drifts after the warm-up")
+    return against
+
+
+def _against_line(limits: dict[str, Extrapolated]) -> list[str]:
+    bad = {
+        name: float(np.mean(limit.chi2)) / limit.dof for name, limit in limits.items() if limit.dof
+    }
+    bad = {name: value for name, value in bad.items() if value > MAX_TROTTER_CHI2}
+    if not bad:
+        return []
+    name = max(bad, key=lambda key: bad[key])
+    return [f"not linear in dtau^2: chi^2/dof {bad[name]:.1f} in {name} (use smaller steps)"]
+
+
+def _summary(steps: list[StepEstimates]) -> str:
+    used = sum(step.data.used for step in steps)
+    tau = max(max(step.tau.values()) for step in steps)
+    warmup = max(step.data.warmup for step in steps)
+    trotter = (
+        f"Trotter error of dtau = {steps[0].data.dtau:g} not estimated"
+        if len(steps) == 1
+        else "extrapolated in dtau^2 from " + ", ".join(f"{step.data.dtau:g}" for step in steps)
+    )
+    return (
+        f"{used} bins in {max(len(step.data.bins) for step in steps)} chains after {warmup} of "
+        f"warm-up each, autocorrelation time at most {tau:.2g} bins; {trotter}"
+    )
