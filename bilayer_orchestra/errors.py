@@ -38,5 +38,15 @@ class MissingEngineError(OrchestraError):
     """An engine is not installed; the message says how to get it."""
 
 
+class Interrupted(BaseException):  # noqa: N818
+    """The user or the scheduler asked to stop; no error, hence no Exception (as KeyboardInterrupt).
+
+    A class of its own, because the command-line library turns KeyboardInterrupt into silence.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("stopped; the same command resumes it")
+
+
 class RunBusyError(OrchestraError):
     """Another process holds the run directory."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from bilayer_orchestra import __version__
 from bilayer_orchestra.backends.base import Backend, Request
-from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.errors import EngineError, OrchestraError
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.runs import RunDirectory, request_hash, started_record
 from bilayer_orchestra.runtimes.base import Runtime
@@ -82,14 +82,15 @@ def run_point(
             run.write_job(job, model.to_yaml())
             # the labelling libraries take a second to load; do it while the engine works
             threading.Thread(target=_load_libraries, daemon=True).start()
-            poll = _Poller(backend, request, run.job, on_progress)
-            place = runtime.execute(job, run.job, lock, poll)
+            place = run.executed()
+            if place is None:
+                poll = _Poller(backend, request, run.job, on_progress)
+                place = runtime.execute(job, run.job, lock, poll)
+                run.mark_executed(place)
             dataset = _label(model, backend, request, run, place)
             _store(dataset, run)
         except BaseException as error:
             message = str(error) or type(error).__name__
-            if isinstance(error, KeyboardInterrupt):
-                message = "stopped by the user; the same command resumes it"
             run.write_record(replace(record, state="failed", ended=utc_now(), message=message))
             raise
         reason = str(dataset.attrs["converged_reason"])
@@ -134,7 +135,11 @@ def _label(
 ) -> xr.Dataset:
     from bilayer_orchestra import dataset as labelled
 
-    averages = backend.parse(run.job, request)
+    try:
+        averages = backend.parse(run.job, request)
+    except EngineError:
+        run.forget_execution()  # its output is no good: the next attempt runs the engine again
+        raise
     dataset = labelled.build(request.terms, averages, request.observables)
     dataset.attrs = {
         "title": f"{model.name}: {backend.summary}",

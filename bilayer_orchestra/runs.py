@@ -30,13 +30,8 @@ from bilayer_orchestra.timestamps import utc_now
 
 State = Literal["pending", "running", "finished", "failed"]
 
-STATE_FILE, RESULT, LOCK, MODEL, JOB_DIRECTORY = (
-    "run.json",
-    "result.nc",
-    "lock",
-    "model.yaml",
-    "job",
-)
+STATE_FILE, RESULT, LOCK, MODEL = "run.json", "result.nc", "lock", "model.yaml"
+EXECUTED, JOB_DIRECTORY = "executed.json", "job"
 
 
 @dataclass(frozen=True)
@@ -112,6 +107,22 @@ class RunDirectory:
             target = self.job / name
             target.parent.mkdir(parents=True, exist_ok=True)
             write_text_atomic(target, text)
+
+    def executed(self) -> dict[str, str] | None:
+        """Return where the engine ran, if it ended well here but its result was not stored yet."""
+        try:
+            place = json.loads((self.path / EXECUTED).read_text())
+        except (OSError, ValueError):
+            return None
+        return place if isinstance(place, dict) else None
+
+    def mark_executed(self, place: dict[str, str]) -> None:
+        """Note that the engine ended well."""
+        write_text_atomic(self.path / EXECUTED, json.dumps(place) + "\n")
+
+    def forget_execution(self) -> None:
+        """Make the next attempt run the engine again."""
+        (self.path / EXECUTED).unlink(missing_ok=True)
 
     @contextmanager
     def locked(self, wait: bool, on_wait: Any = lambda holder: None) -> Iterator[int]:

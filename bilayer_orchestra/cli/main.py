@@ -13,9 +13,11 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
-    signal.signal(signal.SIGTERM, _terminate)
+    # schedulers send TERM: it ends like Ctrl-C, with the engine stopped in order
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
     from bilayer_orchestra.cli.app import app
-    from bilayer_orchestra.errors import OrchestraError
+    from bilayer_orchestra.errors import Interrupted, OrchestraError
 
     try:
         app()
@@ -23,8 +25,8 @@ def main() -> None:
         if debug:
             raise
         _fail(str(error), 1)
-    except KeyboardInterrupt:
-        _fail("stopped; the same command resumes", 130)
+    except Interrupted as stop:
+        _fail(str(stop), 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -36,9 +38,10 @@ def main() -> None:
         _fail(f"internal error: {type(error).__name__}: {error} (--debug shows where)", 70)
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    # schedulers send TERM: end like Ctrl-C, with the engine stopped in order
-    raise KeyboardInterrupt
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    from bilayer_orchestra.errors import Interrupted
+
+    raise Interrupted
 
 
 def _fail(message: str, code: int) -> None:

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
+
+#: Names of the branches of unions; they are no part of a value's path in the file.
+UNION_TAGS = frozenset({"canonical", "thermal", "one", "word", "several"})
+
+
+def kind_of_value(value: Any) -> str:
+    """Return the union branch of a value that is one number, a word, or several numbers."""
+    if isinstance(value, str):
+        return "word"
+    return "several" if isinstance(value, (list, tuple)) else "one"
 
 
 class SpecModel(BaseModel):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from bilayer_orchestra.errors import SpecError
+from bilayer_orchestra.model.base import UNION_TAGS
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.model.yaml_text import KeyPath, YamlText, parse_scalar
 
@@ -49,7 +50,7 @@ def parse_model(text: str, source: str = "model", overrides: tuple[str, ...] = (
     try:
         model = Model.model_validate(yaml.data)
     except ValidationError as error:
-        problems = [_describe(yaml, details) for details in error.errors()]
+        problems = _describe_all(yaml, error.errors())
         raise SpecError(source, _in_file_order([*yaml.problems, *problems])) from error
     if yaml.problems:
         raise SpecError(source, yaml.problems)
@@ -78,22 +79,50 @@ def _apply(yaml: YamlText, override: str) -> None:
         yaml.lines.pop(tuple(keys[:length]), None)
 
 
+def _describe_all(yaml: YamlText, errors: list[ErrorDetails]) -> list[str]:
+    """Return one line per problem; a misspelt key is not also reported as missing."""
+    missing = {_file_path(details) for details in errors if details["type"] == "missing"}
+    misspelt: set[KeyPath] = set()
+    problems = []
+    for details in errors:
+        if details["type"] == "extra_forbidden":
+            problem, meant = _unknown_key(yaml, _file_path(details), missing - misspelt)
+            problems.append(problem)
+            if meant is not None:
+                misspelt.add(meant)
+    for details in errors:
+        path = _file_path(details)
+        if details["type"] != "extra_forbidden" and path not in misspelt:
+            problems.append(_describe(yaml, details))
+    return problems
+
+
+def _unknown_key(
+    yaml: YamlText, path: KeyPath, missing: set[KeyPath]
+) -> tuple[str, KeyPath | None]:
+    """Return the problem, and the missing key that this one was probably meant to be."""
+    parent, key = path[:-1], str(path[-1])
+    known = _known_keys(parent)
+    close = difflib.get_close_matches(key, known, n=1)
+    absent = [str(other[-1]) for other in missing if other[:-1] == parent]
+    if not close and len(absent) == 1:
+        close = absent
+    hint = f"did you mean `{close[0]}`?" if close else f"known here: {', '.join(known)}"
+    meant = (*parent, close[0]) if close else None
+    place = _place(yaml, path)
+    dotted = ".".join(map(str, path))
+    return f"{place}unknown key `{dotted}`; {hint}", meant if meant in missing else None
+
+
+def _place(yaml: YamlText, path: KeyPath) -> str:
+    line = yaml.line_of(path)
+    return f"line {line}: " if line else ""
+
+
 def _describe(yaml: YamlText, details: ErrorDetails) -> str:
-    path = _file_path(details)
-    kind, key = details["type"], str(path[-1]) if path else ""
-    line = yaml.line_of(path[:-1] if kind == "missing" else path)
-    place = f"line {line}: " if line else ""
+    path, kind = _file_path(details), details["type"]
+    place = _place(yaml, path[:-1] if kind == "missing" else path)
     dotted = ".".join(str(part) for part in path)
-    if kind == "extra_forbidden":
-        known = _known_keys(path[:-1], yaml.data)
-        if path[:-1] == ("state",):
-            return (
-                f"{place}unknown key `{dotted}`; a state is either {{n_up, n_down}} (ground state) "
-                "or {beta} (thermal)"
-            )
-        close = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean `{close[0]}`?" if close else f"known here: {', '.join(known)}"
-        return f"{place}unknown key `{dotted}`; {hint}"
     if kind == "missing":
         return f"{place}`{dotted}` is missing"
     message = details["msg"]
@@ -102,7 +131,7 @@ def _describe(yaml: YamlText, details: ErrorDetails) -> str:
         choices = [str(c) for c in _choices(message)]
         close = difflib.get_close_matches(value, choices, n=1)
         message += f"; did you mean `{close[0]}`?" if close else ""
-    message = message.replace("Input should", "should")
+    message = message.replace("Input should", "should").replace("valid tuple", "list, as in [a, b]")
     shown = "" if isinstance(details["input"], dict) else f" (got {_shorten(details['input'])})"
     return f"{place}`{dotted}` {message}{shown}" if dotted else f"{place}{message}"
 
@@ -114,19 +143,26 @@ def _choices(message: str) -> list[str]:
 def _file_path(details: ErrorDetails) -> KeyPath:
     """Path of the error in the file: pydantic's, without the names of union branches."""
     path: KeyPath = details.get("ctx", {}).get("path", details["loc"])
-    return tuple(part for part in path if part not in ("canonical", "thermal"))
+    return tuple(part for part in path if part not in UNION_TAGS)
 
 
-def _known_keys(path: KeyPath, data: dict[str, Any]) -> list[str]:
-    model: type[BaseModel] = Model
+def _known_keys(path: KeyPath) -> list[str]:
+    """Return the keys of the section at ``path``; of all its alternatives, if it has several."""
+    sections: list[type[BaseModel]] = [Model]
     for part in path:
-        annotation = model.model_fields[str(part)].annotation
-        candidates = [annotation, *get_args(annotation)]
-        classes = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-        if not classes:
-            return []
-        model = classes[0]
-    return list(model.model_fields)
+        sections = [
+            section
+            for model in sections
+            if part in model.model_fields
+            for section in _sections_in(model.model_fields[str(part)].annotation)
+        ]
+    return [key for section in sections for key in section.model_fields]
+
+
+def _sections_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for inner in get_args(annotation) for section in _sections_in(inner)]
 
 
 def _shorten(value: object) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
 
 from bilayer_orchestra.model.base import SpecModel
 
@@ -23,11 +24,30 @@ class ThermalState(SpecModel):
 
 
 def _which(value: Any) -> str:
-    keys = value if isinstance(value, dict) else type(value).model_fields
-    return "thermal" if "beta" in keys else "canonical"
+    if isinstance(value, ThermalState):
+        return "thermal"
+    return "thermal" if isinstance(value, dict) and "beta" in value else "canonical"
+
+
+def _one_of_both(value: Any) -> Any:
+    """Refuse a mixture and a missing choice with one message each."""
+    if not isinstance(value, dict):
+        return value
+    canonical = {"n_up", "n_down"} & set(value)
+    if "beta" in value and canonical:
+        raise PydanticCustomError(
+            "state",
+            "should be either {{n_up, n_down}} (ground state) or {{beta}} (thermal), not both",
+        )
+    if not value:
+        raise PydanticCustomError(
+            "state", "is missing its content: {{n_up, n_down}} (ground state) or {{beta}} (thermal)"
+        )
+    return value
 
 
 State = Annotated[
     Annotated[CanonicalState, Tag("canonical")] | Annotated[ThermalState, Tag("thermal")],
     Discriminator(_which),
+    BeforeValidator(_one_of_both),
 ]

@@ -20,6 +20,8 @@ KeyPath = tuple[str | int, ...]
 #: A model file is a page of text; more is a mistake (or an attack), and is refused unread.
 MAX_CHARACTERS = 200_000
 MAX_DEPTH = 20
+_TAG = "tag:yaml.org,2002:"
+_PLAIN_TAGS = {"map", "seq", "str", "int", "float", "bool", "null", "timestamp"}
 
 
 class YamlText:
@@ -80,7 +82,8 @@ class YamlText:
         if len(path) > MAX_DEPTH:
             line = node.start_mark.line + 1
             raise SpecError(self.source, [f"line {line}: is nested too deeply"])
-        if node.anchor is not None or (node.tag or "").startswith("!"):
+        plain = (node.tag or "").removeprefix(_TAG) in _PLAIN_TAGS
+        if node.anchor is not None or not plain:
             line = node.start_mark.line + 1
             raise SpecError(
                 self.source, [f"line {line}: anchors, aliases and tags are not used here"]

@@ -1,0 +1,241 @@
+"""Run directories: reuse, resume after kill -9, locks, honest status, failing disks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from bilayer_orchestra.backends.registry import get_backend
+from bilayer_orchestra.errors import EngineError, OrchestraError, RunBusyError
+from bilayer_orchestra.pipeline import run_point
+from bilayer_orchestra.runs import RunDirectory, find_runs, request_hash
+from bilayer_orchestra.runtimes.local import LocalRuntime
+from tests.conftest import make_model
+
+ORCHESTRA = [sys.executable, "-m", "bilayer_orchestra.cli.main"]
+CANONICAL = {"n_up": 2, "n_down": 2}
+
+
+@pytest.fixture
+def model_file(tmp_path: Path) -> Path:
+    path = tmp_path / "model.yaml"
+    path.write_text(make_model({"n_up": 3, "n_down": 3}, 5, observables=("pair",)).to_yaml())
+    return path
+
+
+def orchestra(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*ORCHESTRA, *map(str, arguments)], capture_output=True, text=True, check=False, **options
+    )
+
+
+def only_run(root: Path) -> RunDirectory:
+    (run,) = find_runs(root)
+    return run
+
+
+def test_second_request_returns_the_stored_result(tmp_path):
+    model, backend = make_model(CANONICAL, 2), get_backend("exact")
+    first = run_point(model, backend, LocalRuntime(), tmp_path)
+    stamp = first.run.result.stat().st_mtime_ns
+    second = run_point(model, backend, LocalRuntime(), tmp_path)
+    assert (first.reused, second.reused) == (False, True)
+    assert second.run.result.stat().st_mtime_ns == stamp
+    xr.testing.assert_identical(first.dataset, second.dataset)
+
+
+def test_hash_sees_what_changes_numbers_and_nothing_else():
+    backend = get_backend("exact")
+    base = make_model(CANONICAL, 2)
+    same = [
+        base.model_copy(update={"name": "other"}),
+        make_model(CANONICAL, 2, numerics={"block2": {"seed": 7}}),
+    ]
+    different = [
+        make_model(CANONICAL, 2, t_perp=0.5000001),
+        make_model({"n_up": 2, "n_down": 1}, 2),
+        make_model(CANONICAL, 2, boundary="periodic"),
+        make_model(CANONICAL, 2, observables=("pair",)),
+        make_model(CANONICAL, 2, numerics={"exact": {"seed": 7}}),
+    ]
+    reference = request_hash(base, backend)
+    assert all(request_hash(model, backend) == reference for model in same)
+    hashes = {request_hash(model, backend) for model in different}
+    assert len(hashes) == len(different)
+    assert reference not in hashes
+
+
+@pytest.mark.parametrize("delays", [(0.6, 1.1), (1.6, 2.4)])
+def test_kill_at_any_moment_and_run_again_gives_the_same_result(model_file, tmp_path, delays):
+    pytest.importorskip(
+        "block2", reason="block2 is missing: pip install 'bilayer-orchestra[block2]'"
+    )
+    quiet = tmp_path / "undisturbed"
+    assert orchestra("run", model_file, "-b", "block2", "-o", quiet, "--no-plot").returncode == 0
+    killed = tmp_path / "killed"
+    for delay in delays:
+        process = subprocess.Popen(
+            [*ORCHESTRA, "run", model_file, "-b", "block2", "-o", killed, "--no-plot"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if find_runs(killed) and not (killed / "result.nc").exists():
+            assert only_run(killed).status()[0] in ("failed", "running")
+    last = orchestra("run", model_file, "-b", "block2", "-o", killed, "--no-plot")
+    assert last.returncode == 0, last.stderr
+    expected, actual = (xr.load_dataset(place / "result.nc") for place in (quiet, killed))
+    for name in expected.data_vars:
+        np.testing.assert_allclose(actual[name], expected[name], atol=1e-12, err_msg=str(name))
+    assert not list(killed.rglob("*.tmp"))
+    assert not list(killed.rglob("scratch"))
+
+
+def test_resuming_continues_from_the_last_finished_sweep(model_file, tmp_path):
+    pytest.importorskip(
+        "block2", reason="block2 is missing: pip install 'bilayer-orchestra[block2]'"
+    )
+    process = subprocess.Popen(
+        [*ORCHESTRA, "run", model_file, "-b", "block2", "-o", tmp_path, "--no-plot"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    checkpoint = "*/job/checkpoint/record.json"
+    while not list(tmp_path.glob(checkpoint)) and process.poll() is None:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    (record,) = tmp_path.glob(checkpoint)
+    done = json.loads(record.read_text())["total"]
+    assert done >= 1
+    assert orchestra("run", model_file, "-b", "block2", "-o", tmp_path, "--no-plot").returncode == 0
+    events = [
+        json.loads(line)
+        for line in (only_run(tmp_path).job / "progress.jsonl").read_text().splitlines()
+    ]
+    resumed = next(k for k, event in enumerate(events) if event["step"] == "resumed")
+    assert events[resumed]["sweep"] >= done
+    assert events[resumed + 1]["sweep"] == events[resumed]["sweep"] + 1
+
+
+def test_a_dead_process_is_not_called_running(tmp_path):
+    model, backend = make_model(CANONICAL, 2), get_backend("exact")
+    run = run_point(model, backend, LocalRuntime(), tmp_path).run
+    run.result.unlink()
+    record = json.loads((run.path / "run.json").read_text()) | {"state": "running", "pid": 1}
+    (run.path / "run.json").write_text(json.dumps(record))
+    state, message = run.status()
+    assert state == "failed"
+    assert "resumes" in message
+
+
+def test_the_second_of_two_waits_or_says_who_computes(tmp_path):
+    model, backend = make_model(CANONICAL, 2), get_backend("exact")
+    run = RunDirectory.for_request(tmp_path, model, backend)
+    with run.locked(wait=False):
+        assert run.record() is None
+        with pytest.raises(RunBusyError, match="is held by"):
+            run_point(model, backend, LocalRuntime(), tmp_path, wait=False)
+    heard: list[str] = []
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX);"
+            "print('locked', flush=True); time.sleep(1)",
+            str(run.path / "lock"),
+        ],
+        stdout=subprocess.PIPE,
+    )
+    with holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        run_point(model, backend, LocalRuntime(), tmp_path, heard.append)
+    assert any("waiting for" in line for line in heard)
+
+
+def test_an_engine_that_fails_leaves_its_last_words_and_no_result(tmp_path):
+    class Broken(type(get_backend("exact"))):  # type: ignore[misc]
+        def render(self, request):
+            job = super().render(request)
+            return type(job)(
+                job.program, ("-c", "import sys; sys.exit('no convergence')"), job.files
+            )
+
+    model = make_model(CANONICAL, 2)
+    with pytest.raises(EngineError, match="no convergence"):
+        run_point(model, Broken(), LocalRuntime(), tmp_path)
+    run = only_run(tmp_path)
+    assert run.status()[0] == "failed"
+    assert "no convergence" in run.status()[1]
+    assert not run.result.exists()
+
+
+def test_ctrl_c_stops_the_engine_and_says_how_to_go_on(model_file, tmp_path):
+    pytest.importorskip(
+        "block2", reason="block2 is missing: pip install 'bilayer-orchestra[block2]'"
+    )
+    process = subprocess.Popen(
+        [*ORCHESTRA, "run", model_file, "-b", "block2", "-o", tmp_path, "--no-plot"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(tmp_path.glob("*/job/progress.jsonl")) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert "resumes" in stderr
+    state, message = only_run(tmp_path).status()
+    assert (state, "resumes" in message) == ("failed", True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system can only be mounted by root")
+def test_a_full_disk_is_one_message_and_the_previous_result_stays(tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=192k", "tmpfs", str(small)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        path = tmp_path / "model.yaml"
+        path.write_text(make_model(CANONICAL, 2).to_yaml())
+        assert orchestra("run", path, "-o", small, "--no-plot").returncode == 0
+        before = (small / "result.nc").read_bytes()
+        failed = orchestra("run", path, "-o", small, "--no-plot", "--set", "t_perp=0.7")
+        assert failed.returncode == 1
+        assert "Traceback" not in failed.stderr
+        assert "space" in failed.stderr or "disk" in failed.stderr
+        assert (small / "result.nc").read_bytes() == before
+        assert float(xr.load_dataset(small / "result.nc").energy) < 0
+    finally:
+        subprocess.run(["umount", str(small)], check=False)
+
+
+def test_unwritable_output_is_one_message(tmp_path, model_file):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    failed = orchestra("run", model_file, "-o", blocked)
+    assert failed.returncode == 1
+    assert "cannot write" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_cannot_be_mistaken(tmp_path):
+    """Whatever is refused leaves nothing that looks like a result."""
+    with pytest.raises(OrchestraError):
+        run_point(make_model({"beta": 1.0}, 6), get_backend("exact"), LocalRuntime(), tmp_path)
+    assert not list(tmp_path.iterdir())
