@@ -62,6 +62,7 @@ submodule (Hamiltonian_main) ham_Orchestra_smod
    logical :: measure_spin = .true.         ! SpinXY_eq, the spin correlation from S^x and S^y
    logical :: measure_spin_z = .false.      ! SpinZ_eq, the same quantity from S^z
    logical :: measure_pair_susceptibility = .true. ! PairSus_eq, needs Ltau = 1 and finite temperature
+   logical :: measure_edge = .false.        ! PairEdge_eq, GreenEdge_eq: projector, half the projection time
    logical :: measure_pair_tau = .false.    ! Pair_tau, needs Ltau = 1; a large file
    !#PARAMETERS END#
 
@@ -75,6 +76,8 @@ submodule (Hamiltonian_main) ham_Orchestra_smod
    integer, parameter :: dp = kind(0.d0)
 
    integer :: n_sites
+   integer :: n_far          ! slices between the trial state and the window.  ALF's Thtrot, where it
+                             ! begins to measure, is the same or, for the edge, half of it.
    real(dp), allocatable :: h(:, :), U(:), mu(:), trial(:, :)
 
    ! One unit cell that holds all sites: ALF then neither averages over
@@ -83,7 +86,7 @@ submodule (Hamiltonian_main) ham_Orchestra_smod
    type(Unit_cell), target :: Latt_unit
 
    ! Positions of the observables in Obs_eq and Obs_tau; 0 = not measured.
-   integer :: i_pair, i_green, i_den, i_sxy, i_sz, i_sus, i_tau, i_tau_bar
+   integer :: i_pair, i_green, i_den, i_sxy, i_sz, i_sus, i_tau, i_tau_bar, i_pair_edge, i_green_edge
 
 contains
 
@@ -110,9 +113,11 @@ contains
       allocate(Calc_Fl(N_FL))
       Calc_Fl = [.true., .false.]
 
-      Thtrot = 0
-      if (Projector) Thtrot = nint(theta/dtau)
-      Ltrot = nint(beta/dtau) + 2*Thtrot
+      n_far = 0
+      if (Projector) n_far = nint(theta/dtau)
+      Ltrot = nint(beta/dtau) + 2*n_far
+      Thtrot = n_far
+      if (measure_edge) Thtrot = n_far/2
 
       call set_lattice()
       call set_hopping()
@@ -129,6 +134,7 @@ contains
       if (.not. (dtau > 0.d0 .and. dtau <= 1.d0)) call refuse('parameters', 0, 'dtau must lie in (0, 1]')
       if (.not. (beta > 0.d0 .and. beta <= 1.d5)) call refuse('parameters', 0, 'beta must be positive')
       if (.not. whole(beta/dtau)) call refuse('parameters', 0, 'beta is not a whole number of steps dtau')
+      if (measure_edge .and. .not. Projector) call refuse('parameters', 0, 'measure_edge needs the projector')
       if (.not. Projector) return
       if (.not. (theta > 0.d0 .and. theta <= 1.d5)) call refuse('parameters', 0, 'theta must be positive')
       if (.not. whole(theta/dtau)) call refuse('parameters', 0, 'theta is not a whole number of steps dtau')

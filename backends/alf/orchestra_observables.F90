@@ -19,6 +19,9 @@
 ! quieter one: off the diagonal its error was 4 to 13 times smaller (4 to 12 rungs,
 ! beta = 4 to 6); on the diagonal both are the same number.
 !
+!   PairEdge_eq, GreenEdge_eq  (projector) Pair_eq and Green_eq about theta/2 away from the trial
+!              state instead of theta or more: where they differ, theta is too short
+!
 ! All these matrices are symmetric in the mean, not in a bin: (M + M^T) / 2 is the
 ! better estimator.
 !
@@ -39,6 +42,9 @@
       call make_scalar(4, 'Ener')
 
       displaced = Ltau == 1
+      if (displaced .and. measure_edge) then
+         call refuse('parameters', 0, 'measure_edge and time-displaced observables exclude each other')
+      end if
       n_eq = 0
       i_pair  = next_if(measure_pair, n_eq)
       i_green = next_if(measure_green, n_eq)
@@ -46,6 +52,8 @@
       i_sxy   = next_if(measure_spin, n_eq)
       i_sz    = next_if(measure_spin_z, n_eq)
       i_sus   = next_if(displaced .and. measure_pair_susceptibility .and. .not. Projector, n_eq)
+      i_pair_edge  = next_if(measure_edge .and. measure_pair, n_eq)
+      i_green_edge = next_if(measure_edge .and. measure_green, n_eq)
       allocate(Obs_eq(n_eq))
       call make_matrix(Obs_eq, i_pair,  'Pair',    1)
       call make_matrix(Obs_eq, i_green, 'Green',   1)
@@ -53,6 +61,8 @@
       call make_matrix(Obs_eq, i_sxy,   'SpinXY',  1)
       call make_matrix(Obs_eq, i_sz,    'SpinZ',   1)
       call make_matrix(Obs_eq, i_sus,   'PairSus', 1)
+      call make_matrix(Obs_eq, i_pair_edge,  'PairEdge',  1)
+      call make_matrix(Obs_eq, i_green_edge, 'GreenEdge', 1)
 
       n_tau = 0
       i_tau     = next_if(displaced .and. measure_pair_tau, n_tau)
@@ -118,6 +128,11 @@
          g(i, i) = g(i, i) + 1.d0
       end do
 
+      if (Projector .and. (Ntau <= n_far .or. Ntau > Ltrot - n_far)) then
+         if (at_edge(Ntau)) call measure_at_edge(g, sgn, weight)
+         return
+      end if
+
       kin = 2.d0*sum(h*real(g, dp))
       pot = 0.d0
       part = 0.d0
@@ -169,6 +184,32 @@
          end do
       end if
    end subroutine Obser
+
+   ! Whether slice Ntau lies in the first or last stretch of what ALF measures, a quarter of the
+   ! window long.
+   logical function at_edge(Ntau)
+      integer, intent(in) :: Ntau
+      integer :: distance, length
+      distance = min(Ntau, Ltrot + 1 - Ntau)
+      length = min(max(1, (Ltrot - 2*n_far)/4), n_far - n_far/2)
+      at_edge = distance > n_far/2 .and. distance <= n_far/2 + length
+   end function at_edge
+
+   subroutine measure_at_edge(g, sgn, weight)
+      complex(dp), intent(in) :: g(Ndim, Ndim), weight
+      real(dp), intent(in) :: sgn
+      integer :: j
+      if (i_pair_edge > 0) then
+         call start_matrix(Obs_eq(i_pair_edge), sgn)
+         do j = 1, Ndim
+            Obs_eq(i_pair_edge)%Obs_Latt(1, 1, :, j) = Obs_eq(i_pair_edge)%Obs_Latt(1, 1, :, j) + weight*abs2(g(:, j))
+         end do
+      end if
+      if (i_green_edge > 0) then
+         call start_matrix(Obs_eq(i_green_edge), sgn)
+         Obs_eq(i_green_edge)%Obs_Latt(1, 1, :, :) = Obs_eq(i_green_edge)%Obs_Latt(1, 1, :, :) + weight*real(g, dp)
+      end if
+   end subroutine measure_at_edge
 
    ! GT0 = <T c_i(tau) c+_j(0)>, G0T = <T c_i(0) c+_j(tau)>, so that
    !   <Delta+_i(tau) Delta_j(0)> = |G0T_ji|^2,  <Delta_j(tau) Delta+_i(0)> = |GT0_ji|^2,

@@ -117,7 +117,9 @@ run_segment() {
     child=
     cd "$top" || exit 1
     if [ "$code" -ne 0 ]; then
-        tail -n 5 "$part/output" >&2
+        # the message, without ALF's greeting and the addresses of a backtrace
+        grep -v -e '^ *$' -e '^#' -e backtrace -e Backtrace -e 'This Program comes' \
+            -e 'This is free software' -e 'ALF Copyright' "$part/output" | tail -n 5 >&2
         fail "ALF ended with exit code $code in $part"
     fi
     check_segment "$part"

@@ -95,7 +95,27 @@ class ALFBackend:
         numerics = request.numerics
         assert isinstance(numerics, ALFNumerics)
         self._monitors.pop(directory, None)
-        return averages_from_job(directory, request.terms, request.observables, numerics)
+        averages = averages_from_job(directory, request.terms, request.observables, numerics)
+        if isinstance(request.terms.state, Canonical):
+            _judge_projection(directory, request.terms, numerics, averages)
+        return averages
+
+
+def _judge_projection(
+    directory: Path, terms: Terms, numerics: ALFNumerics, averages: Averages
+) -> None:
+    """Add to the verdict whether the projection time was long enough."""
+    from bilayer_orchestra.backends.alf.projection import not_projected
+    from bilayer_orchestra.backends.alf.steps import time_steps
+
+    steps = time_steps(terms, numerics)
+    finest = steps.index(min(steps))  # has most of the bins
+    problem = not_projected(directory / f"dtau-{finest}", terms.n_sites, numerics.projection_time)
+    if problem is None:
+        averages.reason += "; half the projection time gives the same within errors"
+        return
+    averages.reason = f"{averages.reason}; {problem}" if not averages.converged else problem
+    averages.converged = False
 
 
 def _check_signs(terms: Terms) -> None:

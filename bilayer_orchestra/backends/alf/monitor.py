@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable
@@ -42,6 +43,7 @@ class Monitor:
         self.names = list(self.targets) or [_shown(request.observables)]
         self._quick_error = quick_error
         self._next_look = self._next_analysis = 0.0
+        self._started = time.monotonic()
         self._errors: dict[str, tuple[int, float]] = {}
         self._line: str | None = None
 
@@ -60,7 +62,9 @@ class Monitor:
         if segments:
             self._line = self._text(bins + running, _newest_info(finished))
         spent = time.monotonic() - start
-        self._next_look = start + max(INTERVAL, spent / ANALYSIS_SHARE)
+        # a long run has less to say per second, and logs keep every line
+        elapsed = start - self._started
+        self._next_look = start + max(INTERVAL, min(elapsed / 50, 30.0), spent / ANALYSIS_SHARE)
         return self._line
 
     def _analyse(self) -> None:
@@ -77,7 +81,9 @@ class Monitor:
         if reached and all(reached):
             (self.directory / STOP).touch()
         now = time.monotonic()
-        self._next_analysis = now + max(2 * INTERVAL, (now - start) / ANALYSIS_SHARE)
+        # early on, prompt news counts more than a little time
+        pause = min((now - start) / ANALYSIS_SHARE, max(5.0, 0.2 * (now - self._started)))
+        self._next_analysis = now + max(2 * INTERVAL, pause)
 
     def _text(self, bins: int, info: Info) -> str:
         parts = [f"{bins} bins"]
@@ -86,7 +92,7 @@ class Monitor:
         if info.precision is not None:
             parts.append(f"precision {info.precision:.0e}")
         for name in self.names:
-            if name in self._errors:
+            if name in self._errors and math.isfinite(self._errors[name][1]):
                 target = self.targets.get(name)
                 goal = f" (target {target:.2g})" if target else ""
                 parts.append(f"error of {name} {self._errors[name][1]:.2g}{goal}")

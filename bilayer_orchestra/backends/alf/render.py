@@ -124,6 +124,9 @@ def _parameters(
     projector: bool,
     plan: StepPlan,
 ) -> str:
+    # measurements closer to the trial state show whether theta is long enough; time-displaced ones
+    # need the window alone
+    edge = projector and round(theta / step) >= 2 and not numerics.pair_displaced
     interval = max(1, min(round(STABILIZATION_TIME / step), MOST_SLICES))
     values = {
         "DTAU": _real(step),
@@ -131,6 +134,7 @@ def _parameters(
         "THETA": _real(theta),
         "PROJECTOR": _logical(projector),
         **{name: _logical(wanted) for name, wanted in measured.items()},
+        "EDGE": _logical(edge),
         "DISPLACED": _logical(numerics.pair_displaced),
         "LTAU": "1" if numerics.pair_susceptibility or numerics.pair_displaced else "0",
         "NWRAP": str(numerics.stabilization_interval or interval),
