@@ -1,0 +1,134 @@
+"""The labelled dataset: one schema, errors that are never silently zero, files that open plainly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from bilayer_orchestra.analysis.truncation import extrapolate
+from bilayer_orchestra.averages import Averages, observables_from_raw
+from bilayer_orchestra.dataset import append_history, build, open_result, write_atomic
+from bilayer_orchestra.errors import EngineError, OrchestraError
+from bilayer_orchestra.observables import OBSERVABLES, SELECTABLE
+from bilayer_orchestra.terms import Site
+from tests.conftest import make_model
+
+TERMS = make_model({"n_up": 2, "n_down": 2}, 3).terms()
+
+
+def numbered(terms):
+    """Averages whose two-point elements encode their site labels."""
+    n = terms.n_sites
+    code = np.array([10 * site.x + (site.layer == "M") for site in terms.sites], float)
+    return Averages(
+        values={
+            "energy": np.array(-1.0),
+            "density": np.stack([code, -code]),
+            "pair": 100 * code[:, None] + code[None, :],
+            "green": np.zeros((2, n, n)),
+        },
+        bias={"pair": np.full((n, n), 1e-5)},
+        stderr={"pair": np.full((n, n), 2e-3)},
+        diagnostics={"gap": 0.1},
+    )
+
+
+def test_every_element_is_under_its_label():
+    dataset = build(TERMS, numbered(TERMS), ("density", "pair"))
+    for i in TERMS.sites:
+        for j in TERMS.sites:
+            value = dataset.pair.sel(layer=i.layer, x=i.x, layer_=j.layer, x_=j.x)
+            expected = 100 * (10 * i.x + (i.layer == "M")) + 10 * j.x + (j.layer == "M")
+            assert float(value) == expected
+    assert float(dataset.density.sel(spin="down", layer="M", x=2)) == -21
+
+
+def test_labels_do_not_depend_on_the_site_order():
+    order = [3, 0, 5, 1, 4, 2]
+    shuffled = TERMS.permuted(order)
+    # layers are listed in order of first appearance, hence compare by label
+    one = build(TERMS, numbered(TERMS), ("density", "pair"))
+    other = build(shuffled, numbered(shuffled), ("density", "pair"))
+    xr.testing.assert_equal(one, other.sel(layer=one.layer, layer_=one.layer_))
+
+
+def test_what_is_not_estimated_is_nan_and_what_is_not_asked_for_is_absent():
+    dataset = build(TERMS, numbered(TERMS), ("density", "pair"))
+    assert np.isnan(dataset.density_bias).all()
+    assert np.isnan(dataset.energy_bias)
+    assert (dataset.pair_bias == 1e-5).all()
+    assert (dataset.pair_stderr == 2e-3).all()
+    assert "density_stderr" not in dataset
+    assert "green" not in dataset
+
+
+def test_sites_that_do_not_exist_are_nan():
+    terms = make_model({"n_up": 1, "n_down": 1}, 2).terms()
+    object.__setattr__(terms, "sites", (Site("P", 0), Site("M", 0), Site("P", 1), Site("M", 2)))
+    dataset = build(terms, numbered(terms), ("density", "pair"))
+    assert np.isnan(dataset.density.sel(layer="P", x=2)).all()
+    assert not np.isnan(dataset.density.sel(layer="M", x=2)).any()
+
+
+def test_units_and_definitions_survive_the_file(tmp_path, solve):
+    model = make_model({"n_up": 1, "n_down": 1}, 2)
+    path = tmp_path / "copy.nc"
+    write_atomic(solve(model, "exact"), path)
+    with xr.open_dataset(path) as dataset:  # plain, without any of our code
+        measured = [name for name in OBSERVABLES if name in dataset]
+        assert set(SELECTABLE) <= set(measured)
+        for name in measured:
+            assert {"units", "long_name", "definition"} <= set(dataset[name].attrs), name
+        for key in ("model", "request_hash", "engine", "backend", "seed", "command", "created"):
+            assert key in dataset.attrs
+        assert dataset.attrs["converged"] == 1
+        assert dataset.attrs["orchestra_schema"] == 1
+        assert set(dataset.pair.dims) == {"layer", "x", "layer_", "x_"}
+        assert dataset.attrs["history"].count("\n") == 0
+
+
+def test_history_only_grows():
+    dataset = xr.Dataset()
+    append_history(dataset, "first")
+    append_history(dataset, "second")
+    lines = dataset.attrs["history"].splitlines()
+    assert [line.split()[1] for line in lines] == ["first", "second"]
+
+
+def test_foreign_files_are_refused(tmp_path):
+    xr.Dataset({"a": 1}).to_netcdf(tmp_path / "foreign.nc")
+    (tmp_path / "broken.nc").write_bytes(b"half a fi")
+    for name, expected in [("foreign", "not a dataset"), ("broken", "cannot"), ("none", "cannot")]:
+        with pytest.raises(OrchestraError, match=expected):
+            open_result(tmp_path / f"{name}.nc")
+
+
+def test_nan_from_an_engine_is_an_error_and_not_a_result():
+    raw = {"green": np.zeros((2, 6, 6)), "double_occupancy": np.full(6, np.nan)}
+    with pytest.raises(EngineError, match="double_occupancy"):
+        observables_from_raw(raw, TERMS)
+
+
+class TestExtrapolation:
+    weights = np.array([1e-5, 1e-6, 1e-7])
+
+    def test_a_line_is_extrapolated_exactly(self):
+        values = np.array([2.0, -1.0]) + np.outer(self.weights, [3e3, -40.0])
+        limit = extrapolate(self.weights, values)
+        np.testing.assert_allclose(limit.value, [2.0, -1.0], atol=1e-12)
+        np.testing.assert_allclose(limit.bias, values[-1] - [2.0, -1.0], atol=1e-12)
+
+    def test_the_value_never_moves_further_than_the_last_step(self):
+        rng = np.random.default_rng(3)
+        values = rng.standard_normal((3, 200))
+        limit = extrapolate(self.weights, values)
+        step = np.abs(values[-2] - values[-1])
+        assert np.all(np.abs(limit.value - values[-1]) <= step + 1e-12)
+
+    def test_weights_that_do_not_fall_give_the_last_value_and_the_last_step(self):
+        limit = extrapolate(np.array([1e-6, 0.9e-6]), np.array([1.0, 1.5]))
+        assert (float(limit.value), float(limit.bias)) == (1.5, -0.5)
+
+    def test_one_stage_is_not_an_estimate(self):
+        assert np.isnan(extrapolate(np.array([1e-6]), np.array([1.0])).bias)
