@@ -11,11 +11,13 @@ from bilayer_orchestra.backends.exact.backend import (
     canonical_dimension,
     out_of_reach,
 )
+from bilayer_orchestra.backends.itensor.backend import ITensorBackend
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.terms import Canonical, Terms
 
 BACKENDS: dict[str, Backend] = {
-    backend.name: backend for backend in (ExactBackend(), Block2Backend(), ALFBackend())
+    backend.name: backend
+    for backend in (ExactBackend(), Block2Backend(), ITensorBackend(), ALFBackend())
 }
 
 #: Sectors up to this size are diagonalized within a second or two.

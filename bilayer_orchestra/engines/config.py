@@ -6,6 +6,11 @@
     binary = "/path/to/ALF.out"            # a ready binary with the Orchestra Hamiltonian, or
     source = "/path/to/ALF"                # the tree that `orchestra engines build alf` compiles
     launcher = "srun -n {ranks}"           # how an MPI build is started (default: mpiexec)
+
+    [julia]
+    binary = "/path/to/julia"              # default: julia in the PATH
+    project = "/path/to/project"           # with ITensors and ITensorMPS; default: yours
+    depot = "/path/to/depot"               # JULIA_DEPOT_PATH, where that is not set already
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ APP = "bilayer_orchestra"
 #: Known tables and keys; anything else is a typing error and is said to be one.
 KEYS = {
     "alf": ("binary", "source", "launcher"),
-    "julia": ("binary", "project"),
+    "julia": ("binary", "project", "depot"),
 }
 
 

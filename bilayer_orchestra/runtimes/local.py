@@ -66,6 +66,10 @@ def _program(name: str) -> list[str]:
         return [sys.executable]
     if name == "sh":
         return ["sh"]
+    if name == "julia":
+        from bilayer_orchestra.engines.julia import find_julia
+
+        return [str(find_julia().binary)]
     raise MissingEngineError(f"this runtime does not know the program `{name}`")
 
 
@@ -76,6 +80,10 @@ def _engine_environment(engine: str | None) -> dict[str, str]:
         from bilayer_orchestra.engines.alf import alf_environment
 
         return alf_environment()
+    if engine == "julia":
+        from bilayer_orchestra.engines.julia import find_julia
+
+        return find_julia().environment
     raise MissingEngineError(f"this runtime does not know where the engine `{engine}` is")
 
 

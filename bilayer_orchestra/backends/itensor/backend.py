@@ -1,0 +1,106 @@
+"""DMRG in ITensorMPS.jl as a backend; its engine half is the Julia package ``backends/itensor``."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from bilayer_orchestra.averages import Averages
+from bilayer_orchestra.backends.base import Job, Request, settings_of
+from bilayer_orchestra.backends.dmrg_results import averages_from_stages
+from bilayer_orchestra.backends.itensor.job import JOB, render_job
+from bilayer_orchestra.backends.itensor.numerics import ITensorNumerics
+from bilayer_orchestra.engine_io import OUTPUT, last_event, load_arrays
+from bilayer_orchestra.engines.julia import find_julia
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.machine import thread_environment
+from bilayer_orchestra.resources import resource
+from bilayer_orchestra.terms import Canonical
+
+SCRIPT = "dmrg.jl"
+
+
+class ITensorBackend:
+    """Ground-state DMRG with conserved numbers of up and down electrons."""
+
+    name = "itensor"
+    revision = 1
+    summary = "DMRG with ITensorMPS.jl (Julia); ground states, long chains"
+
+    def version(self) -> str:
+        """Return the versions of ITensorMPS, ITensors, Julia and of our Julia half."""
+        return f"{find_julia().label} + OrchestraITensor {_engine_hash()[:8]}"
+
+    def place(self) -> str:
+        """Return which Julia and which project are used, and who named them."""
+        found = find_julia()
+        project = found.environment.get("JULIA_PROJECT", "Julia's default environment")
+        return f"{found.binary} ({found.origin}), packages in {project}"
+
+    def check(self, request: Request) -> None:
+        """Refuse thermal states and single sites."""
+        if not isinstance(request.terms.state, Canonical):
+            raise OrchestraError(
+                "itensor finds ground states (T = 0); for `state: {beta: ...}` use --backend exact "
+                "(up to 8 sites) or --backend alf"
+            )
+        if sum(request.terms.state) == 0:
+            raise OrchestraError("itensor needs at least one electron; use --backend exact")
+
+    def render(self, request: Request) -> Job:
+        """Return the job."""
+        numerics = request.numerics
+        assert isinstance(numerics, ITensorNumerics)
+        threads = numerics.threads or 1
+        settings = settings_of(numerics) | {
+            "stages": numerics.bond_dimensions(),
+            "threads": threads,
+        }
+        return Job(
+            program="julia",
+            arguments=("--startup-file=no", SCRIPT),
+            files={
+                JOB: render_job(request.terms, request.observables, settings),
+                SCRIPT: resource("templates", "itensor", SCRIPT).read_text(encoding="utf-8"),
+            },
+            environment={**thread_environment(threads), "JULIA_NUM_THREADS": "1"},
+            engine="julia",
+        )
+
+    def progress(self, directory: Path, request: Request) -> str | None:
+        """Return one line on how far the job is."""
+        event = last_event(directory)
+        if event is None:
+            return "starting Julia (the first start compiles for some minutes)"
+        match event["step"]:
+            case "sweep":
+                return (
+                    f"sweep {event['sweep']:2d}  E = {event['energy']:.10f}  bond dimension "
+                    f"{event['bond']}  discarded {event['discarded_weight']:.1e}  "
+                    f"{event['seconds']:.1f} s"
+                )
+            case "stage":
+                return (
+                    f"measured at bond dimension {event['bond']}  variance {event['variance']:.1e}"
+                )
+            case "resumed":
+                return f"resumed after sweep {event['sweep']}"
+            case name:
+                return f"{name}: sweep {event['sweep'] + 1}  E = {event['energy']:.10f}"
+
+    def parse(self, directory: Path, request: Request) -> Averages:
+        """Read ``output.npz``."""
+        numerics = request.numerics
+        assert isinstance(numerics, ITensorNumerics)
+        return averages_from_stages(load_arrays(directory / OUTPUT), request.terms, numerics)
+
+
+@cache
+def _engine_hash() -> str:
+    """Return the hash of our Julia sources: whatever changes them can change a number."""
+    digest = hashlib.sha256()
+    root = resource("backends", "itensor")
+    for file in sorted([root / "Project.toml", *root.glob("src/*.jl")]):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,177 @@
+"""Which Julia is used, and whether its project has what the ITensor backend needs.
+
+The binary is named by ``ORCHESTRA_JULIA``, else by the configuration, else ``julia`` in the PATH; its
+project by ``ORCHESTRA_JULIA_PROJECT``, else by the configuration, else by ``JULIA_PROJECT``,
+else the default environment. Nothing is downloaded or installed here. Our own Julia half is put on
+Julia's load path and finds ITensors and ITensorMPS in that project.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from bilayer_orchestra.engines.config import config_file, engine_settings
+from bilayer_orchestra.errors import MissingEngineError, OrchestraError
+from bilayer_orchestra.resources import resource
+
+VARIABLE, PROJECT_VARIABLE = "ORCHESTRA_JULIA", "ORCHESTRA_JULIA_PROJECT"
+#: Smallest versions: an LTS of Julia, and the first ITensorMPS with correct correlation matrices.
+NEEDED = {"julia": (1, 10), "ITensors": (0, 9), "ITensorMPS": (0, 4, 1)}
+TIMEOUT = 120.0
+
+REMEDY = (
+    "install Julia 1.10 or later (https://julialang.org/downloads), add the packages with "
+    '`julia -e \'using Pkg; Pkg.add(["ITensors", "ITensorMPS"])\'`, and name the executable in '
+    f"{VARIABLE} or in the configuration file if it is not in the PATH"
+)
+
+#: Prints versions without loading the packages; they are found as OrchestraITensor would find them.
+_PROBE = """
+println("julia ", VERSION)
+owner = Base.identify_package("OrchestraITensor")
+for name in ("ITensors", "ITensorMPS")
+    package = Base.identify_package(owner, name)
+    file = package === nothing ? nothing : Base.locate_package(package)
+    file === nothing && continue
+    project = joinpath(dirname(dirname(file)), "Project.toml")
+    println(name, " ", Base.parsed_toml(project)["version"])
+end
+"""
+
+
+@dataclass(frozen=True)
+class JuliaInstallation:
+    """One Julia with ITensorMPS.
+
+    Parameters
+    ----------
+    binary : Path
+        The executable.
+    origin : str
+        Who named it, for messages.
+    environment : dict of str to str
+        What has to be set for it.
+    versions : dict of str to str
+        Of Julia, ITensors and ITensorMPS.
+    """
+
+    binary: Path
+    origin: str
+    environment: dict[str, str]
+    versions: dict[str, str]
+
+    @property
+    def label(self) -> str:
+        """One line with everything that can change a number."""
+        versions = self.versions
+        return (
+            f"ITensorMPS {versions['ITensorMPS']}, ITensors {versions['ITensors']}, "
+            f"Julia {versions['julia']}"
+        )
+
+
+def find_julia() -> JuliaInstallation:
+    """Return the Julia to use.
+
+    Raises
+    ------
+    MissingEngineError
+        If there is none, or it lacks a package; with the remedy.
+    """
+    binary, origin = _binary()
+    environment = _environment()
+    versions = _versions(binary, tuple(sorted(environment.items())))
+    for name, needed in NEEDED.items():
+        found = versions.get(name)
+        if found is None:
+            project = environment.get("JULIA_PROJECT", "its default environment")
+            raise MissingEngineError(
+                f"{binary}, named by {origin}, has no {name} in {project}; {REMEDY}"
+            )
+        if _numbers(found) < needed:
+            least = ".".join(str(number) for number in needed)
+            raise MissingEngineError(f"{name} {found} is too old, {least} is needed; {REMEDY}")
+    return JuliaInstallation(binary, origin, environment, versions)
+
+
+def _binary() -> tuple[Path, str]:
+    named = os.environ.get(VARIABLE)
+    if named:
+        origin = f"the environment variable {VARIABLE}"
+    elif "binary" in engine_settings("julia"):
+        named = str(Path(engine_settings("julia")["binary"]).expanduser())
+        origin = str(config_file())
+    else:
+        named, origin = "julia", "the PATH"
+    found = shutil.which(named)
+    if found is None:
+        if named == "julia":
+            raise MissingEngineError(f"Julia is not installed; {REMEDY}")
+        problem = "cannot be executed" if Path(named).exists() else "does not exist"
+        raise MissingEngineError(f"{named}, named by {origin}, {problem}; {REMEDY}")
+    return Path(found).absolute(), origin
+
+
+def _environment() -> dict[str, str]:
+    settings = engine_settings("julia")
+    project = (
+        os.environ.get(PROJECT_VARIABLE)
+        or settings.get("project")
+        or os.environ.get("JULIA_PROJECT")
+    )
+    half = str(resource("backends", "itensor"))
+    if os.pathsep in half:
+        raise OrchestraError(
+            f"{half} contains `{os.pathsep}`, which Julia takes for the end of a path; install "
+            "bilayer_orchestra elsewhere"
+        )
+    environment = {
+        "JULIA_LOAD_PATH": os.pathsep.join(["@" if project else "@v#.#", half, "@stdlib"])
+    }
+    if project:
+        # names such as @v1.10 or @shared are Julia's own; a path must not depend on where it runs
+        path = project if project.startswith("@") else str(Path(project).expanduser().absolute())
+        environment["JULIA_PROJECT"] = path
+    if "depot" in settings:
+        environment["JULIA_DEPOT_PATH"] = settings["depot"]
+    return environment
+
+
+@functools.cache
+def _versions(binary: Path, environment: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    command = [str(binary), "--startup-file=no", "-e", _PROBE]
+    try:
+        answer = subprocess.run(
+            command,
+            env={**os.environ, **dict(environment)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise MissingEngineError(f"{binary} did not answer within {TIMEOUT:.0f} s") from error
+    except OSError as error:
+        raise MissingEngineError(f"{binary} cannot be started: {error.strerror}") from error
+    output = answer.stdout.decode(errors="replace")
+    if answer.returncode != 0:
+        lines = (answer.stderr.decode(errors="replace") + output).strip().splitlines()
+        last = lines[0] if lines else "it printed nothing"
+        raise MissingEngineError(f"{binary} is not a working Julia: {last}; {REMEDY}")
+    pairs = [line.split(" ", 1) for line in output.splitlines()]
+    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version, up to the first that is not one."""
+    numbers: list[int] = []
+    for part in version.split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
