@@ -41,11 +41,13 @@ class ExactBackend:
         """Return the job."""
         numerics = request.numerics
         assert isinstance(numerics, ExactNumerics)
+        # Lanczos waits for memory, where more threads only spin; full diagonalization computes
+        threads = 1 if isinstance(request.terms.state, Canonical) else available_cores()
         return Job(
             program="python",
             arguments=("-m", "bilayer_orchestra.backends.exact.engine", "."),
             files={JOB: render_job(request.terms, request.observables, settings_of(numerics))},
-            environment=thread_environment(numerics.threads or available_cores()),
+            environment=thread_environment(numerics.threads or threads),
         )
 
     def progress(self, directory: Path, request: Request) -> str | None:

@@ -118,7 +118,5 @@ class Sector:
             )
             bases.append(block)
         same = np.arange(size) * (size + 1)
-        diagonal = sparse.csr_array(
-            (np.ones(size), (same, np.arange(size))), shape=(size**2, size)
-        )
+        diagonal = sparse.csr_array((np.ones(size), (same, np.arange(size))), shape=(size**2, size))
         return [sparse.csr_array(sparse.hstack([bases[0], diagonal])), bases[1]]
