@@ -1,5 +1,5 @@
 #!/bin/sh
-# shellcheck disable=SC2154,SC2329
+# shellcheck disable=SC2034,SC2154,SC2329
 # Runs the Markov chains of this job with ALF; POSIX shell, so that a compute node or a container
 # needs nothing else. Start it in this directory:
 #
@@ -56,6 +56,41 @@ sum_of() {
         total=$((total + number))
     done
     echo "$total"
+}
+
+# What the bins and the final configuration in the segment $1 add up to.
+check_sums() {
+    (
+        cd "$1" || exit 1
+        for file in *_scal *_eq *_tau data.h5 confout_*; do
+            [ ! -f "$file" ] || cksum "$file"
+        done
+    )
+}
+
+# Print how many good segments the chain $1 begins with. What comes after a damaged or missing one
+# is removed: it will be computed again, with the same numbers.
+keep_good_segments() {
+    good=0
+    while :; do
+        segment=$1/$(printf 'seg-%04d' $((good + 1)))
+        [ -d "$segment" ] || break
+        if [ ! -s "$segment/sums" ] || ! check_sums "$segment" | cmp -s - "$segment/sums"; then
+            echo "orchestra: $segment is damaged; it and those after it are computed again" >&2
+            break
+        fi
+        good=$((good + 1))
+    done
+    for segment in "$1"/seg-*; do
+        number=${segment##*/seg-}
+        case $number in
+        *[!0-9]*) continue ;;
+        esac
+        # without the leading zeros, which would make it octal
+        while [ "${number#0}" != "$number" ]; do number=${number#0}; done
+        if [ "$number" -gt "$good" ]; then rm -rf "$segment"; fi
+    done
+    echo "$good"
 }
 
 # Choose the time step k that is furthest behind its share; k=-1 if all are done.
@@ -129,6 +164,8 @@ run_segment() {
     echo "$seconds" >"$part/seconds"
     echo "$n" >"$part/bins"
     rm -f "$part"/confin_* "$part/terms.dat" "$part/trial.dat" "$part/output"
+    check_sums "$part" >"$part/sums"
+    [ -s "$part/sums" ] || fail "cannot write to $PWD/$part"
     mv "$part" "$home/$name" || fail "cannot rename $PWD/$part"
 }
 
@@ -178,11 +215,7 @@ run_chain() {
     while [ "$i" -lt "$steps" ]; do
         home=dtau-$i/chain-$chain
         rm -rf "$home"/seg-*.part
-        set -- "$home"/seg-*
-        if [ -d "$1" ]; then eval "segments_$i=$#"; else eval "segments_$i=0"; fi
-        if [ -d "$1" ] && [ ! -d "$home/$(printf 'seg-%04d' $#)" ]; then
-            fail "the segments in $PWD/$home are not consecutive; remove those after the gap"
-        fi
+        eval "segments_$i=$(keep_good_segments "$home")"
         eval "spent_$i=$(sum_of "$home"/seg-*/seconds)"
         eval "bins_$i=$(sum_of "$home"/seg-*/bins)"
         eval "elapsed=\$((elapsed + spent_$i)) next_$i=\$first_$i"

@@ -9,7 +9,6 @@ contain it alike (a gap far below 1/theta) stays unseen.
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
 
@@ -33,6 +32,8 @@ def not_projected(step: Path, n_sites: int, theta: float) -> str | None:
     step : Path
         Directory of one time step, which holds the chains.
     """
+    from scipy.stats import t as student
+
     chains = find_chains(step, n_sites)
     for window, (edge, name) in EDGES.items():
         if not all(segment.has(edge) for chain in chains for segment in chain.segments):
@@ -48,8 +49,7 @@ def not_projected(step: Path, n_sites: int, theta: float) -> str | None:
         error = blocks.std(axis=0, ddof=1) / np.sqrt(BLOCKS)
         score = np.abs(mean) / np.maximum(error, 1e-12)
         worst = int(score.argmax())
-        limit = -NormalDist().inv_cdf(LEVEL / 2 / score.size)
-        if score[worst] > limit * BLOCKS / (BLOCKS - 8):  # Student's tails are wider
+        if score[worst] > student.isf(LEVEL / 2 / score.size, BLOCKS - 1):
             return (
                 f"not projected onto the ground state: {name} still changes by up to "
                 f"{np.abs(mean[worst]):.2g} ({score[worst]:.1f} sigma) between projection times "

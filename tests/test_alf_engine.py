@@ -1,0 +1,301 @@
+"""The real ALF: kills, damage, refusals, and numbers against exact diagonalization.
+
+Everything with numbers has fixed seeds and fixed sweeps, so a test gives the same result each time.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bilayer_orchestra.backends.registry import get_backend
+from bilayer_orchestra.engines.alf import alf_environment, find_alf
+from bilayer_orchestra.engines.alf_probe import probe
+from bilayer_orchestra.errors import EngineError
+from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.pipeline import make_request, run_point
+from bilayer_orchestra.runs import RunDirectory
+from bilayer_orchestra.runtimes.local import LocalRuntime
+from tests.alf_support import chain_bytes, missing_alf, segments
+from tests.conftest import make_model
+
+WHY_NOT = missing_alf()
+pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=f"{WHY_NOT}")
+
+BACKEND = get_backend("alf")
+FILES = ("Pair_eq", "Green_eq", "Den_eq", "SpinXY_eq", "Kin_scal", "Ener_scal")
+
+
+def model_of(state: dict[str, object], length: int, alf: dict[str, object], **changes) -> Model:
+    return make_model(state, length, numerics={"alf": {"chains": 2, **alf}}, **changes)
+
+
+def job_of(model: Model, path: Path) -> Path:
+    """Write a job and return its directory."""
+    run = RunDirectory(path)
+    run.write_job(BACKEND.render(make_request(model, BACKEND)), model.to_yaml())
+    # short first segments, so that a small job has several
+    script = run.job / "run.sh"
+    script.write_text(re.sub(r"first_(\d)=\d+", r"first_\1=5", script.read_text()))
+    return run.job
+
+
+def start(job: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, **alf_environment()}
+    return subprocess.Popen(
+        ["sh", "run.sh"], cwd=job, env=environment, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def finish(job: Path) -> str:
+    """Run a job to its end and return what it wrote to stderr."""
+    process = start(job)
+    _, text = process.communicate(timeout=300)
+    assert process.returncode == 0, text.decode()
+    return text.decode()
+
+
+def small(**alf) -> Model:
+    """A job of about two seconds with several segments."""
+    settings = {"dtau": [0.2, 0.1], "sweeps": 4000, "sweeps_per_bin": 50, **alf}
+    return model_of({"beta": 2.0}, 3, settings, t_perp=0.8)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A job that was never interrupted."""
+    job = job_of(small(), tmp_path_factory.mktemp("whole"))
+    finish(job)
+    return job
+
+
+def assert_same_bins(job: Path, whole: Path) -> None:
+    for step in (0, 1):
+        for chain in (0, 1):
+            for name in FILES:
+                assert chain_bytes(job, name, step, chain) == chain_bytes(whole, name, step, chain)
+    assert not list(job.rglob("*.part"))
+
+
+def test_the_binary_found_here_works():
+    assert probe(find_alf().binary) is None
+
+
+def test_wanted_sweeps_are_done_and_chains_differ(whole):
+    for step in (0, 1):
+        bins = [
+            sum(int((s / "bins").read_text()) for s in segments(whole, step, c)) for c in (0, 1)
+        ]
+        assert bins == [80, 80]
+    first = [chain_bytes(whole, "Pair_eq", 0, chain) for chain in (0, 1)]
+    assert first[0] != first[1]
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_and_resumed_chains_have_the_same_bins(tmp_path, whole, sign):
+    """Killed again and again, at any time, by a signal to the script alone."""
+    job = job_of(small(), tmp_path / "run")
+    for delay in (0.15, 0.4, 0.7, 0.3):
+        process = start(job)
+        time.sleep(delay)
+        process.send_signal(sign)
+        process.communicate(timeout=10)  # ends when the last child has closed the pipe
+    assert any(job.rglob("seg-*")), "killed before anything happened"
+    finish(job)
+    assert_same_bins(job, whole)
+
+
+def test_orchestrator_killed_hard_leaves_no_child_and_resumes(tmp_path, whole):
+    """kill -9 of `orchestra run`; the next one takes over, with the same bins."""
+    file = tmp_path / "model.yaml"
+    file.write_text(small().to_yaml())
+    command = [sys.executable, "-m", "bilayer_orchestra.cli.main", "run", str(file)]
+    command += ["--backend", "alf", "--output", str(tmp_path / "out"), "--no-plot"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    limit = time.monotonic() + 30
+    while not list(tmp_path.glob("out/*/job/dtau-*/chain-*/seg-*")):
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=60, check=False)
+    assert done.returncode == 0
+    (run,) = (tmp_path / "out").glob("*/job")
+    assert_same_bins(run, whole)
+
+
+def test_stale_running_file_is_understood(tmp_path, whole):
+    """ALF refuses to start where RUNNING is; a killed segment leaves one behind."""
+    job = job_of(small(), tmp_path / "run")
+    part = job / "dtau-0" / "chain-0" / "seg-0001.part"
+    part.mkdir()
+    (part / "RUNNING").touch()
+    (part / "Pair_eq").write_text("half a bin of a run that was killed")
+    finish(job)
+    assert_same_bins(job, whole)
+
+
+def test_damaged_bins_are_computed_again(tmp_path, whole):
+    """A changed digit, a missing segment, a truncated file: found on resuming, by checksum."""
+    job = tmp_path / "job"
+    shutil.copytree(whole, job)
+    digit = segments(job, 1, 0)[1] / "Pair_eq"
+    text = bytearray(digit.read_bytes())
+    text[-100:-99] = b"7" if text[-100:-99] != b"7" else b"3"
+    digit.write_bytes(text)
+    shutil.rmtree(segments(job, 0, 0)[0])
+    cut = segments(job, 0, 1)[-1] / "confout_0"
+    cut.write_bytes(cut.read_bytes()[:40])
+    said = finish(job)
+    assert "dtau-1/chain-0/seg-0002 is damaged" in said
+    assert_same_bins(job, whole)
+
+
+def test_a_finished_job_is_not_run_again(tmp_path, whole):
+    job = tmp_path / "job"
+    shutil.copytree(whole, job)
+    before = sorted(job.rglob("*"))
+    finish(job)
+    assert sorted(job.rglob("*")) == before
+
+
+def test_failure_shows_what_alf_said(tmp_path):
+    """Parameters that ALF refuses: its message, no later segment, no stale state."""
+    job = job_of(small(), tmp_path / "run")
+    parameters = job / "dtau-1" / "parameters"
+    parameters.write_text(parameters.read_text().replace("beta = 2.0", "beta = 2.05"))
+    process = start(job)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert b"beta is not a whole number of steps" in text
+    assert b"exit code 6" in text
+    assert not segments(job, 1)
+    parameters.write_text(parameters.read_text().replace("beta = 2.05", "beta = 2.0"))
+    finish(job)  # mended: it goes on
+
+
+def test_missing_binary_is_one_clear_message(tmp_path, monkeypatch):
+    monkeypatch.setenv("ORCHESTRA_ALF", str(tmp_path / "nothing"))
+    with pytest.raises(Exception, match="does not exist; build it"):
+        run_point(small(), BACKEND, LocalRuntime(), tmp_path)
+
+
+def test_wrong_binary_is_one_clear_message(tmp_path, monkeypatch):
+    monkeypatch.setenv("ORCHESTRA_ALF", shutil.which("false"))
+    with pytest.raises(EngineError, match="exit code 1"):
+        run_point(small(), BACKEND, LocalRuntime(), tmp_path)
+    assert "exit code 1" in (probe(Path(shutil.which("false"))) or "")
+
+
+def test_time_budget_ends_the_run_and_counts_over_resumes(tmp_path):
+    settings = {"time_budget": 4.0, "dtau": 0.2}
+    model = model_of({"beta": 2.0}, 3, settings, t_perp=0.8)
+    job = job_of(model, tmp_path / "run")
+    begin = time.monotonic()
+    process = start(job)
+    time.sleep(2.5)
+    process.kill()
+    process.communicate()
+    finish(job)
+    assert time.monotonic() - begin < 9.0
+    spent = [sum(int((s / "seconds").read_text()) for s in segments(job, 0, c)) for c in (0, 1)]
+    assert all(3 <= seconds <= 5 for seconds in spent)
+    begin = time.monotonic()
+    finish(job)  # nothing left to do
+    assert time.monotonic() - begin < 1.0
+
+
+def test_run_stops_at_its_target(tmp_path):
+    settings = {"time_budget": 120.0, "dtau": 0.2, "target_stderr": {"pair": 0.003}}
+    model = model_of({"beta": 2.0}, 2, settings, t_perp=0.8, observables=["pair"])
+    lines: list[str] = []
+    begin = time.monotonic()
+    outcome = run_point(model, BACKEND, LocalRuntime(), tmp_path, lines.append)
+    assert time.monotonic() - begin < 60
+    assert float(outcome.dataset.pair_stderr.max()) < 0.003
+    assert any("acceptance" in line and "target 0.003" in line for line in lines)
+
+
+# ---- numbers ----------------------------------------------------------------------------------
+
+THERMAL = {
+    "open": ({"beta": 4.0}, 2, {"t_perp": 0.8}),
+    "periodic": ({"beta": 3.0}, 3, {"boundary": "periodic", "t_perp": 0.5}),
+}
+MU = {"P": {"chemical_potential": -2.2}, "M": {"chemical_potential": -0.5}}
+MATRICES = ("pair", "green", "density_density", "spin_spin")
+
+
+def assert_agrees(dataset, exact, label):
+    """Every element within about 4 sigma, and exactly where nothing fluctuates."""
+    for name in ("energy", "kinetic_energy", "interaction_energy", "density", *MATRICES):
+        value = dataset[name] - exact[name].drop_vars(
+            [c for c in exact[name].coords if c not in dataset[name].dims]
+        )
+        error = dataset[f"{name}_stderr"].values
+        moving = error > 1e-12
+        score = np.abs(value.values[moving]) / error[moving]
+        assert score.max() < 4.2, (label, name, score.max())
+        assert np.abs(value.values[~moving]).max(initial=0) < 1e-8, (label, name)
+
+
+def solve_both(model: Model, path: Path):
+    alf = run_point(model, BACKEND, LocalRuntime(), path).dataset
+    exact = run_point(model, get_backend("exact"), LocalRuntime(), path).dataset
+    return alf, exact
+
+
+@pytest.mark.parametrize("name", THERMAL)
+def test_thermal_state_against_exact(tmp_path, name):
+    state, length, changes = THERMAL[name]
+    settings = {"dtau": [0.1, 0.05], "sweeps": 6000, "sweeps_per_bin": 50}
+    model = model_of(state, length, settings, **MU, **changes)
+    assert_agrees(*solve_both(model, tmp_path), name)
+
+
+def test_projector_against_exact(tmp_path):
+    settings = {"dtau": [0.1, 0.05], "sweeps": 1500, "sweeps_per_bin": 15, "projection_time": 8.0}
+    model = model_of({"n_up": 2, "n_down": 2}, 2, settings, t_perp=1.2)
+    assert_agrees(*solve_both(model, tmp_path), "projector")
+
+
+def test_short_projection_is_seen(tmp_path):
+    """A gap of 0.11 needs a projection time of 40; 5 is off by 0.2 in the pair correlation."""
+    settings = {"dtau": 0.2, "sweeps": 2000, "sweeps_per_bin": 20, "projection_time": 5.0}
+    changes = {"t_perp": 1.0, "boundary": "periodic", "observables": ["pair"]}
+    model = model_of({"n_up": 2, "n_down": 2}, 4, settings, **changes)
+    dataset = run_point(model, BACKEND, LocalRuntime(), tmp_path).dataset
+    assert not dataset.attrs["converged"]
+    assert "projection_time" in dataset.attrs["converged_reason"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("boundary", ["open", "periodic"])
+def test_four_rungs_against_exact(tmp_path, boundary):
+    settings = {"dtau": [0.1, 0.05], "sweeps": 30_000, "sweeps_per_bin": 100}
+    model = model_of({"beta": 4.0}, 4, settings, **MU, boundary=boundary)
+    assert_agrees(*solve_both(model, tmp_path), boundary)
+
+
+@pytest.mark.slow
+def test_strong_attraction_at_low_temperature(tmp_path):
+    settings = {"dtau": [0.05, 0.025], "sweeps": 20_000, "sweeps_per_bin": 50}
+    changes = {"P": {"interaction": -8.0, "chemical_potential": -4.3}, "t_perp": 0.8}
+    model = model_of({"beta": 10.0}, 3, settings, **changes)
+    assert_agrees(*solve_both(model, tmp_path), "U = -8")
+
+
+@pytest.mark.slow
+def test_projector_on_four_rungs(tmp_path):
+    settings = {"dtau": [0.1, 0.05], "sweeps": 6000, "projection_time": 20.0}
+    model = model_of({"n_up": 3, "n_down": 3}, 4, settings, t_perp=1.0, boundary="periodic")
+    assert_agrees(*solve_both(model, tmp_path), "projector")
