@@ -258,9 +258,8 @@ def _explain(log: Path) -> str:
     lines = kept.read_text(errors="replace").splitlines()
     errors = [k for k, line in enumerate(lines) if re.search(r"[Ee]rror", line)]
     tail = lines[errors[0] : errors[0] + 6] if errors else lines[-6:]
-    return "ALF does not compile; from {}:\n{}".format(
-        kept, "\n".join(f"  {re.sub(chr(27) + r'[[][0-9;]*m', '', line)}" for line in tail)
-    )
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in tail]  # without colours
+    return "\n".join([f"ALF does not compile; from {kept}:", *(f"  {line}" for line in plain)])
 
 
 def _install(binary: Path, log: Path, target: Path, record: dict[str, object]) -> ALFInstallation:
