@@ -8,6 +8,7 @@ import platform
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from bilayer_orchestra.errors import EngineError, MissingEngineError
 
 LOG = "engine.log"
 #: Seconds between two looks at the job, and how long a stopped engine may take to end.
-POLL, GRACE = 0.05, 20.0
+POLL, SLOWEST_POLL, GRACE = 0.05, 0.5, 20.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -46,10 +47,12 @@ class LocalRuntime:
                 start_new_session=True,  # Ctrl-C reaches us alone; we stop the engine in order
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
             )
+            begin = time.monotonic()
             try:
                 while True:
                     try:
-                        process.wait(POLL)
+                        # a long run is looked at less often: each look costs processor time
+                        process.wait(min(POLL + (time.monotonic() - begin) / 50, SLOWEST_POLL))
                         break
                     except subprocess.TimeoutExpired:
                         on_poll()

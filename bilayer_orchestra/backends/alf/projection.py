@@ -32,7 +32,7 @@ def not_projected(step: Path, n_sites: int, theta: float) -> str | None:
     step : Path
         Directory of one time step, which holds the chains.
     """
-    from scipy.stats import t as student
+    from scipy.special import stdtrit
 
     chains = find_chains(step, n_sites)
     for window, (edge, name) in EDGES.items():
@@ -49,7 +49,7 @@ def not_projected(step: Path, n_sites: int, theta: float) -> str | None:
         error = blocks.std(axis=0, ddof=1) / np.sqrt(BLOCKS)
         score = np.abs(mean) / np.maximum(error, 1e-12)
         worst = int(score.argmax())
-        if score[worst] > student.isf(LEVEL / 2 / score.size, BLOCKS - 1):
+        if score[worst] > stdtrit(BLOCKS - 1, 1 - LEVEL / 2 / score.size):
             return (
                 f"not projected onto the ground state: {name} still changes by up to "
                 f"{np.abs(mean[worst]):.2g} ({score[worst]:.1f} sigma) between projection times "
