@@ -22,10 +22,14 @@ Arrays = dict[str, FloatArray]
 
 
 class Estimate(NamedTuple):
-    """A value and its deviations, shape (n, ...); the standard error is their norm."""
+    """A value and its deviations, shape (n, ...); the standard error is their norm.
+
+    ``degrees`` are the degrees of freedom of the covariance: n - 1 for n equal blocks.
+    """
 
     value: FloatArray
     deviations: FloatArray
+    degrees: float
 
     @property
     def stderr(self) -> FloatArray:
@@ -33,11 +37,11 @@ class Estimate(NamedTuple):
         return np.asarray(np.sqrt(np.sum(self.deviations**2, axis=0)))
 
 
-def student_factor(n_blocks: int) -> float:
+def student_factor(n_blocks: float) -> float:
     """Widening that makes +-1 standard error cover 68.27 % with few blocks (Student's t)."""
-    from scipy.stats import norm, t
+    from scipy.special import ndtr, stdtrit  # scipy.stats takes a second to load
 
-    return float(t.ppf(norm.cdf(1.0), n_blocks - 1))
+    return float(stdtrit(n_blocks - 1, ndtr(1.0)))
 
 
 def jackknife(
@@ -74,5 +78,36 @@ def jackknife(
         factor = np.sqrt((n - 1) / n * (inflation or {}).get(name, 1.0)) * widening
         # a linear function gets its plain mean, without the rounding of the correction
         bias = (n - 1) * (mean - centre[name][0])
-        estimates[name] = Estimate(centre[name][0] - bias, factor * (values - mean))
+        estimates[name] = Estimate(centre[name][0] - bias, factor * (values - mean), n - 1.0)
     return estimates
+
+
+def chi_squared(difference: FloatArray, deviations: FloatArray, degrees: float) -> float:
+    """Return chi^2 per degree of freedom of correlated numbers, with the whole covariance.
+
+    Hotelling's T^2, scaled so that its mean is 1 when the differences are pure noise, although
+    the covariance itself is estimated. (Elements of a correlation matrix share few modes: the sum
+    of their squared deviations over errors scatters far more than its number suggests.)
+
+    Parameters
+    ----------
+    difference : array, shape (p,)
+        Value minus expectation.
+    deviations : array, shape (n, p)
+        See :class:`Estimate`.
+    degrees : float
+        Degrees of freedom of the covariance; must exceed p + 1.
+
+    Raises
+    ------
+    ValueError
+        If there are too few blocks for this many numbers.
+    """
+    p = len(difference)
+    if degrees <= p + 1:
+        raise ValueError(f"{degrees:.0f} degrees of freedom are too few for {p} numbers")
+    scale = np.sqrt(np.sum(deviations**2, axis=0))
+    _, singular, modes = np.linalg.svd(deviations / scale, full_matrices=False)
+    components = modes @ (difference / scale) / singular
+    t_squared = float(components @ components) * student_factor(degrees + 1) ** 2
+    return t_squared * (degrees - p - 1) / (degrees * p)

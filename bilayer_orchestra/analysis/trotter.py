@@ -63,6 +63,8 @@ def extrapolate(dtau: list[float], estimates: list[Estimate]) -> Extrapolated:
     deviations = np.concatenate(
         [w * estimate.deviations for w, estimate in zip(weights, estimates, strict=True)]
     )
+    shares = [np.mean((w * error) ** 2) for w, error in zip(weights, stderr, strict=True)]
+    degrees = _combined_degrees(shares, [estimate.degrees for estimate in estimates])
     bias, chi2 = values[smallest] - limit, nothing
     if len(steps) > 2:
         x = (steps**2).reshape(-1, *(1,) * (values.ndim - 1))
@@ -73,7 +75,14 @@ def extrapolate(dtau: list[float], estimates: list[Estimate]) -> Extrapolated:
         residual = values - mean - slope * centred
         with np.errstate(divide="ignore", invalid="ignore"):
             chi2 = np.where((stderr > 0).all(axis=0), residual**2 / stderr**2, 0.0).sum(axis=0)
-    return Extrapolated(Estimate(limit, deviations), bias, chi2, len(steps) - 2)
+    return Extrapolated(Estimate(limit, deviations, degrees), bias, chi2, len(steps) - 2)
+
+
+def _combined_degrees(shares: list[float], degrees: list[float]) -> float:
+    """Degrees of freedom of a sum of independent variances (Satterthwaite, 1946)."""
+    if not sum(shares) > 0:
+        return min(degrees)
+    return float(sum(shares) ** 2 / sum(s**2 / d for s, d in zip(shares, degrees, strict=True)))
 
 
 def _inverse(stderr: FloatArray) -> FloatArray:

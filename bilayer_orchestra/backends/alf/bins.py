@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -215,33 +216,41 @@ class TextSegment(Segment):
 class HDF5Segment(Segment):
     """A segment written by an ALF built with HDF5: ``X_eq/obser[bin, j, i, 1, 1, re/im]``."""
 
-    @cached_property
-    def _data(self) -> Any:
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
+        """Open the file for one use: a long run has more segments than a process may hold open."""
         import netCDF4
 
         try:
             data = netCDF4.Dataset(self.path / "data.h5")
-            data.set_auto_maskandscale(False)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError, LookupError) as error:
             raise EngineError(f"{self.path / 'data.h5'} is damaged or cut: {error}") from error
-        return data
+        try:
+            data.set_auto_maskandscale(False)
+            yield data
+        finally:
+            data.close()
+
+    @cached_property
+    def _shapes(self) -> dict[str, dict[str, tuple[int, ...]]]:
+        """Group -> dataset -> shape."""
+        with self._open() as data:
+            return {
+                name: {key: variable.shape for key, variable in group.variables.items()}
+                for name, group in data.groups.items()
+                if name.endswith(("_scal", "_eq"))
+            }
 
     def _names(self) -> tuple[str, ...]:
-        return tuple(name for name in self._data.groups if name.endswith(("_scal", "_eq")))
+        return tuple(self._shapes)
 
     def _file(self, name: str) -> Path:
         return self.path / "data.h5" / name
 
-    def _group(self, name: str) -> Any:
-        if name not in self._names():
-            raise EngineError(f"{self._file(name)} is missing: {name} was not measured")
-        return self._data.groups[name].variables
-
     def _count(self, name: str) -> int:
-        group = self._group(name)
-        shapes = {key: group[key].shape for key in group}
+        shapes = self._shapes[name]
         n = self.n_sites
-        inner = {"obser": (1, 2), "sign": ()}
+        inner: dict[str, tuple[int, ...]] = {"obser": (1, 2), "sign": ()}
         if name.endswith("_eq"):
             inner = {"obser": (n, n, 1, 1, 2), "back": (n, 2), "sign": ()}
         if {key: shape[1:] for key, shape in shapes.items()} != inner:
@@ -251,10 +260,18 @@ class HDF5Segment(Segment):
             raise EngineError(f"{self._file(name)} is cut: its parts hold {sorted(counts)} bins")
         return int(counts.pop())
 
-    def _part(self, name: str, key: str, first: int, last: int) -> FloatArray:
+    def _variables(self, data: Any, name: str) -> Any:
+        if name not in self._shapes:
+            raise EngineError(f"{self._file(name)} is missing: {name} was not measured")
+        variables = data.groups[name].variables
+        for variable in variables.values():
+            variable.set_var_chunk_cache(0, 1, 0.0)  # every chunk is read once
+        return variables
+
+    def _part(self, variables: Any, name: str, key: str, first: int, last: int) -> FloatArray:
         try:
-            array = np.asarray(self._group(name)[key][first:last], dtype=float)
-        except (OSError, RuntimeError) as error:
+            array = np.asarray(variables[key][first:last], dtype=float)
+        except (OSError, RuntimeError, ValueError, LookupError) as error:
             raise EngineError(
                 f"{self._file(name)}: bins {first + 1} to {last} are damaged: {error}"
             ) from error
@@ -268,17 +285,22 @@ class HDF5Segment(Segment):
 
     def scalars(self, name: str) -> Scalars:
         """Return all bins of the scalar ``name``."""
-        value = self._part(name, "obser", 0, self.bins)[:, 0]
-        return Scalars(value[:, 0], value[:, 1], self._part(name, "sign", 0, self.bins))
+        with self._open() as data:
+            variables = self._variables(data, name)
+            value = self._part(variables, name, "obser", 0, self.bins)[:, 0]
+            sign = self._part(variables, name, "sign", 0, self.bins)
+        return Scalars(value[:, 0], value[:, 1], sign)
 
     def matrices(self, name: str, start: int = 0) -> Iterator[Matrices]:
         """Yield the bins from ``start`` on."""
         step = max(1, CHUNK_BYTES // (16 * self.n_sites**2))
-        for first in range(start, self.bins, step):
-            last = min(first + step, self.bins)
-            value = self._part(name, "obser", first, last)[:, :, :, 0, 0, 0]
-            yield Matrices(
-                value.transpose(0, 2, 1),  # HDF5 holds Fortran's order, (j, i)
-                self._part(name, "back", first, last)[..., 0],
-                self._part(name, "sign", first, last),
-            )
+        with self._open() as data:
+            variables = self._variables(data, name)
+            for first in range(start, self.bins, step):
+                last = min(first + step, self.bins)
+                value = self._part(variables, name, "obser", first, last)[:, :, :, 0, 0, 0]
+                yield Matrices(
+                    value.transpose(0, 2, 1),  # HDF5 holds Fortran's order, (j, i)
+                    self._part(variables, name, "back", first, last)[..., 0],
+                    self._part(variables, name, "sign", first, last),
+                )

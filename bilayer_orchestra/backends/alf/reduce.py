@@ -23,20 +23,19 @@ from bilayer_orchestra.terms import FloatArray
 
 #: Base blocks of all chains together, and numbers kept per observable (32 MB).
 MAX_BASE_BLOCKS, MAX_NUMBERS = 1024, 4_000_000
+#: Single bins that are kept beside the blocks.
+SAMPLE = 512
 #: An imaginary part of a weighted average beyond this is no rounding.
 MAX_IMAGINARY = 1e-6
 
 
 @dataclass
 class Tails:
-    """How the single bins of one observable are distributed, element by element.
-
-    ``variance`` is that of bins; ``largest`` is the largest squared deviation of one bin.
-    """
+    """Second and fourth central moment of single bins, element by element."""
 
     count: int
     variance: FloatArray
-    largest: FloatArray
+    fourth: FloatArray
 
 
 @dataclass
@@ -59,6 +58,9 @@ class StepData:
         ``Den_background``.
     tails : dict
         Matrix file -> distribution of bins.
+    sample : dict
+        Raw name -> the first single bins after the warm-up, (b, ...) with b <= :data:`SAMPLE`, if
+        base blocks are longer than a bin: what one bin scatters, for every observable.
     """
 
     dtau: float
@@ -71,6 +73,7 @@ class StepData:
     imaginary: float
     files: dict[str, str] = field(default_factory=dict)
     tails: dict[str, Tails] = field(default_factory=dict)
+    sample: dict[str, FloatArray] = field(default_factory=dict)
 
     @property
     def used(self) -> int:
@@ -114,6 +117,8 @@ def reduce_step(
     data = StepData(dtau, bins, dropped, warmup, length, [], health, imaginary, files)
     for one, drop in zip(series, dropped, strict=True):
         data.chains.append({k: v[drop:].reshape(-1, length).mean(axis=1) for k, v in one.items()})
+    if length > 1:
+        data.sample = {k: v[dropped[0] : dropped[0] + SAMPLE] for k, v in series[0].items()}
     for name in sorted(set(files.values())):
         _reduce_matrix(chains, name, data)
     return data
@@ -149,27 +154,42 @@ def _reduce_matrix(chains: list[Chain], name: str, data: StepData) -> None:
             packed = convert.pack(chunk.values)
             if shift is None:
                 shift = packed.mean(axis=0)
-                first, second = np.zeros_like(shift), np.zeros_like(shift)
-                high, low = np.full_like(shift, -np.inf), np.full_like(shift, np.inf)
+                sums_of_powers = np.zeros((4, len(shift)))
             if done == 0:
                 sums = np.zeros((n_blocks, packed.shape[1]))
                 backgrounds = np.zeros((n_blocks, chunk.background.shape[1]))
+            if data.sample:
+                _sample(data, name, packed, chunk.background, count)
             _add_to_blocks(sums, packed, done, data.length)
             _add_to_blocks(backgrounds, chunk.background, done, data.length)
             packed -= shift
-            first += packed.sum(axis=0)
-            np.maximum(high, packed.max(axis=0), out=high)
-            np.minimum(low, packed.min(axis=0), out=low)
-            second += np.einsum("kt,kt->t", packed, packed)
+            squares = packed**2
+            sums_of_powers[0] += packed.sum(axis=0)
+            sums_of_powers[1] += squares.sum(axis=0)
+            sums_of_powers[2] += np.einsum("kt,kt->t", squares, packed)
+            sums_of_powers[3] += np.einsum("kt,kt->t", squares, squares)
             done += len(packed)
             count += len(packed)
         blocks[name] = sums / data.length
         if name == "Den_eq":
             blocks[convert.BACKGROUND] = backgrounds / data.length
-    mean = first / count
-    variance = np.maximum(second / count - mean**2, 0.0)
-    largest = np.maximum(high - mean, mean - low) ** 2
-    data.tails[name] = Tails(count, variance, largest)
+    mean, second, third, fourth = sums_of_powers / count  # about ``shift``
+    variance = np.maximum(second - mean**2, 0.0)
+    fourth += -4 * mean * third + 6 * mean**2 * second - 3 * mean**4
+    data.tails[name] = Tails(count, variance, fourth)
+
+
+def _sample(
+    data: StepData, name: str, packed: FloatArray, background: FloatArray, count: int
+) -> None:
+    """Keep the first bins."""
+    room = len(data.sample[convert.SIGN]) - count
+    if room <= 0:
+        return
+    parts = {name: packed} | ({convert.BACKGROUND: background} if name == "Den_eq" else {})
+    for key, values in parts.items():
+        earlier = data.sample[key][:count] if count else values[:0]
+        data.sample[key] = np.concatenate([earlier, values[:room]])
 
 
 def bins_from(chain: Chain, name: str, start: int) -> Iterator[Matrices]:

@@ -104,7 +104,7 @@ def estimate_step(data: StepData) -> StepEstimates:
         data,
         estimates,
         times,
-        {name: _tau_in_bins(name, data, chains, times[name]) for name in names},
+        _tau_in_bins(data, chains, times),
         {name: merge([chain[name] for chain in chains], length) for name in names},
         [count // length for count in counts],
         inflation,
@@ -112,20 +112,22 @@ def estimate_step(data: StepData) -> StepEstimates:
 
 
 def _tau_in_bins(
-    name: str, data: StepData, chains: list[dict[str, FloatArray]], time: Autocorrelation
-) -> float:
-    """Convert tau from base blocks to bins, through the variance of single bins where kept."""
+    data: StepData, chains: list[dict[str, FloatArray]], times: dict[str, Autocorrelation]
+) -> dict[str, float]:
+    """Convert tau from base blocks to bins, through the variance of single bins.
+
+    2 tau sigma^2 per step is the same in both units of time.
+    """
     if data.length == 1:
-        return time.slowest
-    tails = data.tails.get(data.files.get(name, ""))
-    if tails is None or tails.variance.shape != chains[0][name].shape[1:]:
-        return time.slowest * data.length  # an upper bound: a block counts as correlated
-    series = np.concatenate([chain[name] for chain in chains])
-    moving = tails.variance > 0
-    if not moving.any():
-        return 0.5
-    ratio = float(np.mean(series.var(axis=0)[moving] / tails.variance[moving]))
-    return max(0.5, time.slowest * ratio * data.length)
+        return {name: time.slowest for name, time in times.items()}
+    (sample,) = convert.linearized([data.sample], data.files)
+    result = {}
+    for name, time in times.items():
+        blocks = np.concatenate([chain[name] for chain in chains]).var(axis=0)
+        bins = sample[name].var(axis=0)
+        ratio = float(np.mean(blocks[bins > 0] / bins[bins > 0])) if (bins > 0).any() else 0.0
+        result[name] = max(0.5, time.slowest * ratio * data.length)
+    return result
 
 
 def _diagnostics(steps: list[StepEstimates]) -> dict[str, float]:
@@ -147,7 +149,10 @@ def _diagnostics(steps: list[StepEstimates]) -> dict[str, float]:
 
 def _attributes(name: str, steps: list[StepEstimates], limit: Extrapolated) -> dict[str, float]:
     """Return what belongs beside one observable."""
-    attributes = {"autocorrelation_time_bins": max(step.tau[name] for step in steps)}
+    attributes = {
+        "autocorrelation_time_bins": max(step.tau[name] for step in steps),
+        "covariance_degrees_of_freedom": limit.estimate.degrees,
+    }
     if limit.dof:
         attributes["trotter_chi2_per_dof"] = float(np.mean(limit.chi2)) / limit.dof
     return attributes

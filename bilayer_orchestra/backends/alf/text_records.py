@@ -24,12 +24,13 @@ Bytes = NDArray[np.uint8]
 
 SCALAR_BYTES, HEADER_BYTES, LINE_BYTES, MOMENTUM_BYTES = 91, 48, 54, 52
 
-#: A complex line; ``tail`` is what follows the real part's digits: "E+001, " and so on.
+#: A complex line: "( 0." or "(-0.", 16 digits, then the last digit, "E+001," and the sign of the
+#: imaginary part, its other bytes, ")" and the newline.
 _LINE = np.dtype(
     {
-        "names": ["head", "high", "low", "tail", "end"],
-        "formats": ["<u4", "<u8", "<u8", "<u8", "<u2"],
-        "offsets": [0, 4, 12, 20, 52],
+        "names": ["head", "high", "low", "tail", "im0", "im1", "im2", "end"],
+        "formats": ["<u4", "<u8", "<u8", "<u8", "<u8", "<u8", "<u8", "<u2"],
+        "offsets": [0, 4, 12, 20, 28, 36, 44, 52],
         "itemsize": LINE_BYTES,
     }
 )
@@ -39,9 +40,9 @@ def _word(text: bytes) -> np.uint64:
     return np.uint64(int.from_bytes(text, "little"))
 
 
-#: 10^(17 - e) for an exponent e = -999 ... 999 at index e + 999; infinity means an exact zero.
+#: 10^(17 - e) for an exponent e = -999 ... 308 at index e + 999; infinity means an exact zero.
 with np.errstate(over="ignore"):
-    _DIVISOR = np.power(10.0, 17.0 - np.arange(-999.0, 1000.0))
+    _DIVISOR = np.power(10.0, 17.0 - np.arange(-999.0, 309.0))
 
 _HEAD_MASK, _HEAD = np.uint32(0xFFFF00FF), np.uint32(int.from_bytes(b"(\0000.", "little"))
 _END = np.uint16(int.from_bytes(b")\n", "little"))
@@ -53,6 +54,7 @@ _TAIL_DIGITS = _word(b"\xf0\0\0\xf0\xf0\xf0\0\0")
 _TAIL_SIXES = _word(b"\6\0\0\6\6\6\0\0")
 _TAIL_ZEROS = _word(b"0\0\0" + b"000" + b"\0\0")
 _TEMPLATE = b"( 0.00000000000000000E+000, 0.00000000000000000E+000)\n"
+_IMAGINARY = [_word(_TEMPLATE[k : k + 8]) for k in (28, 36, 44)]
 
 
 def line_bytes(n_sites: int) -> int:
@@ -61,7 +63,7 @@ def line_bytes(n_sites: int) -> int:
 
 
 def real_parts(raw: Bytes) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Decode the real parts of complex lines.
+    """Decode the real parts of complex lines; the imaginary parts are only checked for their form.
 
     Parameters
     ----------
@@ -85,6 +87,11 @@ def real_parts(raw: Bytes) -> tuple[FloatArray, NDArray[np.bool_]]:
     good &= (tail & _TAIL_FIXED_MASK) == _TAIL_FIXED
     good &= (tail & _TAIL_DIGITS) == _TAIL_ZEROS
     good &= ((tail + _TAIL_SIXES) & _TAIL_DIGITS) == _TAIL_ZEROS
+    zero = lines["im0"] == _IMAGINARY[0]
+    zero &= (tail >> np.uint64(56)) == ord(" ")
+    zero &= (lines["im1"] == _IMAGINARY[1]) & (lines["im2"] == _IMAGINARY[2])
+    if not zero.all():
+        good[~zero] &= _good_imaginary(lines[~zero])
     exponent_sign = (tail >> np.uint64(16)) & np.uint64(0xFF)
     good &= (exponent_sign == ord("+")) | (exponent_sign == ord("-"))
     mantissa = _eight_digits(high) * np.uint64(10**9) + _eight_digits(low) * np.uint64(10)
@@ -95,8 +102,9 @@ def real_parts(raw: Bytes) -> tuple[FloatArray, NDArray[np.bool_]]:
     exponent += (tail >> np.uint64(40)) & np.uint64(0xF)
     power = exponent.astype(int)
     np.negative(power, out=power, where=exponent_sign == ord("-"))
+    good &= power <= 308
     values = mantissa.astype(float)
-    values /= _DIVISOR[np.clip(power + 999, 0, 1998)]
+    values /= _DIVISOR[np.clip(power + 999, 0, len(_DIVISOR) - 1)]
     np.negative(values, out=values, where=sign == ord("-"))
     return values, good
 
@@ -112,6 +120,12 @@ def single_numbers(raw: Bytes, column: int) -> tuple[FloatArray, NDArray[np.bool
     lines[:, 1:26] = raw[:, column : column + 25]
     values, good = real_parts(lines)
     return values[:, 0], good[:, 0]
+
+
+def _good_imaginary(lines: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Whether the imaginary parts of a few lines are numbers too."""
+    raw = np.ascontiguousarray(lines).view(np.uint8).reshape(len(lines), LINE_BYTES)
+    return single_numbers(raw, 27)[1]
 
 
 def _all_digits(word: NDArray[np.uint64]) -> NDArray[np.bool_]:
