@@ -247,5 +247,15 @@ def test_chi_squared_uses_the_covariance_and_is_one_on_average():
         estimate = jackknife({"x": blocks}, lambda r: {"x": r["x"]})["x"]
         found.append(chi_squared(estimate.value, estimate.deviations, estimate.degrees))
     assert np.mean(found) == pytest.approx(1.0, abs=0.06)
+    few = rng.standard_normal((7, 6))
     with pytest.raises(ValueError, match="too few"):
-        chi_squared(np.zeros(6), np.ones((5, 6)), 4)
+        chi_squared(np.zeros(6), few, 6)
+
+
+def test_chi_squared_ignores_what_is_constant():
+    rng = np.random.default_rng(5)
+    free = rng.standard_normal((30, 2)) * 0.01
+    deviations = np.column_stack([free, -free.sum(axis=1), np.zeros(30)])  # a fixed sum
+    difference = np.array([0.02, -0.01, -0.01, 0.0])
+    reduced = chi_squared(difference[:2], deviations[:, :2], 29)
+    assert chi_squared(difference, deviations, 29) == pytest.approx(reduced, rel=1e-8)

@@ -21,6 +21,10 @@ from bilayer_orchestra.terms import FloatArray
 Arrays = dict[str, FloatArray]
 
 
+#: A combination with a smaller error than this, relative to the largest, is constant.
+CONSTANT = 1e-6
+
+
 class Estimate(NamedTuple):
     """A value and its deviations, shape (n, ...); the standard error is their norm.
 
@@ -41,7 +45,7 @@ def student_factor(n_blocks: float) -> float:
     """Widening that makes +-1 standard error cover 68.27 % with few blocks (Student's t)."""
     from scipy.special import ndtr, stdtrit  # scipy.stats takes a second to load
 
-    return float(stdtrit(n_blocks - 1, ndtr(1.0)))
+    return float(stdtrit(n_blocks - 1, float(ndtr(1.0))))
 
 
 def jackknife(
@@ -88,6 +92,7 @@ def chi_squared(difference: FloatArray, deviations: FloatArray, degrees: float) 
     Hotelling's T^2, scaled so that its mean is 1 when the differences are pure noise, although
     the covariance itself is estimated. (Elements of a correlation matrix share few modes: the sum
     of their squared deviations over errors scatters far more than its number suggests.)
+    Combinations that do not fluctuate at all, such as a fixed particle number, do not count.
 
     Parameters
     ----------
@@ -96,18 +101,20 @@ def chi_squared(difference: FloatArray, deviations: FloatArray, degrees: float) 
     deviations : array, shape (n, p)
         See :class:`Estimate`.
     degrees : float
-        Degrees of freedom of the covariance; must exceed p + 1.
+        Degrees of freedom of the covariance; must exceed the fluctuating combinations by 2.
 
     Raises
     ------
     ValueError
         If there are too few blocks for this many numbers.
     """
-    p = len(difference)
+    scale = np.sqrt(np.sum(deviations**2, axis=0))
+    moving = scale > 0
+    _, singular, modes = np.linalg.svd(deviations[:, moving] / scale[moving], full_matrices=False)
+    fluctuating = singular > CONSTANT * singular.max(initial=0.0)
+    p = int(fluctuating.sum())
     if degrees <= p + 1:
         raise ValueError(f"{degrees:.0f} degrees of freedom are too few for {p} numbers")
-    scale = np.sqrt(np.sum(deviations**2, axis=0))
-    _, singular, modes = np.linalg.svd(deviations / scale, full_matrices=False)
-    components = modes @ (difference / scale) / singular
+    components = (modes @ (difference[moving] / scale[moving]))[fluctuating] / singular[fluctuating]
     t_squared = float(components @ components) * student_factor(degrees + 1) ** 2
     return t_squared * (degrees - p - 1) / (degrees * p)

@@ -42,9 +42,10 @@ def warmup_length(chains: list[dict[str, FloatArray]]) -> int:
     Parameters
     ----------
     chains : list of dict
-        Per chain: name -> series of shape (n_c,). Only the common length is compared.
+        Per chain: name -> series of shape (n_c,). The common length is compared, of chains that
+        have at least half as many values as the longest.
     """
-    shortest = min(len(series) for chain in chains for series in chain.values())
-    return max(
-        mser(np.mean([chain[name][:shortest] for chain in chains], axis=0)) for name in chains[0]
-    )
+    lengths = [min(len(series) for series in chain.values()) for chain in chains]
+    long = [c for c, n in zip(chains, lengths, strict=True) if 2 * n >= max(lengths)]
+    common = min(n for n in lengths if 2 * n >= max(lengths))
+    return max(mser(np.mean([c[name][:common] for c in long], axis=0)) for name in chains[0])

@@ -23,6 +23,8 @@ from bilayer_orchestra.terms import FloatArray
 
 #: Base blocks of all chains together, and numbers kept per observable (32 MB).
 MAX_BASE_BLOCKS, MAX_NUMBERS = 1024, 4_000_000
+#: Fewer bins than this have no error bar at all.
+MIN_BINS = 4
 #: Single bins that are kept beside the blocks.
 SAMPLE = 512
 #: An imaginary part of a weighted average beyond this is no rounding.
@@ -46,7 +48,8 @@ class StepData:
     ----------
     dtau : float
     bins : list of int
-        Bins of every chain before anything is dropped.
+        Bins of every chain before anything is dropped; chains that hold nothing beyond the warm-up
+        are left out.
     dropped : list of int
         Bins dropped at the beginning of every chain, warm-up and remainder.
     warmup : int
@@ -81,9 +84,7 @@ class StepData:
         return sum(self.bins) - sum(self.dropped)
 
 
-def reduce_step(
-    step: Path, dtau: float, n_sites: int, observables: tuple[str, ...], min_chain: int = 2
-) -> StepData:
+def reduce_step(step: Path, dtau: float, n_sites: int, observables: tuple[str, ...]) -> StepData:
     """Read all chains of one time step.
 
     Raises
@@ -105,14 +106,17 @@ def reduce_step(
     series, imaginary = _scalar_series(chains)
     bins = [chain.bins for chain in chains]
     warmup = warmup_length([{k: s[k] for k in s if k != convert.SIGN} for s in series])
-    kept = [n - warmup for n in bins]
-    if min(kept) < 1 or sum(kept) < min_chain:
+    total = sum(max(0, n - warmup) for n in bins)
+    if total < MIN_BINS:
         raise EngineError(
             f"{step} holds {bins} bins in its chains, too few for an error bar (warm-up {warmup})"
         )
     numbers = n_sites * (n_sites + 1) // 2
-    most = max(len(chains), min(MAX_BASE_BLOCKS, max(256, MAX_NUMBERS // numbers)))
-    length = min(-(-sum(kept) // most), *kept)
+    most = min(MAX_BASE_BLOCKS, max(256, MAX_NUMBERS // numbers))
+    length = min(-(-total // most), max(bins) - warmup)
+    used = [c for c, n in enumerate(bins) if n - warmup >= length]
+    chains, series = [chains[c] for c in used], [series[c] for c in used]
+    bins = [bins[c] for c in used]
     dropped = [n - (n - warmup) // length * length for n in bins]
     data = StepData(dtau, bins, dropped, warmup, length, [], health, imaginary, files)
     for one, drop in zip(series, dropped, strict=True):
@@ -126,7 +130,8 @@ def reduce_step(
 
 def _scalar_series(chains: list[Chain]) -> tuple[list[dict[str, FloatArray]], float]:
     """Return sign and scalars of every chain, bin by bin, and the largest imaginary part."""
-    result, first, imaginary = [], {}, 0.0
+    result, imaginary = [], 0.0
+    energies: dict[Path, FloatArray] = {}
     for chain in chains:
         series: dict[str, list[FloatArray]] = {}
         for segment in chain.segments:
@@ -136,9 +141,12 @@ def _scalar_series(chains: list[Chain]) -> tuple[list[dict[str, FloatArray]], fl
                 scale = max(1.0, float(np.abs(values).max(initial=0.0)))
                 imaginary = max(imaginary, float(np.abs(imag).max(initial=0.0)) / scale)
             series.setdefault(convert.SIGN, []).append(sign)
-            first[segment.path] = series["Kin_scal"][-1]
-        result.append({name: np.concatenate(parts) for name, parts in series.items()})
-    refuse_repeated_bins(first)
+        joined = {name: np.concatenate(parts) for name, parts in series.items()}
+        result.append(joined)
+        energies[chain.path] = joined["Kin_scal"]
+        for segment, values in zip(chain.segments[1:], series["Kin_scal"][1:], strict=True):
+            energies[segment.path] = values
+    refuse_repeated_bins(energies)
     return result, imaginary
 
 

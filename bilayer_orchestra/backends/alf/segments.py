@@ -16,8 +16,11 @@ import numpy as np
 
 from bilayer_orchestra.backends.alf.bins import Segment, open_segment
 from bilayer_orchestra.errors import EngineError
+from bilayer_orchestra.terms import FloatArray
 
 _SEGMENT = re.compile(r"seg-(\d+)")
+#: Bins in a row whose agreement is no accident.
+ALIKE = 8
 
 
 @dataclass(frozen=True)
@@ -75,26 +78,25 @@ def _number(path: Path) -> int:
     return int(path.name.rpartition("-")[2])
 
 
-def refuse_repeated_bins(energies: dict[Path, np.ndarray[Any, Any]]) -> None:
-    """Refuse chains or segments with the same first bins: the same seed or a lost checkpoint.
+def refuse_repeated_bins(energies: dict[Path, FloatArray]) -> None:
+    """Refuse chains or segments that begin alike: the same seed, or a lost checkpoint.
 
-    Continuous numbers never agree to the last digit by chance; a chain that is constant (nothing
-    fluctuates without an interaction) is no evidence.
+    Continuous numbers never agree to the last digit by chance, :data:`ALIKE` bins in a row not even
+    where few configurations exist. What does not fluctuate at all is no evidence.
 
     Parameters
     ----------
     energies : dict
-        Segment path -> the energy of every bin in it.
+        Path of a chain, or of a later segment of one -> the energy of every bin in it.
     """
     seen: dict[bytes, Path] = {}
     for path, values in energies.items():
-        start = np.asarray(values[:2], float)
-        if np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())):
+        start = values[:ALIKE]
+        if len(start) < ALIKE or np.ptp(start) <= 1e-12 * max(1.0, float(np.abs(start).max())):
             continue
-        key = start.tobytes()
-        if key in seen:
+        earlier = seen.setdefault(start.tobytes(), path)
+        if earlier != path:
             raise EngineError(
-                f"{path} repeats the bins of {seen[key]}: the same seed was used twice or a chain "
+                f"{path} repeats the bins of {earlier}: the same seed was used twice or a chain "
                 "was restarted without its checkpoint"
             )
-        seen[key] = path
