@@ -373,6 +373,7 @@ RECORD = 48 + 54 * 3 + 52 + 54 * 9  # one bin of three sites
         (lambda p: overwrite(p, 3 * RECORD + 300, b"NaN"), r"Pair_eq: bin 4, line"),
         (lambda p: overwrite(p, 7 * RECORD, b"*" * 20), r"Pair_eq: bin 8, line 1"),
         (lambda p: overwrite(p, 5 * RECORD + 30, b"   7"), r"Pair_eq: bin 6, line 1"),
+        (lambda p: overwrite(p, 4 * RECORD, number(-1.0).encode()), r"another sign"),
         (lambda p: overwrite(p, 6 * RECORD + 60, b"\0\0\0"), r"Pair_eq: bin 7, line 2"),
         (
             lambda p: p.write_text(matrix_text(np.zeros((20, 4, 4)))),
@@ -629,11 +630,23 @@ def test_live_error_reads_each_segment_once_and_agrees_with_the_final_one(tmp_pa
         assert error == pytest.approx(float(read(path).stderr[name].max()), rel=0.4)
 
 
-def test_live_error_without_data_is_nan(tmp_path):
-    path = make_job(tmp_path / "job", [[]])
-    bins, error = quick_error(path, simple_terms(), "pair")
-    assert bins == 0
+@pytest.mark.parametrize("bins", [0, 3, 20])
+def test_live_error_of_too_little_data_is_nan(tmp_path, bins):
+    """A small error by accident must not stop a run."""
+    raw = random_bins(np.random.default_rng(0), bins)
+    path = make_job(tmp_path / "job", [[raw] if bins else []], segments=1)
+    found, error = quick_error(path, simple_terms(), "pair")
+    assert found == bins
     assert np.isnan(error)
+
+
+def test_live_error_follows_a_run_that_was_started_over(tmp_path):
+    rng = np.random.default_rng(0)
+    path = make_job(tmp_path / "job", [[random_bins(rng, 90)]], segments=3)
+    assert quick_error(path, simple_terms(), "pair")[0] == 90
+    for segment in ("seg-0002", "seg-0003"):
+        shutil.rmtree(path / "dtau-0" / "chain-0" / segment)
+    assert quick_error(path, simple_terms(), "pair")[0] == 30
 
 
 def test_the_dataset_keeps_the_covariance(tmp_path):

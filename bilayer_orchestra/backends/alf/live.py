@@ -18,6 +18,7 @@ from bilayer_orchestra.analysis.trotter import extrapolate
 from bilayer_orchestra.analysis.warmup import mser
 from bilayer_orchestra.backends.alf import convert
 from bilayer_orchestra.backends.alf.segments import Chain, find_chains, read_job
+from bilayer_orchestra.backends.alf.verdict import MIN_EFFECTIVE_BINS
 from bilayer_orchestra.terms import FloatArray, Terms
 
 #: Blocks of one chain: joined in pairs when there are twice as many.
@@ -92,7 +93,7 @@ class LiveError:
             Bins of all time steps and chains in complete segments.
         error : float
             Largest standard error over the elements, of the value extrapolated in dtau^2 if there
-            are several steps; NaN as long as there is too little data.
+            are several steps; NaN as long as there are too few independent bins to tell.
         """
         for k in range(len(self.dtau)):
             if self._read_new(k):
@@ -117,6 +118,8 @@ class LiveError:
         news = False
         for chain in find_chains(self.directory / f"dtau-{k}", self.terms.n_sites):
             live = self._chains[k].setdefault(chain.path, LiveChain())
+            if len(chain.segments) < live.segments:  # someone started over
+                live = self._chains[k][chain.path] = LiveChain()
             for segment in chain.segments[live.segments :]:
                 for bins in self._bins(Chain(chain.path, (segment,))):
                     live.add(bins)
@@ -168,10 +171,10 @@ class LiveError:
         ]
         series = [one[drop:] for one in series if len(one) > drop]
         time = autocorrelation(series)
+        if sum(len(one) for one in series) < 2 * time.slowest * MIN_EFFECTIVE_BINS:
+            return None  # an error this uncertain must not stop a run
         length = block_length([time], [len(one) for one in series])
         raw = {name: merge([blocks[name] for blocks in filled], length) for name in filled[0]}
-        if len(raw[convert.SIGN]) < 2:
-            return None
         inflation = {self.observable: time.block_inflation(length)}
         estimates = jackknife(raw, lambda r: convert.observables_of(r, files), inflation)
         return estimates[self.observable]
@@ -187,6 +190,12 @@ def quick_error(directory: Path, terms: Terms, observable: str) -> tuple[int, fl
     :meth:`LiveError.update`.
     """
     return follow(directory, terms, observable).update()
+
+
+def forget(directory: Path) -> None:
+    """Free what is remembered of a job."""
+    for key in [key for key in _followed if key[0] == directory.resolve()]:
+        del _followed[key]
 
 
 def follow(directory: Path, terms: Terms, observable: str) -> LiveError:

@@ -124,7 +124,7 @@ def reduce_step(step: Path, dtau: float, n_sites: int, observables: tuple[str, .
     if length > 1:
         data.sample = {k: v[dropped[0] : dropped[0] + SAMPLE] for k, v in series[0].items()}
     for name in sorted(set(files.values())):
-        _reduce_matrix(chains, name, data)
+        _reduce_matrix(chains, name, [one[convert.SIGN] for one in series], data)
     return data
 
 
@@ -150,16 +150,21 @@ def _scalar_series(chains: list[Chain]) -> tuple[list[dict[str, FloatArray]], fl
     return result, imaginary
 
 
-def _reduce_matrix(chains: list[Chain], name: str, data: StepData) -> None:
+def _reduce_matrix(chains: list[Chain], name: str, signs: list[FloatArray], data: StepData) -> None:
     """Add the base blocks and the tails of one matrix file to ``data``."""
     shift: FloatArray | None = None
     count = 0
-    for chain, drop, blocks in zip(chains, data.dropped, data.chains, strict=True):
+    for chain, drop, blocks, sign in zip(chains, data.dropped, data.chains, signs, strict=True):
         n_blocks = len(blocks[convert.SIGN])
         sums = backgrounds = np.zeros(0)
         done = 0
         for chunk in bins_from(chain, name, drop):
             packed = convert.pack(chunk.values)
+            if not np.array_equal(chunk.sign, sign[drop + done : drop + done + len(packed)]):
+                raise EngineError(
+                    f"{chain.path}: {name} has another sign than the scalars near bin "
+                    f"{drop + done + 1}; the files do not belong together"
+                )
             if shift is None:
                 shift = packed.mean(axis=0)
                 sums_of_powers = np.zeros((4, len(shift)))

@@ -13,7 +13,7 @@ from bilayer_orchestra.analysis.jackknife import Estimate, jackknife
 from bilayer_orchestra.analysis.trotter import Extrapolated, extrapolate
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.backends.alf import convert, verdict
-from bilayer_orchestra.backends.alf.live import quick_error
+from bilayer_orchestra.backends.alf.live import forget, quick_error
 from bilayer_orchestra.backends.alf.numerics import ALFNumerics
 from bilayer_orchestra.backends.alf.reduce import StepData, reduce_step
 from bilayer_orchestra.backends.alf.segments import read_job
@@ -62,6 +62,7 @@ def averages_from_job(
     EngineError
         If output is missing, damaged, inconsistent or too short for an error bar.
     """
+    forget(directory)
     dtau = [float(step) for step in read_job(directory)["dtau"]]
     if numerics.pair_susceptibility:
         observables = (*observables, "pair_susceptibility")
