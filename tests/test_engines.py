@@ -143,14 +143,28 @@ def test_mistakes_in_the_file_are_said(text, word):
 # ---- building ---------------------------------------------------------------------------------
 
 
+CONFIGURE = """
+ALF_FLAGS="$ALF_FLAGS_EXT"
+for word in "$@"; do
+    case $word in
+        LOG) ALF_FLAGS="$ALF_FLAGS -DSTABLOG" ;;
+        MPI) ALF_FLAGS="$ALF_FLAGS -DMPI" ;;
+    esac
+done
+export ALF_FLAGS
+"""
+
+
 def tree(path: Path) -> Path:
     """What an ALF source tree looks like from outside."""
     (path / "Prog" / "Hamiltonians.list.d").mkdir(parents=True)
     (path / "Libraries").mkdir()
     (path / "Prog" / "Hamiltonians.list").write_text("Hubbard\n")
     (path / "Prog" / "main.F90").write_text("program main\nend program\n")
-    (path / "configure.sh").write_text("export ALF_LIB=''\n")
-    (path / "Makefile").write_text("lib:\nprogram:\n\tcp $(FAKE) Prog/ALF.out\n")
+    (path / "configure.sh").write_text(CONFIGURE)
+    (path / "Makefile").write_text(
+        "lib:\nprogram:\n\t@echo $(ALF_FLAGS)\n\tcp $(FAKE) Prog/ALF.out\n"
+    )
     (path / "CHANGELOG.md").write_text("# Log\n## ALF 2.6\n## ALF 2.5\n")
     return path
 
@@ -161,7 +175,7 @@ def tools(tmp_path, monkeypatch):
     folder = tmp_path / "tools"
     program(folder / "gfortran", "echo 'GNU Fortran (Any) 12.2.0'")
     program(folder / "python3")
-    for name in ("make", "sh", "cp", "git"):
+    for name in ("make", "sh", "cp", "git", "echo"):
         real = next(
             Path(place) / name
             for place in os.environ["PATH"].split(":")
@@ -236,6 +250,13 @@ def test_failed_compilation_shows_the_compiler_and_keeps_the_log(tmp_path, tools
     log = Path(str(failure.value).split("from ")[1].split(":")[0])
     assert "no such type" in log.read_text()
     assert not alf.finished_builds()
+
+
+def test_configuration_that_was_not_understood_is_refused(tmp_path, tools):
+    source = tree(tmp_path / "ALF")
+    (source / "configure.sh").write_text("export ALF_FLAGS=-O3\n")
+    with pytest.raises(OrchestraError, match="without -DSTABLOG"):
+        alf_build.build_alf(source, alf_build.Options())
 
 
 def test_binary_that_does_not_work_is_not_installed(tmp_path, tools, monkeypatch):

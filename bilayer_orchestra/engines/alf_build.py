@@ -84,7 +84,8 @@ def build_alf(
         work = Path(temporary)
         blas, library = _linear_algebra(work)
         tree_hash = _tree_hash(source)
-        identity = [tree_hash, hamiltonian_hash(), compiler, blas, FLAGS, *options.words]
+        words = [*options.words, *_configure_words(options), _flags(options)]
+        identity = [tree_hash, hamiltonian_hash(), compiler, blas, *words]
         key = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16]
         target = cache_directory() / "alf" / key
         record: dict[str, object] = {
@@ -203,6 +204,13 @@ def _flags(options: Options) -> str:
     return f"{FLAGS} -march=native" if options.native else FLAGS
 
 
+def _configure_words(options: Options) -> list[str]:
+    """Return what ALF's configure.sh is told."""
+    # LOG keeps the scales of the propagation as logarithms: same speed, and no overflow at low T
+    parallel = "MPI" if options.mpi else "noMPI"
+    return ["GNU", parallel, "LOG", *(["HDF5"] if options.hdf5 else [])]
+
+
 def _compile(
     source: Path,
     work: Path,
@@ -221,9 +229,10 @@ def _compile(
     for file in hamiltonian_files():
         shutil.copyfile(file, ours / file.name)
     (tree / "Prog" / "Hamiltonians.list.d" / "orchestra").write_text(f"Orchestra {ours / NAME}\n")
-    words = ["GNU", "MPI" if options.mpi else "noMPI", "LOG", *(["HDF5"] if options.hdf5 else [])]
-    # LOG keeps the scales of the propagation as logarithms: same speed, and no overflow at low T
-    setup = f". ./configure.sh {' '.join(words)} NO-INTERACTIVE NO-FALLBACK"
+    # Not every shell hands arguments to a sourced file, but all let it see the shell's own; without
+    # them configure.sh would silently choose something else.
+    words = " ".join([*_configure_words(options), "NO-INTERACTIVE", "NO-FALLBACK"])
+    setup = f"set -- {words} && . ./configure.sh"
     variables = {**os.environ, **thread_environment(1), "ALF_FLAGS_EXT": _flags(options)}
     if library is not None:
         # first in line for the final link; the variable helps where only OpenBLAS is installed,
@@ -247,7 +256,21 @@ def _compile(
             )
         if answer.returncode != 0:
             raise EngineError(_explain(work / LOG))
+    _check_configuration(work / LOG, options)
     return tree / "Prog" / BINARY
+
+
+def _check_configuration(log: Path, options: Options) -> None:
+    """Raise EngineError unless the compiler was called with everything that was asked for."""
+    text = log.read_text(errors="replace")
+    wanted = ["-DSTABLOG", FLAGS, *(["-DMPI"] if options.mpi else [])]
+    wanted += ["-DHDF5"] if options.hdf5 else []
+    missing = [flag for flag in wanted if flag not in text]
+    if missing:
+        raise EngineError(
+            f"this ALF tree was compiled without {' '.join(missing)}: its configure.sh does not "
+            "understand what this program asks for"
+        )
 
 
 def _explain(log: Path) -> str:
