@@ -25,6 +25,8 @@ def render_command(
     run = RunDirectory(output)
     run.write_job(job, model.to_yaml())
     variables = [f"{name}={shlex.quote(value)}" for name, value in job.environment.items()]
+    if job.engine is not None:
+        variables.append(f"ORCHESTRA_{job.engine.upper()}=/path/to/{job.engine}")
     command = " ".join([*variables, job.program, shlex.join(job.arguments)])
     typer.echo(f"rendered for {backend.name} in {run.job}: {', '.join(job.files)}")
     typer.echo(f"by hand:  cd {shlex.quote(str(run.job))} && {command}")
