@@ -18,6 +18,7 @@ from bilayer_orchestra.averages import observables_from_raw
 from bilayer_orchestra.backends.alf import live, reduce
 from bilayer_orchestra.backends.alf.bins import TextSegment, open_segment
 from bilayer_orchestra.backends.alf.convert import pack, unpack
+from bilayer_orchestra.backends.alf.health import read_info
 from bilayer_orchestra.backends.alf.numerics import ALFNumerics
 from bilayer_orchestra.backends.alf.reduce import Tails
 from bilayer_orchestra.backends.alf.results import averages_from_job, quick_error
@@ -373,6 +374,7 @@ RECORD = 48 + 54 * 3 + 52 + 54 * 9  # one bin of three sites
         (lambda p: overwrite(p, 3 * RECORD + 300, b"NaN"), r"Pair_eq: bin 4, line"),
         (lambda p: overwrite(p, 7 * RECORD, b"*" * 20), r"Pair_eq: bin 8, line 1"),
         (lambda p: overwrite(p, 5 * RECORD + 30, b"   7"), r"Pair_eq: bin 6, line 1"),
+        (lambda p: overwrite(p, 2 * RECORD + 48 + 54 * 3 + 5, b"7"), r"Pair_eq: bin 3, line 1"),
         (lambda p: overwrite(p, 4 * RECORD, number(-1.0).encode()), r"another sign"),
         (lambda p: overwrite(p, 6 * RECORD + 60, b"\0\0\0"), r"Pair_eq: bin 7, line 2"),
         (
@@ -554,6 +556,15 @@ def test_heavy_tails_are_told_from_light_ones(draw, expected):
     assert np.mean([f is not None for f in found]) == pytest.approx(expected, abs=0.02)
 
 
+def test_the_worst_segment_counts(tmp_path):
+    (tmp_path / "info").write_text(info_text(precision=float("nan"), acceptance=0.3))
+    bad = read_info(tmp_path / "info", 0.1)
+    (tmp_path / "info").write_text(info_text(precision=1e-12, acceptance=0.2) + info_text())
+    good = read_info(tmp_path / "info", 0.1)
+    assert good == (1e-12, 0.2)
+    assert bad.worst(good) == good.worst(bad) == (np.inf, 0.2)
+
+
 def test_a_good_run_is_converged(tmp_path):
     found = read(job_with(tmp_path))
     assert found.converged, found.reason
@@ -597,6 +608,13 @@ def test_long_runs_are_blocked_on_the_fly_with_the_same_answer(tmp_path, monkeyp
     data = reduce.reduce_step(path / "dtau-0", 0.1, 3, SELECTABLE)
     assert data.length > 1
     assert len(data.chains[0]["Pair_eq"]) == len(data.chains[0]["sign"]) <= 30
+    rng = np.random.default_rng(1)
+    bins = [pack(random_bins(rng, 150)["Pair_eq"])[drop:] for drop in data.dropped]
+    deviation = np.concatenate(bins) - np.concatenate(bins).mean(axis=0)
+    tails = data.tails["Pair_eq"]
+    assert tails.count == len(deviation)
+    np.testing.assert_allclose(tails.variance, np.mean(deviation**2, axis=0))
+    np.testing.assert_allclose(tails.fourth, np.mean(deviation**4, axis=0))
     for name, value in fine.values.items():
         np.testing.assert_allclose(coarse.values[name], value, atol=3 * fine.stderr[name].max())
         ratio = np.sqrt(np.mean(coarse.stderr[name] ** 2) / np.mean(fine.stderr[name] ** 2))

@@ -21,6 +21,7 @@ from bilayer_orchestra.backends.alf.text_records import (
     LINE_BYTES,
     MOMENTUM_BYTES,
     SCALAR_BYTES,
+    ZERO_MOMENTUM,
     line_bytes,
     real_parts,
     single_numbers,
@@ -166,7 +167,8 @@ class TextSegment(Segment):
         sign, good_sign = single_numbers(raw, 0)
         expected = np.frombuffer(f"{n:>11d}{1:>11d}\n".encode(), np.uint8)
         good_header = good_sign & (raw[:, 25:HEADER_BYTES] == expected).all(axis=1)
-        good_header &= raw[:, after_momentum - 1] == ord("\n")
+        momentum = np.frombuffer(ZERO_MOMENTUM, np.uint8)
+        good_header &= (raw[:, after_background:after_momentum] == momentum).all(axis=1)
         background, good_background = real_parts(raw[:, HEADER_BYTES:after_background])
         values, good = real_parts(raw[:, after_momentum:])
         if not (good_header.all() and good_background.all() and good.all()):

@@ -54,6 +54,8 @@ _TAIL_DIGITS = _word(b"\xf0\0\0\xf0\xf0\xf0\0\0")
 _TAIL_SIXES = _word(b"\6\0\0\6\6\6\0\0")
 _TAIL_ZEROS = _word(b"0\0\0" + b"000" + b"\0\0")
 _TEMPLATE = b"( 0.00000000000000000E+000, 0.00000000000000000E+000)\n"
+#: The momentum line of a lattice with one unit cell.
+ZERO_MOMENTUM = b" 0.00000000000000000E+000  0.00000000000000000E+000\n"
 _IMAGINARY = [_word(_TEMPLATE[k : k + 8]) for k in (28, 36, 44)]
 
 
