@@ -155,7 +155,9 @@ run_segment() {
         # the message, without ALF's greeting and the addresses of a backtrace
         grep -v -e '^ *$' -e '^#' -e backtrace -e Backtrace -e 'This Program comes' \
             -e 'This is free software' -e 'ALF Copyright' "$part/output" | tail -n 5 >&2
-        fail "ALF ended with exit code $code in $part"
+        hint=
+        if [ "$ranks" -gt 1 ]; then hint=" (ranks = $ranks needs an MPI build of ALF)"; fi
+        fail "ALF ended with exit code $code in $part$hint"
     fi
     check_segment "$part"
     now=$(date +%s)
