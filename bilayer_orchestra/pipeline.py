@@ -14,7 +14,7 @@ from bilayer_orchestra import __version__
 from bilayer_orchestra.backends.base import Backend, Request
 from bilayer_orchestra.errors import EngineError, OrchestraError
 from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.runs import RunDirectory, request_hash, started_record
+from bilayer_orchestra.runs import RunDirectory, request_hash, started_record, terms_hash
 from bilayer_orchestra.runtimes.base import Runtime
 from bilayer_orchestra.timestamps import utc_now
 
@@ -147,6 +147,7 @@ def _label(
         "model": model.to_yaml(),
         "model_name": model.name,
         "request_hash": request_hash(model, backend),
+        "terms_hash": terms_hash(request.terms),
         "ensemble": "canonical" if hasattr(model.state, "n_up") else "grand canonical",
         "backend": backend.name,
         "engine": backend.version(),

@@ -26,6 +26,7 @@ from typing import Any, Literal
 from bilayer_orchestra.backends.base import Backend, Job
 from bilayer_orchestra.errors import OrchestraError, RunBusyError
 from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.terms import Terms
 from bilayer_orchestra.timestamps import utc_now
 
 State = Literal["pending", "running", "finished", "failed"]
@@ -63,6 +64,12 @@ def request_hash(model: Model, backend: Backend) -> str:
         "backend": [backend.name, backend.revision, backend.version()],
     }
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def terms_hash(terms: Terms) -> str:
+    """Return the hash of what was solved; results of different engines share it."""
+    text = json.dumps(terms.to_dict(), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -53,6 +53,27 @@ def run(
 
 
 @app.command()
+def check(
+    model_file: ModelFile,
+    backends: Annotated[
+        str | None,
+        typer.Option(help="comma-separated engines [all that are found and can solve it]"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="directory of the runs [runs/NAME]")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Solve a model with several engines and say whether they agree.
+
+    Exit code: 0 agree, 1 disagree, 2 undecided, 3 could not run.
+    """
+    from bilayer_orchestra.cli.check import check_command
+
+    check_command(model_file, backends, output, tuple(overrides or ()))
+
+
+@app.command()
 def render(
     model_file: ModelFile,
     output: Annotated[Path, typer.Option("--output", "-o", help="directory to write to")],

@@ -1,0 +1,1 @@
+"""Do independent methods agree? Statistics first, verdict second, words last."""

@@ -1,0 +1,167 @@
+"""Are two measured vectors equal within their errors? Two tests with known false-alarm rates.
+
+``largest``
+    the largest pull |d_e| / s_e over all elements e: notices one wrong element. Its distribution
+    under agreement depends on how elements are correlated; it is simulated from the blocks'
+    deviations themselves, error bars included (they are estimated from the same few blocks, which
+    makes the tails those of Student's t and not of a Gaussian).
+``collective``
+    Hotelling's T^2 in the leading modes of the correlation matrix: notices many small deviations
+    that move together. The covariance of p elements from n blocks has at most n - 1 modes; only the
+    largest n / 4 are used (SVD cut), since smaller ones are badly estimated.
+
+Both p-values are multiplied by two (Bonferroni) and the smaller counts.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import betainc, stdtr, stdtrit
+
+from bilayer_orchestra.check.elements import Elements
+from bilayer_orchestra.terms import FloatArray
+
+#: Simulated differences under agreement; p-values below 20 / DRAWS come from the Bonferroni bound.
+DRAWS = 2000
+#: Modes per degree of freedom that the collective test uses.
+MODES = 0.25
+#: Below this, relative to the largest value, elements without statistical error count as equal.
+ROUNDING = 1e-6
+
+
+class Test(NamedTuple):
+    """Outcome for one observable.
+
+    ``p_value`` is not corrected for the number of observables. ``detectable`` is the smallest
+    relative deviation of all elements together that would have been noticed with 90 % probability
+    at the given level. ``pulls`` are (difference beyond the systematic allowance) / error.
+    """
+
+    p_value: float
+    chi2: float
+    modes: int
+    pulls: FloatArray
+    difference: FloatArray
+    stderr: FloatArray
+    allowance: FloatArray
+    detectable: float
+    worst: int
+
+
+def compare(a: Elements, b: Elements, allowance: FloatArray, level: float, seed: int = 0) -> Test:
+    """Test whether ``a`` and ``b`` are equal up to ``allowance``.
+
+    Parameters
+    ----------
+    a, b : Elements
+        With the same labels.
+    allowance : array, shape (p,)
+        Sum of the systematic errors; differences are reduced by it before they are tested.
+    level : float
+        Significance at which ``detectable`` is evaluated.
+
+    Raises
+    ------
+    ValueError
+        If the labels differ.
+    """
+    if a.labels != b.labels:
+        raise ValueError("the two results do not have the same elements")
+    raw = a.values - b.values
+    scale = max(float(np.abs(a.values).max()), float(np.abs(b.values).max()), 1e-300)
+    difference = np.sign(raw) * np.maximum(np.abs(raw) - allowance, 0.0)
+    deviations = np.concatenate([a.deviations, b.deviations])
+    stderr = np.sqrt(np.sum(deviations**2, axis=0)) if len(deviations) else np.zeros_like(raw)
+    noisy = stderr > 1e-9 * scale
+    exact_part = np.abs(difference[~noisy])
+    pulls = np.zeros_like(raw)
+    pulls[noisy] = difference[noisy] / stderr[noisy]
+    pulls[~noisy] = np.where(exact_part > ROUNDING * scale, np.inf, 0.0)
+    worst = int(np.argmax(np.abs(pulls)))
+    if not np.isfinite(pulls).all():
+        return Test(0.0, np.inf, 0, pulls, raw, stderr, allowance, 0.0, worst)
+    if not noisy.any():
+        detectable = _relative(allowance + ROUNDING * scale, a.values)
+        return Test(1.0, 0.0, 0, pulls, raw, stderr, allowance, detectable, worst)
+    degrees = _welch(a, b)
+    rng = np.random.default_rng(seed)
+    p_largest = _largest(pulls[noisy], a, b, noisy, degrees, rng)
+    chi2, modes, p_collective = _collective(
+        difference[noisy], deviations[:, noisy], min(a.degrees, b.degrees)
+    )
+    p_value = min(1.0, 2.0 * min(p_largest, p_collective))
+    threshold = float(stdtrit(degrees, 1.0 - level / (4 * noisy.sum()))) + 1.28
+    reach = np.where(noisy, threshold * stderr, ROUNDING * scale) + allowance
+    return Test(
+        p_value,
+        chi2 / modes if modes else 0.0,
+        modes,
+        pulls,
+        raw,
+        stderr,
+        allowance,
+        _relative(reach, a.values),
+        worst,
+    )
+
+
+def _relative(reach: FloatArray, values: FloatArray) -> float:
+    """Smallest relative deviation that is noticed in at least one element."""
+    present = np.abs(values) > 0
+    return float((reach[present] / np.abs(values[present])).min()) if present.any() else np.inf
+
+
+def _welch(a: Elements, b: Elements) -> float:
+    """Degrees of freedom of the combined variance (Welch and Satterthwaite)."""
+    variances = [float(np.sum(one.deviations**2)) for one in (a, b)]
+    spread = sum(
+        variance**2 / one.degrees
+        for variance, one in zip(variances, (a, b), strict=True)
+        if variance > 0
+    )
+    return max(1.0, sum(variances) ** 2 / spread)
+
+
+def _largest(
+    pulls: FloatArray,
+    a: Elements,
+    b: Elements,
+    noisy: FloatArray,
+    degrees: float,
+    rng: np.random.Generator,
+) -> float:
+    """P-value of the largest pull, by simulating block means and their estimated errors."""
+    observed = float(np.abs(pulls).max())
+    bound = min(1.0, 2.0 * float(stdtr(degrees, -observed)) * len(pulls))
+    above = 0
+    for _ in range(DRAWS):
+        mean, variance = np.zeros(len(pulls)), np.zeros(len(pulls))
+        for one in (a, b):
+            if len(one.deviations) == 0:
+                continue
+            n = max(2, round(one.degrees) + 1)
+            # n blocks of a Gaussian with this covariance: their mean, and its estimated variance
+            blocks = rng.standard_normal((n, len(one.deviations))) @ one.deviations[:, noisy]
+            mean += blocks.sum(axis=0) / np.sqrt(n)
+            variance += np.var(blocks, axis=0, ddof=1)
+        above += float(np.max(np.abs(mean) / np.sqrt(variance))) >= observed
+    simulated = (above + 1) / (DRAWS + 1)
+    return simulated if above >= 20 else min(bound, simulated)
+
+
+def _collective(
+    difference: FloatArray, deviations: FloatArray, degrees: float
+) -> tuple[float, int, float]:
+    """Return (T^2, modes, p-value) of Hotelling's test in the leading modes."""
+    stderr = np.sqrt(np.sum(deviations**2, axis=0))
+    _, singular, modes = np.linalg.svd(deviations / stderr, full_matrices=False)
+    count = max(1, min(int(MODES * degrees), int((singular > 1e-3 * singular[0]).sum())))
+    projected = modes[:count] @ (difference / stderr) / singular[:count]
+    t_squared = float(np.sum(projected**2))
+    second = degrees - count + 1
+    statistic = t_squared * second / (count * degrees)
+    # survival function of the F distribution with (count, second) degrees of freedom
+    p_value = float(betainc(second / 2, count / 2, second / (second + count * statistic)))
+    return t_squared, count, p_value

@@ -1,0 +1,166 @@
+"""The verdict: its false-alarm rate, and broken results that it must notice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from bilayer_orchestra.check import statistics
+from bilayer_orchestra.check.elements import Elements, elements_of
+from bilayer_orchestra.check.verdict import holm, judge
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.observables import OBSERVABLES
+from tests.conftest import make_model
+
+STATE = {"beta": 3.0}
+MU = {"P": {"interaction": -4.0, "chemical_potential": -1.7}, "M": {"chemical_potential": -0.4}}
+
+
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory):
+    from bilayer_orchestra.backends.registry import get_backend
+    from bilayer_orchestra.pipeline import run_point
+    from bilayer_orchestra.runtimes.local import LocalRuntime
+
+    root = tmp_path_factory.mktemp("runs")
+
+    def run(**changes):
+        model = make_model(changes.pop("state", STATE), 2, **(MU | changes))
+        return run_point(model, get_backend("exact"), LocalRuntime(), root).dataset
+
+    return run
+
+
+def sampled(truth: xr.Dataset, seed: int, blocks: int = 48, size: float = 0.01) -> xr.Dataset:
+    """A Monte Carlo result with the averages of ``truth`` and correlated Gaussian errors."""
+    rng = np.random.default_rng(seed)
+    result = truth.copy(deep=True)
+    result.attrs |= {"backend": "alf", "converged": 1}
+    common = rng.standard_normal((blocks, 3))  # moves all elements together, as charge does
+    for name in OBSERVABLES:
+        if name not in truth:
+            continue
+        value = truth[name].values
+        own = rng.standard_normal((blocks, *value.shape))
+        shared = np.tensordot(
+            common, np.random.default_rng(7).standard_normal((3, *value.shape)), 1
+        )
+        samples = size * np.sqrt(blocks) * np.abs(value).max() * (own + shared)
+        if "x_" in truth[name].dims:
+            axes = [1 + truth[name].dims.index(d) for d in ("layer_", "x_", "layer", "x")]
+            order = list(range(samples.ndim))
+            for place, axis in zip(("layer", "x", "layer_", "x_"), axes, strict=True):
+                order[1 + truth[name].dims.index(place)] = axis
+            samples = (samples + samples.transpose(order)) / 2
+        mean = samples.mean(axis=0)
+        deviations = (samples - mean) / np.sqrt(blocks * (blocks - 1))
+        result[name] = (truth[name].dims, value + mean, truth[name].attrs)
+        result[name].attrs["covariance_degrees_of_freedom"] = blocks - 1
+        result[f"{name}_deviation"] = (("block", *truth[name].dims), deviations)
+        result[f"{name}_stderr"] = (truth[name].dims, np.sqrt((deviations**2).sum(axis=0)))
+        result[f"{name}_bias"] = (truth[name].dims, np.zeros_like(value))
+    return result
+
+
+def test_agreeing_results_are_rarely_called_different(exact, monkeypatch):
+    monkeypatch.setattr(statistics, "DRAWS", 100)
+    truth = exact()
+    words = [judge(truth, sampled(truth, seed)).word for seed in range(40)]
+    assert words.count("disagree") <= 3  # 1 % wanted; 4 of 40 would happen once in 1000 suites
+
+
+def test_p_values_are_what_they_claim():
+    """Correlated Gaussian data, few blocks: alarms at 5 % come in 5 % of the cases or fewer."""
+    rng = np.random.default_rng(1)
+    mixing = rng.standard_normal((30, 30)) * np.exp(-0.2 * np.arange(30))
+    zero = Elements(
+        np.zeros(30), np.zeros((0, 30)), np.inf, np.zeros(30), [str(k) for k in range(30)]
+    )
+
+    def measured():
+        blocks = rng.standard_normal((40, 30)) @ mixing.T
+        deviations = (blocks - blocks.mean(axis=0)) / np.sqrt(40 * 39)
+        return zero._replace(values=blocks.mean(axis=0), deviations=deviations, degrees=39.0)
+
+    p_values = [
+        statistics.compare(measured(), zero, np.zeros(30), 0.01).p_value for _ in range(150)
+    ]
+    alarms = np.mean(np.array(p_values) < 0.05)
+    assert alarms <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 150)
+
+
+def swap_layers(dataset):
+    renamed = {"layer": ["M", "P"]} | ({"layer_": ["M", "P"]} if "layer_" in dataset.dims else {})
+    return dataset.assign_coords(renamed)
+
+
+MUTATIONS = {
+    "mu shifted by U/2": lambda exact: exact(P=MU["P"] | {"chemical_potential": -3.7}),
+    "a missing bond": lambda exact: exact(M=MU["M"] | {"hopping": 0.0}),
+    "beta off by 2 %": lambda exact: exact(state={"beta": 3.06}),
+    "t_perp off by 2 %": lambda exact: exact(t_perp=0.51),
+    "periodic instead of open": lambda exact: exact(boundary="periodic"),
+    "spin-summed green": lambda exact: exact().assign(green=lambda d: 2 * d.green),
+    "wrong fermion sign": lambda exact: exact().assign(
+        green=lambda d: d.green.where(d.layer == d.layer_, -d.green)
+    ),
+    "swapped layers": lambda exact: swap_layers(exact()),
+    "energy with -mu N": lambda exact: exact().assign(
+        energy=lambda d: d.energy + 1.7 * d.density.sel(layer="P").sum()
+    ),
+    "density correlation not connected": lambda exact: exact().assign(
+        density_density=lambda d: d.density_density + 0.5
+    ),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS.keys())
+def test_broken_results_are_noticed(exact, mutation):
+    truth = exact()
+    broken = mutation(exact)
+    broken.attrs |= {"terms_hash": truth.attrs["terms_hash"]}
+    for name in OBSERVABLES:
+        if name in broken:
+            broken[name].attrs = truth[name].attrs
+    verdict = judge(truth, sampled(broken, seed=3, size=0.002))
+    assert verdict.word == "disagree", verdict.reason
+
+
+def test_large_errors_are_undecided_and_never_agreement(exact):
+    truth = exact()
+    verdict = judge(truth, sampled(truth, seed=1, size=0.5))
+    assert verdict.word == "undecided"
+    assert any("too large" in finding.reason for finding in verdict.findings)
+
+
+def test_unconverged_results_are_undecided(exact):
+    truth = exact()
+    other = sampled(truth, seed=1)
+    other.attrs["converged"] = 0
+    assert judge(truth, other).word == "undecided"
+
+
+def test_an_error_that_was_not_estimated_is_undecided(exact):
+    truth = exact()
+    other = sampled(truth, seed=1)
+    other["pair_bias"] = xr.full_like(other.pair_bias, np.nan)
+    verdict = judge(truth, other)
+    assert verdict.word == "undecided"
+    assert next(f for f in verdict.findings if f.name == "pair").word == "undecided"
+
+
+def test_different_models_are_refused(exact):
+    with pytest.raises(OrchestraError, match="cannot be compared"):
+        judge(exact(), exact(t_perp=0.6))
+
+
+def test_symmetric_elements_are_counted_once(exact):
+    elements = elements_of(exact(), "pair")
+    assert len(elements.values) == 4 * 5 // 2
+
+
+def test_holm_on_a_worked_example():
+    # Holm (1979): sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1, made monotone
+    corrected = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
+    assert corrected == pytest.approx({"d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06})
