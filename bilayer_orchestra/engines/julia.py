@@ -1,7 +1,7 @@
 """Which Julia is used, and whether its project has what the ITensor backend needs.
 
-The binary is named by ``ORCHESTRA_JULIA``, else by the configuration, else ``julia`` in the PATH; its
-project by ``ORCHESTRA_JULIA_PROJECT``, else by the configuration, else by ``JULIA_PROJECT``,
+The binary is named by ``ORCHESTRA_JULIA``, else by the configuration, else it is ``julia`` in the
+PATH; its project by ``ORCHESTRA_JULIA_PROJECT``, else by the configuration, else ``JULIA_PROJECT``,
 else the default environment. Nothing is downloaded or installed here. Our own Julia half is put on
 Julia's load path and finds ITensors and ITensorMPS in that project.
 """

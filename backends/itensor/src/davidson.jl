@@ -46,7 +46,8 @@ function davidson(
         end
         for i in eachindex(residual)
             distance = diagonal[i] - value
-            direction[i] = residual[i] / (abs(distance) < 1e-2 ? copysign(1e-2, distance) : distance)
+            abs(distance) < 1e-2 && (distance = copysign(1e-2, distance))
+            direction[i] = residual[i] / distance
         end
         known = view(basis, :, 1:k)
         length_before = norm(direction)

@@ -1,9 +1,9 @@
 # The two-site problem of one bond, written out in dense blocks.
 #
 # A block-sparse contraction of small blocks costs bookkeeping, not arithmetic: at bond dimension
-# 100 the product H * phi takes 7 ms as four ITensor contractions and a fraction of a millisecond
-# as a list of matrix products. Below DENSE_BOND the operator is therefore taken apart once per
-# bond; above it the four contractions win, because they do less arithmetic.
+# 100 the product H * phi takes 7 ms as four ITensor contractions and 1 ms as a list of matrix
+# products. Up to DENSE_BOND the operator is therefore taken apart once per bond; beyond it the
+# four contractions win, because they do less arithmetic.
 
 """Bond dimension up to which the local operator is taken apart into matrix products."""
 const DENSE_BOND = 400
@@ -18,19 +18,23 @@ struct Product
 end
 
 """
-The local problem at one bond: `apply!(y, problem, x)` on vectors that hold the blocks of the
-two-site tensor one after the other.
+The local problem at one bond: `apply!(y, problem, x)` on vectors that hold the blocks one after
+the other.
 """
 struct LocalProblem
-    template::ITensor            # all blocks that the charge allows
-    blocks::Vector{Any}          # their positions in the tensor
+    indices::Vector{Index}       # (link, site, site, link); a missing link has dimension 1
+    present::Vector{Int}         # which of the four exist
+    flux::QN
+    fine::Vector{NTuple{4,Int}}  # all allowed (link, site, site, link) sectors
+    rows::Side
+    columns::Side
     ranges::Vector{UnitRange{Int}}
     shapes::Vector{NTuple{2,Int}}
     products::Vector{Product}
+    lefts::Dict{NTuple{3,Int},Matrix{Float64}}   # by (out, in, channel); the noise needs them
+    rights::Dict{NTuple{3,Int},Matrix{Float64}}
     scratch::Vector{Float64}
     operator::Any                # ITensorMPS's own operator, where the bond is too large
-    left::ITensor                # combiners: (link, site) -> one index
-    right::ITensor
     lifted::Vector{Vector{Float64}}
     weight::Float64
 end
@@ -38,30 +42,38 @@ end
 """
     local_problem(environment, psi, bond, dense)
 
-The problem of sites `bond` and `bond + 1`; `environment` (ProjMPO or ProjMPO_MPS) stands there.
+The problem of sites `bond` and `bond + 1`, and the vector of their present state; `environment`
+(ProjMPO or ProjMPO_MPS) stands there.
 """
 function local_problem(environment, psi::MPS, bond::Int, dense::Bool)
     phi = psi[bond] * psi[bond + 1]
-    left = combiner(commoninds(phi, psi[bond]); tags = "left")
-    right = combiner(commoninds(phi, psi[bond + 1]); tags = "right")
-    row, column = combinedind(left), combinedind(right)
-    template = ITensor(Float64, flux(phi), row, column)
-    # a block (row sector, column sector); every row sector has at most one
-    blocks = collect(Any, ITensors.nzblocks(template))
-    shapes = [size(block_of(template, block)) for block in blocks]
+    sites = (siteind(psi, bond), siteind(psi, bond + 1))
+    kinds = [linkind(psi, bond - 1), sites..., linkind(psi, bond + 1)]
+    present = findall(!isnothing, kinds)
+    # with the arrows they have in phi
+    indices = Index[k in present ? inds(phi; id = id(kinds[k]))[1] : Index(QN() => 1) for k in 1:4]
+    charge = flux(phi)
+    fine, rows, columns = sides(indices, charge)
+    shapes = collect(zip(rows.sizes, columns.sizes))
     stops = cumsum(prod.(shapes))
     ranges = [(stop - prod(shape) + 1):stop for (stop, shape) in zip(stops, shapes)]
-    projections, mpo_part = parts(environment)
+    mpo_part, projections, weight = parts(environment)
+    lefts, rights = Dict{NTuple{3,Int},Matrix{Float64}}(), Dict{NTuple{3,Int},Matrix{Float64}}()
     products, room = Product[], 0
     if dense
-        products = dense_products(mpo_part, bond, left, right, blocks, template)
+        here, next = mpo_part.H[bond], mpo_part.H[bond + 1]
+        channel = commonind(here, next)
+        lefts = half(ITensorMPS.lproj(mpo_part), here, indices[1], indices[2], channel, rows, false)
+        rights =
+            half(ITensorMPS.rproj(mpo_part), next, indices[4], indices[3], channel, columns, true)
+        products = matching(lefts, rights)
         room = maximum(products; init = 0) do p
             p.left_first ? size(p.left, 1) * shapes[p.in][2] : shapes[p.in][1] * size(p.right, 2)
         end
     end
     problem = LocalProblem(
-        template, blocks, ranges, shapes, products, zeros(room), dense ? nothing : mpo_part,
-        left, right, Vector{Float64}[], projection_weight(environment),
+        indices, present, charge, fine, rows, columns, ranges, shapes, products, lefts, rights,
+        zeros(room), dense ? nothing : mpo_part, Vector{Float64}[], weight,
     )
     for projection in projections
         push!(problem.lifted, to_vector(problem, projected_state(projection)))
@@ -69,10 +81,8 @@ function local_problem(environment, psi::MPS, bond::Int, dense::Bool)
     return problem, to_vector(problem, phi)
 end
 
-parts(environment::ProjMPO) = (), environment
-parts(environment::ITensorMPS.ProjMPO_MPS) = environment.pm, environment.PH
-projection_weight(::ProjMPO) = 0.0
-projection_weight(environment::ITensorMPS.ProjMPO_MPS) = environment.weight
+parts(environment::ProjMPO) = environment, (), 0.0
+parts(environment::ITensorMPS.ProjMPO_MPS) = environment.PH, environment.pm, environment.weight
 
 """The part of a state to project out that lives on the two sites."""
 function projected_state(projection)
@@ -81,46 +91,63 @@ function projected_state(projection)
     left, right = ITensorMPS.lproj(projection), ITensorMPS.rproj(projection)
     isnothing(left) || (tensors[1] *= left)
     isnothing(right) || (tensors[2] *= right)
-    return dag(tensors[1] * tensors[2])
+    return noprime(dag(tensors[1] * tensors[2]))
 end
 
-"""A view of one block of a block-sparse ITensor as an array."""
-block_of(tensor::ITensor, block) = Array(ITensors.NDTensors.blockview(ITensors.tensor(tensor), block))
-
-"""All blocks of `tensor`, index order `order`, as plain arrays by their positions."""
-function blocks_by_position(tensor::ITensor, order...)
-    data = ITensors.tensor(ITensors.permute(tensor, order...))
-    return Dict(
-        Int.(Tuple(block)) => Array(ITensors.NDTensors.blockview(data, block)) for
-        block in ITensors.NDTensors.nzblocks(data)
-    )
+"""
+Half of the local operator: environment times the MPO tensor of its site, as blocks
+(out, in, channel) of a matrix in the space of `side`. Site sectors have dimension 1.
+"""
+function half(environment, tensor, link, site, channel, side::Side, transposed::Bool)
+    edge = !(environment isa ITensor)
+    inner = edge ? nothing : commonind(environment, tensor)
+    around =
+        edge ? [((1, 1, 1), ones(1, 1, 1))] :
+        blocks_in_order(environment, (link', dag(link), inner))
+    elements = blocks_in_order(tensor, (site', dag(site), channel, inner))
+    return half(around, elements, channel_numbers(channel), side, transposed)
 end
 
-function dense_products(environment::ProjMPO, bond, left, right, blocks, template)
-    here, next = environment.H[bond], environment.H[bond + 1]
-    link = commonind(here, next)
-    row, column = inds(template)
-    half(part, comb, index) =
-        blocks_by_position((part * dag(comb)) * prime(comb), index', dag(index), link)
-    lefts = half(ITensorMPS.lproj(environment) * here, left, row)
-    rights = half(next * ITensorMPS.rproj(environment), right, column)
-    place = Dict(Int(Tuple(block)[1]) => k for (k, block) in enumerate(blocks))
-    columns = [Int(Tuple(block)[2]) for block in blocks]
-    products = Product[]
-    for ((out_row, in_row, channel), a) in lefts
-        haskey(place, out_row) && haskey(place, in_row) || continue
-        out, in = place[out_row], place[in_row]
-        b = get(rights, (columns[out], columns[in], channel), nothing)
-        isnothing(b) && continue
-        for w in axes(a, 3)
-            l, r = a[:, :, w], permutedims(b[:, :, w])
-            (iszero(l) || iszero(r)) && continue
-            (m_out, m_in), (n_in, n_out) = size(l), size(r)
-            left_first = m_out * n_in * (m_in + n_out) <= m_in * n_out * (n_in + m_out)
-            push!(products, Product(out, in, l, r, left_first))
+function half(around::Blocks{3}, elements::Blocks{4}, channels, side::Side, transposed::Bool)
+    blocks = Dict{NTuple{3,Int},Matrix{Float64}}()
+    by_inner = Dict{Int,Blocks{4}}()
+    for element in elements
+        push!(get!(() -> Blocks{4}(), by_inner, element[1][4]), element)
+    end
+    for ((l_out, l_in, k), values) in around, ((s_out, s_in, c, _), numbers) in by_inner[k]
+        out_key = transposed ? (s_out, l_out) : (l_out, s_out)
+        in_key = transposed ? (s_in, l_in) : (l_in, s_in)
+        haskey(side.place, out_key) && haskey(side.place, in_key) || continue
+        (out, out_range), (in, in_range) = side.place[out_key], side.place[in_key]
+        for w in axes(numbers, 3)
+            matrix = get!(blocks, (out, in, channels[c] + w)) do
+                zeros(side.sizes[out], side.sizes[in])
+            end
+            target = view(matrix, out_range, in_range)
+            for v in axes(numbers, 4)
+                number = numbers[1, 1, w, v]
+                number == 0 || (target .+= number .* view(values, :, :, v))
+            end
         end
     end
-    sort!(products; by = p -> (p.out, p.in))  # results must not depend on the order of a dictionary
+    return blocks
+end
+
+"""Number of the states of `channel` before each of its sectors."""
+channel_numbers(channel) =
+    cumsum([0; [ITensors.blockdim(channel, k) for k in 1:(ITensors.nblocks(channel) - 1)]])
+
+function matching(lefts, rights)
+    products = Product[]
+    # sorted: results must not depend on the order of a dictionary
+    for key in sort!(collect(keys(lefts)))
+        haskey(rights, key) || continue
+        out, in, _ = key
+        left, right = lefts[key], permutedims(rights[key])
+        (m_out, m_in), (n_in, n_out) = size(left), size(right)
+        left_first = m_out * n_in * (m_in + n_out) <= m_in * n_out * (n_in + m_out)
+        push!(products, Product(out, in, left, right, left_first))
+    end
     return products
 end
 
@@ -133,14 +160,14 @@ function apply!(y::AbstractVector{Float64}, problem::LocalProblem, x::AbstractVe
             output = reshape(view(y, problem.ranges[p.out]), problem.shapes[p.out])
             if p.left_first
                 shape = (size(p.left, 1), size(input, 2))
-                half = reshape(view(problem.scratch, 1:prod(shape)), shape)
-                mul!(half, p.left, input)
-                mul!(output, half, p.right, 1.0, 1.0)
+                between = reshape(view(problem.scratch, 1:prod(shape)), shape)
+                mul!(between, p.left, input)
+                mul!(output, between, p.right, 1.0, 1.0)
             else
                 shape = (size(input, 1), size(p.right, 2))
-                half = reshape(view(problem.scratch, 1:prod(shape)), shape)
-                mul!(half, input, p.right)
-                mul!(output, p.left, half, 1.0, 1.0)
+                between = reshape(view(problem.scratch, 1:prod(shape)), shape)
+                mul!(between, input, p.right)
+                mul!(output, p.left, between, 1.0, 1.0)
             end
         end
     else
@@ -166,27 +193,28 @@ function diagonal(problem::LocalProblem)
     return result
 end
 
-"""The vector of a two-site tensor with link and site indices."""
+"""The part of `vector` that belongs to the sectors (l, s, t, r)."""
+function fine_view(problem::LocalProblem, vector, (l, s, t, r))
+    block, rows = problem.rows.place[(l, s)]
+    _, columns = problem.columns.place[(t, r)]
+    return view(reshape(view(vector, problem.ranges[block]), problem.shapes[block]), rows, columns)
+end
+
+"""The vector of a two-site tensor."""
 function to_vector(problem::LocalProblem, phi::ITensor)
-    combined = ITensors.permute(
-        (phi * problem.left) * problem.right, inds(problem.template)...
-    )
-    data = ITensors.tensor(combined)
     vector = zeros(last(last(problem.ranges)))
-    known = Set(ITensors.NDTensors.nzblocks(data))
-    for (block, range) in zip(problem.blocks, problem.ranges)
-        block in known || continue
-        vector[range] .= vec(Array(ITensors.NDTensors.blockview(data, block)))
+    order = ntuple(k -> k in problem.present ? problem.indices[k] : nothing, 4)
+    for (sectors, values) in blocks_in_order(phi, order)
+        target = fine_view(problem, vector, sectors)
+        target .= reshape(values, size(target))
     end
     return vector
 end
 
 """The two-site tensor of a vector; the inverse of `to_vector`."""
 function to_tensor(problem::LocalProblem, vector::AbstractVector{Float64})
-    combined = copy(problem.template)
-    data = ITensors.tensor(combined)
-    for (block, range, shape) in zip(problem.blocks, problem.ranges, problem.shapes)
-        ITensors.NDTensors.blockview(data, block) .= reshape(view(vector, range), shape)
+    blocks = map(problem.fine) do sectors
+        (sectors[problem.present], fine_view(problem, vector, sectors))
     end
-    return (combined * dag(problem.left)) * dag(problem.right)
+    return tensor_of(blocks, problem.indices[problem.present])
 end

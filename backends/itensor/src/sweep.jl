@@ -1,8 +1,5 @@
 # One two-site DMRG sweep.
 
-"""States with less weight than this are dropped at any bond dimension."""
-const CUTOFF = 1e-20
-
 """
     sweep!(environment, psi; dimension, noise, tolerance, iterations)
 
@@ -19,6 +16,7 @@ function sweep!(
     noise::Float64,
     tolerance::Float64,
     iterations::Int,
+    dense_bond::Int = DENSE_BOND,
 )
     energy, weight, products = Inf, 0.0, 0
     n = length(psi)
@@ -26,28 +24,16 @@ function sweep!(
     for (step, bond) in enumerate(bonds)
         to_right = step < n
         ITensorMPS.position!(environment, psi, bond)
-        dense = maxlinkdim(psi) <= DENSE_BOND
+        dense = maxlinkdim(psi) <= dense_bond
         problem, start = local_problem(environment, psi, bond, dense)
         energy, vector, _, used = davidson(
             (y, x) -> apply!(y, problem, x), diagonal(problem), start; tolerance, iterations
         )
         products += used
-        phi = to_tensor(problem, vector)
-        ortho = to_right ? "left" : "right"
-        perturbation =
-            noise > 0 ? noise * ITensorMPS.noiseterm(environment, phi, ortho) : nothing
-        spectrum = replacebond!(
-            psi,
-            bond,
-            phi;
-            maxdim = dimension,
-            mindim = 1,
-            cutoff = CUTOFF,
-            ortho,
-            normalize = true,
-            eigen_perturbation = perturbation,
+        discarded = split!(
+            psi, bond, problem, vector; to_right, dimension, noise, environment
         )
-        weight = max(weight, spectrum.truncerr)
+        weight = max(weight, discarded)
     end
     return energy, weight, products
 end

@@ -1,6 +1,9 @@
 # While Julia precompiles this package, a tiny job is solved: the machine code of everything that a
 # job needs, ITensorMPS's included, is then cached with the package. Without it every start would
-# compile for two minutes.
+# compile for two minutes. PrecompileTools is needed because ITensors dispatches at run time: without
+# it only what a compiler can foresee is cached, and a start takes 50 s longer.
+
+using PrecompileTools: @compile_workload
 
 """A ladder of three rungs with four electrons in `directory`, small enough for precompilation."""
 function tiny_job(directory::AbstractString)
@@ -19,7 +22,7 @@ function tiny_job(directory::AbstractString)
     )
 end
 
-if ccall(:jl_generating_output, Cint, ()) == 1
+@compile_workload begin
     let directory = mktempdir()
         solve(tiny_job(directory))
         rm(joinpath(directory, "output.npz"))
