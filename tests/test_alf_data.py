@@ -645,6 +645,10 @@ def test_live_error_reads_each_segment_once_and_agrees_with_the_final_one(tmp_pa
         bins, error = quick_error(path, simple_terms(), name)
         assert bins == 120
         assert len(reads) == len(set(reads)) == (0 if name == "energy" else 6)
+        follower = live.follow(path, simple_terms(), name)
+        for chain in follower._chains[0].values():  # memory is bounded, nothing is lost
+            assert len(chain.blocks["sign"]) < 32
+            assert chain.length == 2
         assert error == pytest.approx(float(read(path).stderr[name].max()), rel=0.4)
 
 

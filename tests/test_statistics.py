@@ -32,6 +32,13 @@ def test_autocorrelation_time_of_an_autoregressive_process(tau):
     assert all(f.resolved for f in found)
 
 
+def test_short_chains_do_not_hide_autocorrelation():
+    """The subtracted mean alone would make it 5 % too short; too long is the safe side."""
+    rng = np.random.default_rng(6)
+    found = [autocorrelation([ar1(rng, 3.0, (100, 1)) for _ in range(2)]) for _ in range(1000)]
+    assert 3.0 < np.mean([f.pooled for f in found]) < 3.6
+
+
 def test_the_slowest_element_counts_and_noise_does_not():
     rng = np.random.default_rng(2)
     fast = [ar1(rng, 0.5, (1000, 200)) for _ in range(2)]
