@@ -10,9 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.terms import FloatArray
+
+BoolArray = NDArray[np.bool_]
 
 
 class Elements(NamedTuple):
@@ -41,8 +44,8 @@ def elements_of(dataset: xr.Dataset, name: str) -> Elements:
     return Elements(values.values[keep], deviations, degrees, bias, _labels(values, keep))
 
 
-def _kept(values: xr.DataArray) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    present = ~np.isnan(values.values)
+def _kept(values: xr.DataArray) -> BoolArray:
+    present: BoolArray = ~np.isnan(values.values)
     if "x_" not in values.dims:
         return present
     shape = values.sizes["layer"], values.sizes["x"]
@@ -51,9 +54,7 @@ def _kept(values: xr.DataArray) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_
     return np.asarray(present & np.broadcast_to(upper, values.shape))
 
 
-def _labels(
-    values: xr.DataArray, keep: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
-) -> list[str]:
+def _labels(values: xr.DataArray, keep: BoolArray) -> list[str]:
     coordinates = [values[dim].values for dim in values.dims]
     return [
         " ".join(

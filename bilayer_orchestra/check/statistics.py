@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import betainc, stdtr, stdtrit
 
-from bilayer_orchestra.check.elements import Elements
+from bilayer_orchestra.check.elements import BoolArray, Elements
 from bilayer_orchestra.terms import FloatArray
 
 #: Simulated differences under agreement; p-values below 20 / DRAWS come from the Bonferroni bound.
@@ -128,7 +128,7 @@ def _largest(
     pulls: FloatArray,
     a: Elements,
     b: Elements,
-    noisy: FloatArray,
+    noisy: BoolArray,
     degrees: float,
     rng: np.random.Generator,
 ) -> float:

@@ -145,7 +145,8 @@ def _overall(a: xr.Dataset, b: xr.Dataset, findings: list[Finding]) -> tuple[Wor
     if by_word["disagree"]:
         if unsure:
             return "undecided", (
-                f"{', '.join(by_word['disagree'])} differ, but {' and '.join(unsure)} did not converge"
+                f"{', '.join(by_word['disagree'])} differ, "
+                f"but {' and '.join(unsure)} did not converge"
             )
         return "disagree", ", ".join(by_word["disagree"])
     if unsure:
