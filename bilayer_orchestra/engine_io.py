@@ -10,6 +10,7 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -69,7 +70,8 @@ def load_arrays(path: Path) -> dict[str, FloatArray]:
         If it is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # opened here: numpy does not close a file that turns out to be no archive
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
         raise EngineError(f"{path} is missing or damaged: {error}") from error

@@ -1,0 +1,203 @@
+"""What the ITensor backend writes and reads, without Julia."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bilayer_orchestra.backends.base import Job
+from bilayer_orchestra.backends.itensor.backend import ITensorBackend
+from bilayer_orchestra.backends.itensor.job import render_job
+from bilayer_orchestra.engine_io import OUTPUT
+from bilayer_orchestra.engines.julia import find_julia
+from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
+from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.pipeline import make_request
+from bilayer_orchestra.resources import resource
+from bilayer_orchestra.terms import Terms
+from tests.conftest import make_model
+
+DATA = Path(__file__).parent / "data" / "itensor"
+BACKEND = ITensorBackend()
+
+
+def rendered(model: Model) -> Job:
+    return BACKEND.render(make_request(model, BACKEND))
+
+
+def test_golden_job():
+    model = make_model(
+        {"n_up": 2, "n_down": 1},
+        3,
+        boundary="periodic",
+        t_perp=0.1 + 0.2,
+        P={"hopping": 1e-7, "chemical_potential": -1.5},
+    )
+    assert rendered(model).files["job.toml"] == (DATA / "job.toml").read_text()
+
+
+def test_the_script_is_the_template_whatever_the_model():
+    """Nothing of a model is ever part of what Julia runs."""
+    template = resource("templates", "itensor", "dmrg.jl").read_text(encoding="utf-8")
+    for model in (make_model({"n_up": 1, "n_down": 1}), make_model({"n_up": 5, "n_down": 2}, 7)):
+        job = rendered(model.model_copy(update={"name": '"; rm(homedir()) #$(1)'}))
+        assert job.files["dmrg.jl"] == template
+        assert set(job.files) == {"dmrg.jl", "job.toml"}
+        assert "rm(" not in "".join(job.files.values())
+        assert job.arguments == ("--startup-file=no", "dmrg.jl")
+
+
+def numbers() -> st.SearchStrategy[float]:
+    return st.floats(-1e4, 1e4, allow_nan=False)
+
+
+@given(hopping=numbers(), interaction=numbers(), potential=numbers(), t_perp=numbers())
+def test_every_number_survives_exactly(hopping, interaction, potential, t_perp):
+    layer = {"hopping": hopping, "interaction": interaction, "chemical_potential": potential}
+    model = make_model({"n_up": 2, "n_down": 2}, 3, P=layer, t_perp=t_perp)
+    terms = model.terms()
+    job = tomllib.loads(rendered(model).files["job.toml"])
+    n = terms.n_sites
+    one_body = np.zeros((n, n))
+    for i, j, value in job["one_body"]:
+        assert isinstance(value, float)
+        one_body[i - 1, j - 1] = one_body[j - 1, i - 1] = value
+    np.testing.assert_array_equal(one_body, terms.one_body)
+    np.testing.assert_array_equal(job["interaction"], terms.interaction)
+    np.testing.assert_array_equal(job["chemical_potential"], terms.chemical_potential)
+
+
+def test_no_electron_hops_through_an_empty_list():
+    model = make_model({"n_up": 1, "n_down": 1}, 1, t_perp=0.0)
+    assert tomllib.loads(rendered(model).files["job.toml"])["one_body"] == []
+
+
+@pytest.mark.parametrize("value", ["$(1)", 'a"b', "naïve", "two words", "", math.nan, None, {}])
+def test_only_numbers_and_identifiers_reach_the_job(value):
+    terms: Terms = make_model({"n_up": 1, "n_down": 1}).terms()
+    with pytest.raises(TypeError, match=r"no place in job\.toml"):
+        render_job(terms, ("pair",), {"noise": value})
+
+
+def test_recorded_output_becomes_averages():
+    """Written by Julia for 2 rungs, 1 up 1 down, t_perp = 0.8: E = -4.354554895800679."""
+    model = make_model({"n_up": 1, "n_down": 1}, 2, t_perp=0.8)
+    averages = BACKEND.parse(DATA, make_request(model, BACKEND))
+    assert averages.converged, averages.reason
+    assert float(averages.values["energy"]) == pytest.approx(-4.354554895800679, abs=1e-10)
+    pair = averages.values["pair"]
+    np.testing.assert_allclose(pair, pair.T, atol=1e-12)
+    np.testing.assert_allclose(pair.diagonal(), averages.values["double_occupancy"], atol=1e-12)
+    assert averages.values["density"].sum() == pytest.approx(2.0)
+
+
+def test_damaged_output_is_an_error(tmp_path):
+    model = make_model({"n_up": 1, "n_down": 1}, 2, t_perp=0.8)
+    request = make_request(model, BACKEND)
+    with pytest.raises(EngineError, match="missing or damaged"):
+        BACKEND.parse(tmp_path, request)
+    whole = (DATA / OUTPUT).read_bytes()
+    (tmp_path / OUTPUT).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(EngineError, match="missing or damaged"):
+        BACKEND.parse(tmp_path, request)
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    """The checksum in the file is one that numpy verifies."""
+    whole = bytearray((DATA / OUTPUT).read_bytes())
+    whole[180] ^= 1  # in the numbers of the first array
+    (tmp_path / OUTPUT).write_bytes(whole)
+    model = make_model({"n_up": 1, "n_down": 1}, 2, t_perp=0.8)
+    with pytest.raises(EngineError, match="missing or damaged"):
+        BACKEND.parse(tmp_path, make_request(model, BACKEND))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (make_model({"beta": 2.0}), "ground states"),
+        (make_model({"n_up": 0, "n_down": 0}), "one electron"),
+    ],
+)
+def test_what_it_cannot_do_is_refused(model, message):
+    with pytest.raises(OrchestraError, match=message):
+        BACKEND.check(make_request(model, BACKEND))
+
+
+@pytest.fixture
+def no_configuration(monkeypatch, tmp_path):
+    monkeypatch.setenv("ORCHESTRA_CONFIG", str(tmp_path / "none.toml"))
+    for name in ("ORCHESTRA_JULIA", "ORCHESTRA_JULIA_PROJECT", "JULIA_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.mark.usefixtures("no_configuration")
+class TestFindingJulia:
+    def test_without_julia_the_message_holds_the_remedy(self):
+        with pytest.raises(MissingEngineError, match=r"julialang\.org.*Pkg\.add.*ORCHESTRA_JULIA"):
+            find_julia()
+
+    def test_a_wrong_name_is_reported_with_who_named_it(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("ORCHESTRA_JULIA", "/nowhere/julia")
+        with pytest.raises(MissingEngineError, match="ORCHESTRA_JULIA, does not exist"):
+            find_julia()
+        monkeypatch.delenv("ORCHESTRA_JULIA")
+        (tmp_path / "none.toml").write_text('[julia]\nbinary = "/nowhere/julia"\n')
+        with pytest.raises(MissingEngineError, match=r"none\.toml, does not exist"):
+            find_julia()
+
+    @pytest.mark.parametrize(
+        ("answers", "message"),
+        [
+            ("julia 1.10.8", "has no ITensors"),
+            ("julia 1.10.8\nITensors 0.9.1\nITensorMPS 0.3.9", "ITensorMPS 0.3.9 is too old"),
+            ("julia 1.9.4\nITensors 0.9.1\nITensorMPS 0.4.1", "julia 1.9.4 is too old"),
+            ("julia 1.12.0-rc1\nITensors 0.10.0\nITensorMPS 0.4.2", None),
+            ("", "has no julia"),
+        ],
+    )
+    def test_versions(self, monkeypatch, tmp_path, answers, message):
+        julia = tmp_path / "a julia's $HOME"
+        lines = "".join(f"echo '{line}'\n" for line in answers.splitlines())
+        julia.write_text(f"#!/bin/sh\n{lines}")
+        julia.chmod(0o755)
+        monkeypatch.setenv("ORCHESTRA_JULIA", str(julia))
+        if message is None:
+            found = find_julia()
+            assert found.label == "ITensorMPS 0.4.2, ITensors 0.10.0, Julia 1.12.0-rc1"
+            assert found.binary == julia
+        else:
+            with pytest.raises(MissingEngineError, match=message):
+                find_julia()
+
+    def test_a_broken_julia_says_so_in_its_own_words(self, monkeypatch, tmp_path):
+        julia = tmp_path / "julia"
+        julia.write_text("#!/bin/sh\necho 'libjulia.so: not found' >&2; exit 127\n")
+        julia.chmod(0o755)
+        with pytest.raises(MissingEngineError, match=r"not a working Julia: libjulia\.so"):
+            find_julia()
+
+    def test_the_users_project_is_honoured(self, monkeypatch, tmp_path):
+        julia = tmp_path / "julia"
+        julia.write_text(
+            "#!/bin/sh\necho julia 1.11.2; echo ITensors 0.9.27; echo ITensorMPS 0.4.1\n"
+        )
+        julia.chmod(0o755)
+        half = str(resource("backends", "itensor"))
+        assert find_julia().environment == {"JULIA_LOAD_PATH": f"@v#.#:{half}:@stdlib"}
+        monkeypatch.setenv("JULIA_PROJECT", "@work")
+        assert find_julia().environment["JULIA_PROJECT"] == "@work"
+        (tmp_path / "none.toml").write_text('[julia]\nproject = "~/x"\ndepot = "/d:/e"\n')
+        environment = find_julia().environment
+        assert environment["JULIA_PROJECT"] == str(Path("~/x").expanduser())
+        assert environment["JULIA_LOAD_PATH"] == f"@:{half}:@stdlib"
+        assert environment["JULIA_DEPOT_PATH"] == "/d:/e"
+        monkeypatch.setenv("ORCHESTRA_JULIA_PROJECT", "mine")
+        assert find_julia().environment["JULIA_PROJECT"] == str(Path("mine").absolute())
