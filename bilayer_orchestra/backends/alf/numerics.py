@@ -6,10 +6,10 @@ import difflib
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 from pydantic_core import PydanticCustomError
 
-from bilayer_orchestra.model.base import SpecModel
+from bilayer_orchestra.model.base import SpecModel, kind_of_value
 from bilayer_orchestra.observables import SELECTABLE
 
 _UNITS = {"s": 1, "sec": 1, "min": 60, "h": 3600, "hour": 3600, "hours": 3600, "d": 86400}
@@ -32,7 +32,10 @@ class ALFNumerics(SpecModel):
     """
 
     dtau: Annotated[
-        Step | Literal["auto"] | Annotated[tuple[Step, ...], Field(min_length=1, max_length=8)],
+        Annotated[Step, Tag("one")]
+        | Annotated[Literal["auto"], Tag("word")]
+        | Annotated[tuple[Step, ...], Field(min_length=1, max_length=8), Tag("several")],
+        Discriminator(kind_of_value),  # one message instead of one for each alternative
         Field(description="imaginary-time step; a list or `auto` extrapolates in dtau^2"),
     ] = 0.1
     target_stderr: dict[str, Annotated[float, Field(gt=0)]] = Field(
