@@ -21,7 +21,7 @@ Residual of the local solver in noisy sweeps, in the proof, and the tightest one
 in dense blocks a product costs little beside the rest of a sweep, and pairs that tunnel with an
 energy of 1e-6 need it: at 3e-6 the solver leaves them where the start put them.
 """
-const LOOSE, PROOF, TIGHT = 1e-6, 1e-7, 1e-9
+const LOOSE, PROOF, TIGHT = 1e-6, 1e-7, 1e-11
 """Products with H per bond: what they leave undone, the next sweep does with better blocks."""
 const ITERATIONS = 40
 """A start that ends this much lower than the result proves the result wrong."""
@@ -108,7 +108,7 @@ function find_ground_state!(search::Search, record::Record)
         clean = record.sweep - NOISY_SWEEPS + 1  # noise-free sweeps of this stage, with this one
         noise = clean <= 0 ? settings["noise"] * NOISE_DECAY^(record.stage - 1) : 0.0
         # the local problem need not be solved better than the truncation that follows
-        tolerance = noise > 0 ? LOOSE : clamp(1e-3 * sqrt(record.weight), TIGHT, PROOF)
+        tolerance = noise > 0 ? LOOSE : clamp(1e-3 * sqrt(record.weight), TIGHT, 0.1 * PROOF)
         seconds = @elapsed begin
             energy, weight, products = sweep!(
                 environment, record.psi; dimension, noise, tolerance, iterations = ITERATIONS
