@@ -24,8 +24,11 @@ energy of 1e-6 need it: at 3e-6 the solver leaves them where the start put them.
 const LOOSE, PROOF, TIGHT = 1e-6, 1e-7, 1e-11
 """Products with H per bond: what they leave undone, the next sweep does with better blocks."""
 const ITERATIONS = 40
-"""A start that ends this much lower than the result proves the result wrong."""
-const LOWER = 1e-7
+"""
+A start that ends lower than the result by this much, plus this many times the discarded weight
+(truncated states scatter), proves the result wrong.
+"""
+const LOWER, LOWER_PER_WEIGHT = 1e-7, 10.0
 """Searches in a row before giving up."""
 const ATTEMPTS = 3
 
@@ -172,12 +175,14 @@ function prove(search::Search, record::Record)
     job, results = search.job, record.results
     dimension = proof_dimension(search)
     k = something(findfirst(r -> r["bond_dimension"] >= dimension, results), lastindex(results))
-    reference, lowest = results[k], results[end]["energy_with_mu"]
+    reference = results[k]
+    allowed = LOWER + LOWER_PER_WEIGHT * results[end]["discarded_weight"]
+    wrong_below = results[end]["energy_with_mu"] - allowed
     proof = Dict{String,Any}("proof_bond_dimension" => reference["bond_dimension"])
     # streams of random numbers that no other start uses
     second = random_state(job, search.sites, min(search.stages[1], 50), 2 * record.attempt - 1)
     energy = relax!(search, ProjMPO(search.operator), second, "second start")
-    energy < lowest - LOWER && return second, proof
+    energy < wrong_below && return second, proof
     proof["second_energy"] = energy
     measured = measure(job, second; everything = false)
     proof["second_deviation"] = difference(measured, reference)
@@ -188,7 +193,7 @@ function prove(search::Search, record::Record)
     next = random_state(job, search.sites, min(search.stages[1], 50), 2 * record.attempt)
     lifted = ITensorMPS.ProjMPO_MPS(search.operator, [record.psi]; weight = coupling_scale(job))
     energy = relax!(search, lifted, next, "next state")
-    energy < lowest - LOWER && return next, proof
+    energy < wrong_below && return next, proof
     proof["orthogonal_energy"] = energy
     return nothing, proof
 end
