@@ -24,8 +24,13 @@ def render_command(
     job = backend.render(request)
     run = RunDirectory(output)
     run.write_job(job, model.to_yaml())
-    variables = [f"{name}={shlex.quote(value)}" for name, value in job.environment.items()]
-    if job.engine is not None:
+    environment = dict(job.environment)
+    if job.engine == "julia":
+        from bilayer_orchestra.engines.julia import julia_environment
+
+        environment |= julia_environment()
+    variables = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
+    if job.engine is not None and job.engine != job.program:
         variables.append(f"ORCHESTRA_{job.engine.upper()}=/path/to/{job.engine}")
     command = " ".join([*variables, job.program, shlex.join(job.arguments)])
     typer.echo(f"rendered for {backend.name} in {run.job}: {', '.join(job.files)}")

@@ -84,7 +84,7 @@ def find_julia() -> JuliaInstallation:
         If there is none, or it lacks a package; with the remedy.
     """
     binary, origin = _binary()
-    environment = _environment()
+    environment = julia_environment()
     versions = _versions(binary, tuple(sorted(environment.items())))
     for name, needed in NEEDED.items():
         found = versions.get(name)
@@ -117,7 +117,8 @@ def _binary() -> tuple[Path, str]:
     return Path(found).absolute(), origin
 
 
-def _environment() -> dict[str, str]:
+def julia_environment() -> dict[str, str]:
+    """Return what has to be set for Julia to find our half and the user's packages."""
     settings = engine_settings("julia")
     project = (
         os.environ.get(PROJECT_VARIABLE)
