@@ -258,7 +258,8 @@ def assert_agrees_with_exact(model: Model, path: Path) -> None:
             deviations = found.deviations[name][(slice(None), *plane)][:, upper[0], upper[1]]
             degrees = found.attributes[name]["covariance_degrees_of_freedom"]
             chi2 = chi_squared(difference[plane][upper], deviations, degrees)
-            assert 0.2 < chi2 < 2.0, (name, chi2)
+            # a loose lower bound: short runs overestimate the errors of small modes
+            assert 0.05 < chi2 < 2.0, (name, chi2)
 
 
 @pytest.mark.parametrize("name", THERMAL)

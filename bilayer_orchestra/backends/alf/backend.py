@@ -19,7 +19,7 @@ class ALFBackend:
     """Finite temperature (grand canonical) and projector (canonical ground state)."""
 
     name = "alf"
-    revision = 1
+    revision = 2  # random proposals instead of strictly sequential flips
     summary = "auxiliary-field quantum Monte Carlo with ALF; T > 0 and T = 0, attractive models"
 
     def __init__(self) -> None:

@@ -26,6 +26,8 @@ DISK = 2e9
 BINS, FEWEST_BINS = 500, 50
 #: Sweeps of a bin, if there is time for them: about twice the autocorrelation time or more.
 LEAST_SWEEPS = 5
+#: Seconds; shorter bins cost reading time and gain nothing for the autocorrelation.
+SHORTEST_BIN = 0.02
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def _sweeps_per_bin(numerics: ALFNumerics, seconds: float, share: float, bin_byt
     else:
         assert budget is not None
         total = budget * share
-    length = min(max(total / BINS, 0.1), 5.0)
+    length = min(max(total / BINS, SHORTEST_BIN), 5.0)
     length = max(length, text, bin_bytes * total / DISK)
     length = max(min(length, total / FEWEST_BINS), min(LEAST_SWEEPS * seconds, total / FEWEST_BINS))
     return max(1, round(length / seconds))
