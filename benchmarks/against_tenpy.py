@@ -1,8 +1,8 @@
 """Time to equal energy accuracy: the block2 engine against a plain TeNPy script.
 
-Both solve the same doped bilayer (open, U_P = -4, t_M = 1) on one thread and stop at the first sweep
-whose energy is within 1e-6 of the reference; TeNPy with its usual two-site engine and mixer, block2
-as this program drives it, its own measurements included. Prints seconds and the ratio.
+Both solve the same doped bilayer (open, U_P = -4, t_M = 1) on one thread and stop at the first
+sweep whose energy is within 1e-6 of the reference; TeNPy with its usual two-site engine and mixer,
+block2 as this program drives it, its own measurements included. Prints seconds and the ratio.
 
     python benchmarks/against_tenpy.py [rungs] [n_per_spin] [t_perp]
 """
@@ -53,10 +53,10 @@ def block2_seconds(model_text: str) -> tuple[float, float]:
 
 def tenpy_seconds(length: int, number: int, t_perp: float, target: float) -> float:
     from tenpy.algorithms import dmrg
+    from tenpy.models.lattice import Ladder
     from tenpy.models.model import CouplingMPOModel, NearestNeighborModel  # noqa: F401
     from tenpy.networks.mps import MPS
     from tenpy.networks.site import SpinHalfFermionSite
-    from tenpy.models.lattice import Ladder
 
     class Bilayer(CouplingMPOModel):
         def init_sites(self, params):

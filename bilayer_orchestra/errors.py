@@ -38,7 +38,7 @@ class MissingEngineError(OrchestraError):
     """An engine is not installed; the message says how to get it."""
 
 
-class Interrupted(BaseException):  # noqa: N818
+class Interrupted(BaseException):
     """The user or the scheduler asked to stop; no error, hence no Exception (as KeyboardInterrupt).
 
     A class of its own, because the command-line library turns KeyboardInterrupt into silence.

@@ -100,7 +100,8 @@ def test_help_loads_nothing_heavy():
         "from bilayer_orchestra.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'numpy', 'scipy', 'xarray', 'matplotlib', 'pydantic', 'block2'} & set(sys.modules)\n"
+        "heavy = {'numpy', "
+        "'scipy', 'xarray', 'matplotlib', 'pydantic', 'block2'} & set(sys.modules)\n"
         "sys.exit(f'loaded: {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

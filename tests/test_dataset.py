@@ -1,4 +1,4 @@
-"""The labelled dataset: one schema, errors that are never silently zero, files that open plainly."""
+"""The labelled dataset: one schema, errors never silently zero, files that open plainly."""
 
 from __future__ import annotations
 
