@@ -183,6 +183,21 @@ def test_an_engine_that_fails_is_quoted(tmp_path):
 
 
 @pytest.mark.slow
+def test_beyond_the_dense_blocks(tmp_path, solve):
+    """Large bond dimensions go through ITensorMPS's own contractions; here all do."""
+    model = SMALL["polarized ring"]
+    job = write_job(model, tmp_path)
+    with (job / "job.toml").open("a") as settings:
+        settings.write("dense_bond = 0\n")
+    process = julia("dmrg.jl", cwd=job)
+    assert process.communicate()[1] == b""
+    dmrg, exact = read_job(model, job), solve(model, "exact")
+    assert dmrg.attrs["converged"], dmrg.attrs["converged_reason"]
+    for name in OBSERVABLES:
+        np.testing.assert_allclose(dmrg[name], exact[name], atol=1e-6, err_msg=name)
+
+
+@pytest.mark.slow
 def test_against_block2_on_sixteen_rungs(solve):
     pytest.importorskip("block2", reason="block2 is missing: pip install block2")
     model = make_model({"n_up": 12, "n_down": 12}, 16)

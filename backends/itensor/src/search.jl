@@ -113,9 +113,8 @@ function find_ground_state!(search::Search, record::Record)
         # the local problem need not be solved better than the truncation that follows
         tolerance = noise > 0 ? LOOSE : clamp(1e-3 * sqrt(record.weight), TIGHT, 0.1 * PROOF)
         seconds = @elapsed begin
-            energy, weight, products = sweep!(
-                environment, record.psi; dimension, noise, tolerance, iterations = ITERATIONS
-            )
+            energy, weight, products =
+                sweep!(environment, record.psi; dimension, noise, tolerance, local_settings(job)...)
         end
         report(
             job;
@@ -145,6 +144,9 @@ function find_ground_state!(search::Search, record::Record)
         save_checkpoint(job, record)
     end
 end
+
+local_settings(job::Job) =
+    (iterations = ITERATIONS, dense_bond = get(job.settings, "dense_bond", DENSE_BOND))
 
 """Largest change of the pair and Green functions; infinite without a before."""
 function difference(now, before)
@@ -206,7 +208,7 @@ function relax!(search::Search, environment, psi::MPS, name::String)
         noise = number < 6 ? settings["noise"] * NOISE_DECAY^(number ÷ 2) : 0.0
         tolerance = noise > 0 ? LOOSE : PROOF
         energy, _, _ =
-            sweep!(environment, psi; dimension, noise, tolerance, iterations = ITERATIONS)
+            sweep!(environment, psi; dimension, noise, tolerance, local_settings(search.job)...)
         report(search.job; step = name, sweep = number, energy, bond = maxlinkdim(psi))
         settled = noise == 0 && abs(energy - previous) < 1e-9 * max(1.0, abs(energy))
         previous = energy

@@ -1,13 +1,14 @@
 # One two-site DMRG sweep.
 
 """
-    sweep!(environment, psi; dimension, noise, tolerance, iterations)
+    sweep!(environment, psi; dimension, noise, tolerance, iterations, dense_bond)
 
 Optimize `psi` from left to right and back. Returns (energy, largest discarded weight, products
 with H).
 
 `environment` is a ProjMPO or ProjMPO_MPS of H that stands anywhere consistent with `psi`. The
-perturbation `noise` is that of White, PRB 72, 180403 (2005), as ITensorMPS computes it.
+perturbation `noise` is that of White, PRB 72, 180403 (2005). Beyond bond dimension `dense_bond`
+the local operator is ITensorMPS's, see `local_problem`.
 """
 function sweep!(
     environment,
@@ -30,9 +31,8 @@ function sweep!(
             (y, x) -> apply!(y, problem, x), diagonal(problem), start; tolerance, iterations
         )
         products += used
-        discarded = split!(
-            psi, bond, problem, vector; to_right, dimension, noise, environment
-        )
+        discarded =
+            split!(psi, bond, problem, vector; to_right, dimension, noise, environment)
         weight = max(weight, discarded)
     end
     return energy, weight, products
