@@ -14,7 +14,7 @@ from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.machine import available_cores, thread_environment
 from bilayer_orchestra.terms import Canonical, Terms
 
-#: Largest canonical sector: about 4 GiB of Lanczos vectors.
+#: Largest canonical sector: half an hour, and seven vectors of 160 MB.
 MAX_DIMENSION = 20_000_000
 #: Most sites of a thermal state: the largest block of 8 sites has 4900 states, of 10 sites 63504.
 MAX_THERMAL_SITES = 8
@@ -57,7 +57,10 @@ class ExactBackend:
             return None
         match event["step"]:
             case "lanczos":
-                return f"Lanczos in {event['dimension']:,} states"
+                return (
+                    f"Lanczos in {event['dimension']:,} states, step {event['steps']}  "
+                    f"lowest level {event['energy']:.10f}"
+                )
             case "measure":
                 return f"measuring, lowest level {event['energy']:.10f}"
             case _:

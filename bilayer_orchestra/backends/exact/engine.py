@@ -21,8 +21,14 @@ def run(directory: Path) -> None:
     terms, _, settings = read_job(directory)
     if isinstance(terms.state, Canonical):
         sector = Sector(terms, terms.state.n_up, terms.state.n_down)
-        report(directory, step="lanczos", dimension=int(np.prod(sector.shape)))
-        level = ground_level(sector, settings["seed"])
+        dimension = int(np.prod(sector.shape))
+        level = ground_level(
+            sector,
+            settings["seed"],
+            lambda steps, energy: report(
+                directory, step="lanczos", dimension=dimension, steps=steps, energy=energy
+            ),
+        )
         report(directory, step="measure", energy=level.energy)
         averages = measure_states(sector, level.states)
         extra = {"gap": level.gap, "degeneracy": len(level.states), "residual": level.residual}

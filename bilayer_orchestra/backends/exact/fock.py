@@ -15,6 +15,21 @@ from scipy import sparse
 
 from bilayer_orchestra.terms import FloatArray, Terms
 
+#: Rows that are transposed together: so few that they stay in the processor's cache.
+ROWS = 16
+
+
+def act_on_down(operator: sparse.csr_array, psi: FloatArray) -> FloatArray:
+    """Return sum_d' operator_{d d'} psi[u, d'], shape (D_up, D_down).
+
+    Row block by row block: transposing all of a large ``psi`` takes ten times longer than the
+    product.
+    """
+    result = np.empty_like(psi)
+    for k in range(0, len(psi), ROWS):
+        result[k : k + ROWS] = (operator @ psi[k : k + ROWS].T).T
+    return result
+
 
 class SpinSpace:
     """All states of ``n_particles`` identical-spin fermions on ``n_sites`` sites.
@@ -87,7 +102,9 @@ class Sector:
     def apply(self, vector: FloatArray) -> FloatArray:
         """Return H applied to a flattened psi[u, d]."""
         psi = vector.reshape(self.shape)
-        result = self.kinetic_up @ psi + (self.kinetic_down @ psi.T).T + self.potential * psi
+        result = self.kinetic_up @ psi
+        result += act_on_down(self.kinetic_down, psi)
+        result += self.potential * psi
         return np.asarray(result).ravel()
 
     def matrix(self) -> sparse.csr_array:

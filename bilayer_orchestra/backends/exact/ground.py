@@ -1,4 +1,4 @@
-"""Canonical ground state by Lanczos (ARPACK, through scipy).
+"""Canonical ground state by Lanczos.
 
 A degenerate ground level is averaged over with equal weights: that is the T -> 0 limit of the
 canonical ensemble and does not depend on the basis that the solver happens to return.
@@ -6,13 +6,14 @@ canonical ensemble and does not depend on the basis that the solver happens to r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import eigh
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from bilayer_orchestra.backends.exact.fock import Sector
+from bilayer_orchestra.backends.exact.lanczos import assemble, lowest
 from bilayer_orchestra.errors import EngineError
 from bilayer_orchestra.terms import FloatArray
 
@@ -20,6 +21,8 @@ from bilayer_orchestra.terms import FloatArray
 DENSE_DIMENSION = 1600
 #: Levels closer than this (relative to the band width scale) count as one degenerate level.
 DEGENERACY_TOLERANCE = 1e-10
+#: Residual of Lanczos states relative to |E|; small gaps divide it, hence close to rounding.
+RESIDUAL = 1e-13
 #: Largest multiplet that is resolved by Lanczos.
 MAX_MULTIPLET = 24
 
@@ -37,7 +40,9 @@ class GroundLevel(NamedTuple):
     residual: float
 
 
-def ground_level(sector: Sector, seed: int) -> GroundLevel:
+def ground_level(
+    sector: Sector, seed: int, on_step: Callable[[int, float], None] = lambda step, value: None
+) -> GroundLevel:
     """Return the lowest level of ``sector`` with all its states.
 
     Raises
@@ -45,44 +50,41 @@ def ground_level(sector: Sector, seed: int) -> GroundLevel:
     EngineError
         If the multiplet is larger than `MAX_MULTIPLET` or Lanczos does not converge.
     """
-    size = int(np.prod(sector.shape))
-    wanted = 2
-    while True:
-        if size <= DENSE_DIMENSION:
-            values, vectors = eigh(sector.matrix().toarray())
-        else:
-            values, vectors = _lanczos(sector, size, wanted, seed)
-        scale = max(1.0, float(np.abs(values).max()))
-        in_level = values - values[0] < DEGENERACY_TOLERANCE * scale
-        if not in_level.all() or size <= DENSE_DIMENSION:
-            break
-        if wanted >= MAX_MULTIPLET:
-            raise EngineError(
-                f"the ground level of this sector has more than {MAX_MULTIPLET} states; "
-                "its correlators are not determined by energy alone (is t_perp zero?)"
-            )
-        wanted *= 2
-    level = vectors[:, in_level]
-    above = values[~in_level]
+    if int(np.prod(sector.shape)) <= DENSE_DIMENSION:
+        values, vectors = eigh(sector.matrix().toarray())
+        in_level = values - values[0] < _tolerance(values[0])
+        states, above = list(vectors[:, in_level].T), values[~in_level]
+    else:
+        values, states, above = _lanczos(sector, seed, on_step)
     energy = float(values[0])
-    residual = max(float(np.linalg.norm(sector.apply(v) - energy * v)) for v in level.T)
+    residual = max(float(np.linalg.norm(sector.apply(v) - energy * v)) for v in states)
     return GroundLevel(
         energy=energy,
-        states=np.ascontiguousarray(level.T).reshape(-1, *sector.shape),
+        states=np.stack(states).reshape(-1, *sector.shape),
         gap=float(above[0] - energy) if len(above) else np.inf,
         residual=residual,
     )
 
 
-def _lanczos(sector: Sector, size: int, wanted: int, seed: int) -> tuple[FloatArray, FloatArray]:
-    operator = LinearOperator((size, size), matvec=sector.apply, dtype=float)
-    start = np.random.default_rng(seed).standard_normal(size)
-    try:
-        # tol bounds the residual relative to |E|; small gaps divide it, hence close to rounding.
-        values, vectors = eigsh(
-            operator, k=wanted, which="SA", v0=start, tol=1e-13, ncv=max(24, 2 * wanted + 8)
-        )
-    except ArpackNoConvergence as error:
-        raise EngineError(f"Lanczos did not converge: {error}") from error
-    order = np.argsort(values)
-    return values[order], vectors[:, order]
+def _tolerance(energy: float) -> float:
+    return DEGENERACY_TOLERANCE * max(1.0, abs(energy))
+
+
+def _lanczos(
+    sector: Sector, seed: int, on_step: Callable[[int, float], None]
+) -> tuple[FloatArray, list[FloatArray], FloatArray]:
+    """Return (level, its states, the next level): one state after the other, from below."""
+    rng = np.random.default_rng(seed)
+    ground = np.inf
+    states: list[FloatArray] = []
+    while len(states) <= MAX_MULTIPLET:
+        start = rng.standard_normal(int(np.prod(sector.shape)))
+        found = lowest(sector.apply, start, RESIDUAL, states, on_step)
+        if found.value - ground > _tolerance(ground):
+            return np.array([ground]), states, np.array([found.value])
+        ground = min(ground, found.value)
+        states.append(assemble(sector.apply, start, states, found.coefficients))
+    raise EngineError(
+        f"the ground level of this sector has more than {MAX_MULTIPLET} states; "
+        "its correlators are not determined by energy alone (is t_perp zero?)"
+    )

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bilayer_orchestra.backends.exact.fock import Sector
+from bilayer_orchestra.backends.exact.fock import Sector, act_on_down
 from bilayer_orchestra.terms import FloatArray
 
 
@@ -29,18 +29,23 @@ def measure_states(sector: Sector, states: FloatArray) -> dict[str, FloatArray]:
     green, pair = np.zeros((2, n, n)), np.zeros((n, n))
     for psi in states:
         for i in range(n):
-            for j in range(n):
+            for j in range(i, n):
                 up_moved = up.transfer(i, j) @ psi
-                down_moved = (down.transfer(j, i) @ psi.T).T
+                down_moved = act_on_down(down.transfer(j, i), psi)
                 green[0, i, j] += np.vdot(psi, up_moved)
-                green[1, j, i] += np.vdot(psi, down_moved)
+                green[1, i, j] += np.vdot(psi, down_moved)
                 # <psi| A_up B_dn |psi> with A = (ij) on up, B = (ij) on down = (ji) to the left
                 pair[i, j] += np.vdot(down_moved, up_moved)
     probability = np.mean(states**2, axis=0)
     return _diagonal(sector, probability) | {
-        "green": green / len(states),
-        "pair": pair / len(states),
+        "green": _symmetric(green) / len(states),
+        "pair": _symmetric(pair) / len(states),
     }
+
+
+def _symmetric(upper: FloatArray) -> FloatArray:
+    """Fill the lower triangle: averages in real states are symmetric."""
+    return upper + np.swapaxes(np.triu(upper, 1), -1, -2)
 
 
 def measure_density_matrix(sector: Sector, rho: FloatArray) -> dict[str, FloatArray]:
