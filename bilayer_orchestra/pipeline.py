@@ -48,6 +48,7 @@ def run_point(
     root: Path,
     on_progress: Callable[[str], None] = lambda line: None,
     wait: bool = True,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Return the result of ``model`` on ``backend``, computing it only if it is not there yet.
 
@@ -59,6 +60,8 @@ def run_point(
         Receives one line whenever there is something new to say.
     wait : bool
         Whether to wait for another process that is computing this very point.
+    meanwhile : callable
+        Called in a thread while the engine works, and only if it has to: for slow imports.
 
     Raises
     ------
@@ -81,7 +84,8 @@ def run_point(
             job = backend.render(request)
             run.write_job(job, model.to_yaml())
             # the labelling libraries take a second to load; do it while the engine works
-            threading.Thread(target=_load_libraries, daemon=True).start()
+            for work in (_load_libraries, meanwhile):
+                threading.Thread(target=work, daemon=True).start()
             place = run.executed()
             if place is None:
                 poll = _Poller(backend, request, run.job, on_progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -33,7 +34,9 @@ def run_command(
     root = output if output is not None else Path("runs") / model.name
     with progress(console) as show:
         show(f"{model.name} with {backend.version()} ({backend.name})")
-        outcome = run_point(model, backend, runtime, root, show, wait)
+        outcome = run_point(
+            model, backend, runtime, root, show, wait, _load_plotting if plot else lambda: None
+        )
     picture = _draw(outcome, console) if plot else None
     published = _publish(outcome.run.result, root / "result.nc")
     shown = _publish(picture, root / "result.png") if picture else None
@@ -43,6 +46,11 @@ def run_command(
     for label, path in (("dataset", published), ("picture", shown), ("run", outcome.run.path)):
         if path is not None:
             console.print(f"{label:8s} {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _load_plotting() -> None:
+    with contextlib.suppress(ImportError):  # said when the picture is due
+        import bilayer_orchestra.plotting  # noqa: F401
 
 
 def _draw(outcome: Outcome, console: Console) -> Path | None:
