@@ -21,6 +21,9 @@ from bilayer_orchestra.timestamps import utc_now
 if TYPE_CHECKING:
     import xarray as xr
 
+#: The netCDF and HDF5 libraries are not safe to use from several threads at once.
+_LIBRARIES = threading.Lock()
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -81,18 +84,19 @@ def run_point(
         record = started_record(model, backend)
         run.write_record(record)
         try:
-            job = backend.render(request)
-            run.write_job(job, model.to_yaml())
-            # the labelling libraries take a second to load; do it while the engine works
-            for work in (_load_libraries, meanwhile):
-                threading.Thread(target=work, daemon=True).start()
             place = run.executed()
             if place is None:
+                job = backend.render(request)
+                run.write_job(job, model.to_yaml())
+                # the labelling libraries take a second to load; do it while the engine works
+                for work in (_load_libraries, meanwhile):
+                    threading.Thread(target=work, daemon=True).start()
                 poll = _Poller(backend, request, run.job, on_progress)
                 place = runtime.execute(job, run.job, lock, poll)
                 run.mark_executed(place)
-            dataset = _label(model, backend, request, run, place)
-            _store(dataset, run)
+            with _LIBRARIES:
+                dataset = _label(model, backend, request, run, place)
+                _store(dataset, run)
         except BaseException as error:
             message = str(error) or type(error).__name__
             run.write_record(replace(record, state="failed", ended=utc_now(), message=message))
@@ -131,7 +135,8 @@ def _load_libraries() -> None:
 def _stored(run: RunDirectory) -> Outcome:
     from bilayer_orchestra.dataset import open_result
 
-    return Outcome(run, open_result(run.result), reused=True)
+    with _LIBRARIES:
+        return Outcome(run, open_result(run.result), reused=True)
 
 
 def _label(

@@ -49,6 +49,8 @@ class Record:
     started: str | None = None
     ended: str | None = None
     message: str = ""
+    job: str | None = None  # the scheduler's name of the task, such as 4711_3
+    place: dict[str, str] | None = None  # where it was submitted to, for the dataset
 
 
 def request_hash(model: Model, backend: Backend) -> str:

@@ -28,12 +28,26 @@ Overrides = Annotated[
     ),
 ]
 
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="the study file")]
+StudyOutput = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="directory of the runs [runs/NAME of the base model]"),
+]
+RuntimeName = Annotated[
+    str | None, typer.Option(help="local, apptainer or slurm [what the study says, else local]")
+]
+Images = Annotated[
+    list[str] | None,
+    typer.Option("--image", metavar="ENGINE=FILE", help="image of an engine, e.g. alf=alf.sif"),
+]
+
 
 @app.command()
 def run(
     model_file: ModelFile,
     backend: BackendName = "auto",
-    runtime: Annotated[str, typer.Option(help="where it runs: local")] = "local",
+    runtime: Annotated[str, typer.Option(help="where it runs: local or apptainer")] = "local",
+    image: Images = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="directory for result.nc [runs/NAME]")
     ] = None,
@@ -49,7 +63,48 @@ def run(
     """
     from bilayer_orchestra.cli.run import run_command
 
-    run_command(model_file, backend, runtime, output, tuple(overrides or ()), wait, plot)
+    run_command(
+        model_file, backend, runtime, output, tuple(overrides or ()), wait, plot, image or []
+    )
+
+
+@app.command()
+def sweep(
+    study_file: StudyFile,
+    runtime: RuntimeName = None,
+    output: StudyOutput = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, help="points at the same time (not for slurm)")
+    ] = 1,
+    image: Images = None,
+    site: Annotated[
+        str | None, typer.Option(help="slurm: site profile, a TOML file or a name [the study's]")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="show what would run or be submitted")
+    ] = False,
+) -> None:
+    """Run all points of a study that are not there yet; leave one dataset over all axes.
+
+    A failed point does not stop the others; exit code 1 says that there was one. With slurm the
+    points are submitted; `orchestra status` and `orchestra collect` do the rest.
+    """
+    from bilayer_orchestra.cli.sweep import sweep_command
+
+    sweep_command(study_file, runtime, output, jobs, image or [], site, dry_run)
+
+
+@app.command()
+def collect(
+    study_file: StudyFile,
+    runtime: RuntimeName = None,
+    output: StudyOutput = None,
+    image: Images = None,
+) -> None:
+    """Combine what is finished of a study to one dataset; list what is not. Any time."""
+    from bilayer_orchestra.cli.sweep import collect_command
+
+    collect_command(study_file, runtime, output, image or [])
 
 
 @app.command()

@@ -14,6 +14,7 @@ from bilayer_orchestra.cli.progress import progress
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import load_model
 from bilayer_orchestra.pipeline import Outcome, run_point
+from bilayer_orchestra.runtimes.images import image_table
 from bilayer_orchestra.runtimes.registry import get_runtime
 
 
@@ -25,12 +26,14 @@ def run_command(
     overrides: tuple[str, ...],
     wait: bool,
     plot: bool,
+    images: list[str],
 ) -> None:
     """Solve one model and show the result."""
     console = Console(stderr=False)
     model = load_model(model_file, overrides)
     backend = get_backend(choose(model.terms()) if backend_name == "auto" else backend_name)
-    runtime = get_runtime(runtime_name)
+    runtime = get_runtime(runtime_name, image_table(images))
+    backend = getattr(runtime, "adapt", lambda backend: backend)(backend)
     root = output if output is not None else Path("runs") / model.name
     with progress(console) as show:
         show(f"{model.name} with {backend.version()} ({backend.name})")

@@ -11,6 +11,10 @@
     binary = "/path/to/julia"              # default: julia in the PATH
     project = "/path/to/project"           # with ITensors and ITensorMPS; default: yours
     depot = "/path/to/depot"               # JULIA_DEPOT_PATH, where that is not set already
+
+    [containers]
+    command = "singularity"                # default: apptainer, else singularity, in the PATH
+    alf = "/path/to/alf.sif"               # images by engine: alf, block2, itensor
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ APP = "bilayer_orchestra"
 KEYS = {
     "alf": ("binary", "source", "launcher"),
     "julia": ("binary", "project", "depot"),
+    "containers": ("command", "alf", "block2", "itensor"),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -30,16 +30,19 @@ def load_model(path: Path, overrides: tuple[str, ...] = ()) -> Model:
     SpecError
         With one line for each problem of the file.
     """
-    source = str(path)
+    return parse_model(read_text(path), str(path), overrides)
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file that a user named, or raise SpecError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise SpecError(source, ["there is no such file"]) from error
+        raise SpecError(str(path), ["there is no such file"]) from error
     except UnicodeDecodeError as error:
-        raise SpecError(source, ["is not UTF-8 text"]) from error
+        raise SpecError(str(path), ["is not UTF-8 text"]) from error
     except OSError as error:
-        raise SpecError(source, [f"cannot be read: {error.strerror}"]) from error
-    return parse_model(text, source, overrides)
+        raise SpecError(str(path), [f"cannot be read: {error.strerror}"]) from error
 
 
 def parse_model(text: str, source: str = "model", overrides: tuple[str, ...] = ()) -> Model:
@@ -50,8 +53,8 @@ def parse_model(text: str, source: str = "model", overrides: tuple[str, ...] = (
     try:
         model = Model.model_validate(yaml.data)
     except ValidationError as error:
-        problems = _describe_all(yaml, error.errors())
-        raise SpecError(source, _in_file_order([*yaml.problems, *problems])) from error
+        problems = describe_all(yaml, error.errors())
+        raise SpecError(source, in_file_order([*yaml.problems, *problems])) from error
     if yaml.problems:
         raise SpecError(source, yaml.problems)
     return model
@@ -79,30 +82,50 @@ def _apply(yaml: YamlText, override: str) -> None:
         yaml.lines.pop(tuple(keys[:length]), None)
 
 
-def _describe_all(yaml: YamlText, errors: list[ErrorDetails]) -> list[str]:
-    """Return one line per problem; a misspelt key is not also reported as missing."""
-    missing = {_file_path(details) for details in errors if details["type"] == "missing"}
+class Lines(Protocol):
+    """Knows the line of every value of a file."""
+
+    def line_of(self, path: KeyPath) -> int | None:
+        """Return the line of ``path``, or of the nearest enclosing key."""
+        ...
+
+
+def describe_all(
+    yaml: Lines, errors: list[ErrorDetails], root: type[BaseModel] = Model
+) -> list[str]:
+    """Return one line per problem; a misspelt key is not also reported as missing.
+
+    Parameters
+    ----------
+    yaml : Lines
+        The file that holds the values.
+    errors : list
+        What pydantic found.
+    root : type
+        What the file describes, for the keys that are known in it.
+    """
+    missing = {file_path(details) for details in errors if details["type"] == "missing"}
     misspelt: set[KeyPath] = set()
     problems = []
     for details in errors:
         if details["type"] == "extra_forbidden":
-            problem, meant = _unknown_key(yaml, _file_path(details), missing - misspelt)
+            problem, meant = _unknown_key(yaml, file_path(details), missing - misspelt, root)
             problems.append(problem)
             if meant is not None:
                 misspelt.add(meant)
     for details in errors:
-        path = _file_path(details)
+        path = file_path(details)
         if details["type"] != "extra_forbidden" and path not in misspelt:
             problems.append(_describe(yaml, details))
     return problems
 
 
 def _unknown_key(
-    yaml: YamlText, path: KeyPath, missing: set[KeyPath]
+    yaml: Lines, path: KeyPath, missing: set[KeyPath], root: type[BaseModel]
 ) -> tuple[str, KeyPath | None]:
     """Return the problem, and the missing key that this one was probably meant to be."""
     parent, key = path[:-1], str(path[-1])
-    known = _known_keys(parent)
+    known = _known_keys(parent, root)
     close = difflib.get_close_matches(key, known, n=1)
     absent = [str(other[-1]) for other in missing if other[:-1] == parent]
     if not close and len(absent) == 1:
@@ -114,13 +137,13 @@ def _unknown_key(
     return f"{place}unknown key `{dotted}`; {hint}", meant if meant in missing else None
 
 
-def _place(yaml: YamlText, path: KeyPath) -> str:
+def _place(yaml: Lines, path: KeyPath) -> str:
     line = yaml.line_of(path)
     return f"line {line}: " if line else ""
 
 
-def _describe(yaml: YamlText, details: ErrorDetails) -> str:
-    path, kind = _file_path(details), details["type"]
+def _describe(yaml: Lines, details: ErrorDetails) -> str:
+    path, kind = file_path(details), details["type"]
     place = _place(yaml, path[:-1] if kind == "missing" else path)
     dotted = ".".join(str(part) for part in path)
     if kind == "missing":
@@ -140,15 +163,15 @@ def _choices(message: str) -> list[str]:
     return message.split("'")[1::2]
 
 
-def _file_path(details: ErrorDetails) -> KeyPath:
+def file_path(details: ErrorDetails) -> KeyPath:
     """Path of the error in the file: pydantic's, without the names of union branches."""
     path: KeyPath = details.get("ctx", {}).get("path", details["loc"])
     return tuple(part for part in path if part not in UNION_TAGS)
 
 
-def _known_keys(path: KeyPath) -> list[str]:
+def _known_keys(path: KeyPath, root: type[BaseModel]) -> list[str]:
     """Return the keys of the section at ``path``; of all its alternatives, if it has several."""
-    sections: list[type[BaseModel]] = [Model]
+    sections: list[type[BaseModel]] = [root]
     for part in path:
         sections = [
             section
@@ -170,7 +193,9 @@ def _shorten(value: object) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _in_file_order(problems: list[str]) -> list[str]:
+def in_file_order(problems: list[str]) -> list[str]:
+    """Return the problems ordered by their lines; those without one come first."""
+
     def line(problem: str) -> int:
         first = problem.partition(":")[0]
         return int(first[5:]) if first.startswith("line ") and first[5:].isdigit() else 0

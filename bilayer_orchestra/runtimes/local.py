@@ -32,36 +32,57 @@ class LocalRuntime:
         """Run ``job``; see :class:`bilayer_orchestra.runtimes.base.Runtime`."""
         command = [*_program(job.program), *job.arguments]
         environment = {**os.environ, **job.environment, **_engine_environment(job.engine)}
-        with (directory / LOG).open("ab") as log:
-            log.write(f"--- {' '.join(command)}\n".encode())
-            log.flush()
-            start = log.tell()
-            process = subprocess.Popen(
-                command,
-                cwd=directory,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(lock,),
-                start_new_session=True,  # Ctrl-C reaches us alone; we stop the engine in order
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
-            )
-            begin = time.monotonic()
-            try:
-                while True:
-                    try:
-                        # a long run is looked at less often: each look costs processor time
-                        process.wait(min(POLL + (time.monotonic() - begin) / 50, SLOWEST_POLL))
-                        break
-                    except subprocess.TimeoutExpired:
-                        on_poll()
-            except BaseException:
-                _stop(process)
-                raise
-        if process.returncode != 0:
-            raise EngineError(_failure(job.program, process.returncode, directory / LOG, start))
-        return {"runtime": self.name, "host": platform.node()}
+        place = run_child(command, directory, environment, lock, on_poll, job.program)
+        return {"runtime": self.name, **place}
+
+
+def run_child(
+    command: list[str],
+    directory: Path,
+    environment: dict[str, str],
+    lock: int,
+    on_poll: Callable[[], None],
+    program: str,
+) -> dict[str, str]:
+    """Run ``command`` in ``directory`` as a child that does not outlive this process.
+
+    Parameters
+    ----------
+    environment : dict
+        The whole environment of the child; empty: the inherited one.
+    program : str
+        What is called the engine's program in messages.
+    """
+    with (directory / LOG).open("ab") as log:
+        log.write(f"--- {' '.join(command)}\n".encode())
+        log.flush()
+        start = log.tell()
+        process = subprocess.Popen(
+            command,
+            cwd=directory,
+            env=environment or None,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(lock,),
+            start_new_session=True,  # Ctrl-C reaches us alone; we stop the engine in order
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+        )
+        begin = time.monotonic()
+        try:
+            while True:
+                try:
+                    # a long run is looked at less often: each look costs processor time
+                    process.wait(min(POLL + (time.monotonic() - begin) / 50, SLOWEST_POLL))
+                    break
+                except subprocess.TimeoutExpired:
+                    on_poll()
+        except BaseException:
+            _stop(process)
+            raise
+    if process.returncode != 0:
+        raise EngineError(_failure(program, process.returncode, directory / LOG, start))
+    return {"host": platform.node()}
 
 
 def _program(name: str) -> list[str]:

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.runtimes.base import Runtime
-from bilayer_orchestra.runtimes.local import LocalRuntime
 
-RUNTIMES: dict[str, Runtime] = {runtime.name: runtime for runtime in (LocalRuntime(),)}
+RUNTIME_NAMES = ("local", "apptainer", "slurm")
 
 
-def get_runtime(name: str) -> Runtime:
-    """Return the runtime called ``name``."""
-    if name not in RUNTIMES:
-        raise OrchestraError(f"there is no runtime `{name}`; known: {', '.join(RUNTIMES)}")
-    return RUNTIMES[name]
+def get_runtime(name: str, images: dict[str, str] | None = None) -> Runtime:
+    """Return the runtime called ``name`` that runs a job while one waits.
+
+    Parameters
+    ----------
+    images : dict, optional
+        Engine -> image, before what the configuration file says.
+    """
+    if name == "local":
+        from bilayer_orchestra.runtimes.local import LocalRuntime
+
+        return LocalRuntime()
+    if name == "apptainer":
+        from bilayer_orchestra.runtimes.apptainer import ApptainerRuntime
+
+        return ApptainerRuntime(images)
+    if name == "slurm":
+        raise OrchestraError(
+            "slurm runs studies: orchestra sweep study.yaml --runtime slurm (one point is a study "
+            "without axes)"
+        )
+    raise OrchestraError(f"there is no runtime `{name}`; known: {', '.join(RUNTIME_NAMES)}")

@@ -1,0 +1,1 @@
+"""Many points from one file: a base model, axes, and where they run."""

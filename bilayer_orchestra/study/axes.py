@@ -1,0 +1,183 @@
+"""The axes of a study: what varies, what the dimensions are called, and what is wrong with them."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from bilayer_orchestra.model.yaml_text import KeyPath
+from bilayer_orchestra.observables import OBSERVABLES
+
+#: Names that mean something else in the dataset of a study.
+RESERVED = frozenset(
+    {"layer", "x", "layer_", "x_", "spin", "block", "backend", "status", "run", "message", "point"}
+)
+_LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+Scalar = int | float | str
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One dimension of a study.
+
+    Parameters
+    ----------
+    label : str
+        Name of the dimension.
+    columns : dict
+        Path of a model value, as in ``--set`` -> its value at every position; several paths of one
+        axis move together.
+    names : tuple of str
+        Coordinate name of every path; the first is the label.
+    place : tuple
+        Where the axis stands in the study file.
+    """
+
+    label: str
+    columns: dict[str, tuple[Scalar, ...]]
+    names: tuple[str, ...]
+    place: KeyPath
+
+    @property
+    def size(self) -> int:
+        """Number of positions."""
+        return len(next(iter(self.columns.values())))
+
+    def place_of(self, path: str, position: int) -> KeyPath:
+        """Return where the value of ``path`` at ``position`` stands in the study file."""
+        if self.place[0] == "zip":
+            return (*self.place, path, position)
+        return (*self.place, position)
+
+
+class AxisError(Exception):
+    """What is wrong with an axis, and where it stands."""
+
+    def __init__(self, place: KeyPath, text: str) -> None:
+        self.place, self.text = place, text
+        super().__init__(text)
+
+
+def read_axes(
+    crossed: dict[str, Any], zipped: dict[str, Any]
+) -> tuple[list[Axis], list[AxisError]]:
+    """Return the axes in the order of the file, ``axes`` before ``zip``, and their problems."""
+    paths = [path for path, value in crossed.items() if not isinstance(value, dict)]
+    paths += [path for group in zipped.values() if isinstance(group, dict) for path in group]
+    axes: list[Axis] = []
+    problems: list[AxisError] = []
+    for key, value in crossed.items():
+        try:
+            axes.append(_crossed(str(key), value, paths))
+        except AxisError as problem:
+            problems.append(problem)
+    for label, group in zipped.items():
+        try:
+            axes.append(_zipped(str(label), group, paths))
+        except AxisError as problem:
+            problems.append(problem)
+    seen: list[str] = []
+    labels: set[str] = set()
+    for axis in axes:
+        for path in axis.columns:
+            problems += [
+                AxisError(axis.place, f"sets `{path}`, but `{other}` is an axis too")
+                for other in seen
+                if _overlap(path, other)
+            ]
+            seen.append(path)
+        for name in axis.names:
+            if name in RESERVED or name in OBSERVABLES:
+                text = (
+                    f"would be called `{name}`, which means something else in the dataset; "
+                    "give it a label, as in `my_label: {path: ..., values: [...]}`"
+                )
+                problems.append(AxisError(axis.place, text))
+            elif name in labels:
+                problems.append(AxisError(axis.place, f"is called `{name}`, as another axis is"))
+            labels.add(name)
+    return axes, problems
+
+
+def _crossed(key: str, value: Any, paths: list[str]) -> Axis:
+    place: KeyPath = ("axes", key)
+    if isinstance(value, dict):
+        if set(value) != {"path", "values"} or not isinstance(value["path"], str):
+            raise AxisError(place, "should be a list of values, or {path: ..., values: [...]}")
+        _check_label(place, key)
+        path, values, label = value["path"], value["values"], key
+        place = (*place, "values")
+    else:
+        path, values, label = key, value, _short_name(key, paths)
+    _check_path(place, path)
+    return Axis(label, {path: _values(place, values)}, (label,), place)
+
+
+def _zipped(label: str, group: Any, paths: list[str]) -> Axis:
+    place: KeyPath = ("zip", label)
+    if not isinstance(group, dict) or not group:
+        raise AxisError(place, "should be a group: {model value: [..], another: [..]}")
+    _check_label(place, label)
+    columns = {}
+    for path, values in group.items():
+        _check_path((*place, path), path)
+        columns[path] = _values((*place, path), values, unique=False)
+    lengths = {path: len(values) for path, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        counts = ", ".join(f"{path} has {count}" for path, count in lengths.items())
+        raise AxisError(place, f"needs lists of equal length: {counts}")
+    rows = list(zip(*columns.values(), strict=True))
+    if len(set(rows)) < len(rows):
+        raise AxisError(place, "has the same point twice")
+    # the first value is the coordinate of the dimension, under the label
+    names = (label, *(_short_name(path, paths) for path in list(columns)[1:]))
+    return Axis(label, columns, names, place)
+
+
+def _values(place: KeyPath, values: Any, unique: bool = True) -> tuple[Scalar, ...]:
+    if not isinstance(values, list) or not values:
+        raise AxisError(place, "should be a list of values, as in [0.3, 0.5]")
+    for k, value in enumerate(values):
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            raise AxisError(
+                (*place, k),
+                "should be a number or a word; values that belong together go into `zip`",
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise AxisError((*place, k), "should be finite")
+    kinds = {isinstance(value, str) for value in values}
+    if len(kinds) > 1:
+        raise AxisError(place, "mixes numbers and words")
+    if unique and len(set(values)) < len(values):
+        raise AxisError(place, "has a value twice")
+    return tuple(values)
+
+
+def _check_path(place: KeyPath, path: str) -> None:
+    if not all(path.split(".")):
+        raise AxisError(place, "should be a model value such as t_perp or layers.P.interaction")
+    if path.split(".", maxsplit=1)[0] in ("version", "name"):
+        raise AxisError(place, "is no physics: the points of a study differ in their models")
+
+
+def _check_label(place: KeyPath, label: str) -> None:
+    if not _LABEL.fullmatch(label):
+        raise AxisError(place, "is a label: letters, digits and underscores")
+
+
+def _short_name(path: str, paths: list[str]) -> str:
+    """Return the last key of ``path``, with as many before it as tell it from the others."""
+    keys = path.split(".")
+    others = [other.split(".") for other in paths if other != path]
+    for count in range(1, len(keys)):
+        if all(other[-count:] != keys[-count:] for other in others):
+            return "_".join(keys[-count:])
+    return "_".join(keys)
+
+
+def _overlap(one: str, other: str) -> bool:
+    a, b = one.split("."), other.split(".")
+    shorter = min(len(a), len(b))
+    return a[:shorter] == b[:shorter]

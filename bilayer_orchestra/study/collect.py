@@ -1,0 +1,147 @@
+"""One labelled dataset over all axes of a study: what is finished, and NaN for what is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bilayer_orchestra import __version__
+from bilayer_orchestra.study.load import LoadedStudy
+from bilayer_orchestra.study.tasks import Task
+from bilayer_orchestra.timestamps import utc_now
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+#: What every point says about itself; (attribute of its result, what stands for "missing").
+_FACTS: dict[str, Any] = {
+    "converged": -1,
+    "converged_reason": "",
+    "engine": "",
+    "seed": -1,
+    "runtime": "",
+    "image_digest": "",
+    "request_hash": "",
+}
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The dataset and what is not in it yet."""
+
+    dataset: xr.Dataset
+    missing: dict[str, tuple[str, str]]  # name of a task -> (state, message)
+
+
+def collect(
+    study: LoadedStudy, tasks: list[Task], states: dict[str, tuple[str, str]] | None = None
+) -> Collected:
+    """Combine the stored results of ``tasks``.
+
+    Parameters
+    ----------
+    states : dict, optional
+        (state, message) of every task by name, where somebody asked the scheduler already.
+    """
+    import numpy as np
+
+    from bilayer_orchestra.dataset import SCHEMA_VERSION, append_history, open_result
+
+    several = len(study.spec.backends) > 1
+    dims = (*(axis.label for axis in study.axes), *(("backend",) if several else ()))
+    shape = (*study.shape, *((len(study.spec.backends),) if several else ()))
+    results: dict[tuple[int, ...], xr.Dataset] = {}
+    missing: dict[str, tuple[str, str]] = {}
+    facts = {
+        name: np.full(shape, empty, dtype=object if isinstance(empty, str) else "i8")
+        for name, empty in _FACTS.items()
+    }
+    for name in ("status", "message", "run"):
+        facts[name] = np.full(shape, "", dtype=object)
+    for task in tasks:
+        index = (
+            *task.point.index,
+            *((study.spec.backends.index(task.label),) if several else ()),
+        )
+        facts["run"][index] = task.run.path.name
+        if task.run.result.exists():
+            result = results[index] = open_result(task.run.result)
+            for name in _FACTS:
+                if name in result.attrs:
+                    facts[name][index] = result.attrs[name]
+            state, message = "finished", ""
+        else:
+            state, message = (states or {}).get(task.name) or task.run.status()
+            missing[task.name] = (state, message)
+        facts["status"][index], facts["message"][index] = state, message
+    dataset = _combine(dims, shape, results)
+    for axis in study.axes:
+        for (path, values), name in zip(axis.columns.items(), axis.names, strict=True):
+            coordinate = np.array(values, dtype=object if isinstance(values[0], str) else None)
+            dataset.coords[name] = (axis.label, coordinate, {"model_path": path})
+    if several:
+        dataset.coords["backend"] = ("backend", np.array(study.spec.backends, dtype=object))
+    for name, array in facts.items():
+        dataset[name] = (dims, array)
+    dataset.attrs = {
+        "title": f"{study.name}: {len(results)} of {len(tasks)} points",
+        "orchestra_schema": SCHEMA_VERSION,
+        "study": study.path.read_text(encoding="utf-8"),
+        "study_name": study.name,
+        "model": study.points[0].model.to_yaml(),
+        "points": len(tasks),
+        "finished": len(results),
+        "software": f"bilayer_orchestra {__version__}",
+        "created": utc_now(),
+    }
+    append_history(dataset, f"collected {len(results)} of {len(tasks)} points")
+    return Collected(dataset, missing)
+
+
+def _combine(
+    dims: tuple[str, ...], shape: tuple[int, ...], results: dict[tuple[int, ...], xr.Dataset]
+) -> xr.Dataset:
+    """Place every result at its index; coordinates are united, holes are NaN.
+
+    The deviations that carry a run's covariance stay in its own file: their blocks differ from run
+    to run.
+    """
+    import numpy as np
+    import xarray as xr
+
+    inner = {dim: _united(dim, results) for dim in ("layer", "x", "layer_", "x_", "spin")}
+    variables: dict[str, xr.Variable] = {}
+    for result in results.values():
+        for name, variable in result.data_vars.items():
+            if str(name) in variables or "block" in variable.dims:
+                continue
+            sizes = tuple(len(inner[str(dim)]) for dim in variable.dims)
+            variables[str(name)] = xr.Variable(
+                (*dims, *variable.dims), np.full((*shape, *sizes), np.nan), variable.attrs
+            )
+    for index, result in results.items():
+        where = {
+            dim: np.array([values.index(one) for one in result[dim].values.tolist()])
+            for dim, values in inner.items()
+            if dim in result.coords
+        }
+        for name, target in variables.items():
+            if name not in result:
+                continue
+            variable = result[name].variable
+            block = target.values[index]
+            if variable.ndim == 0:
+                target.values[index] = variable.values
+            else:
+                block[np.ix_(*(where[str(dim)] for dim in variable.dims))] = variable.values
+    used = {str(dim) for variable in variables.values() for dim in variable.dims}
+    coordinates = {dim: values for dim, values in inner.items() if dim in used}
+    return xr.Dataset(variables, coordinates)
+
+
+def _united(dim: str, results: dict[tuple[int, ...], xr.Dataset]) -> list[Any]:
+    values: list[Any] = []
+    for result in results.values():
+        if dim in result.coords:
+            values += [one for one in result[dim].values.tolist() if one not in values]
+    return sorted(values) if dim in ("x", "x_") else values

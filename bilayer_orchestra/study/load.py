@@ -1,0 +1,274 @@
+"""Read a study file and expand it to validated points: every problem in one go."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from bilayer_orchestra.errors import SpecError
+from bilayer_orchestra.model.load import Lines, describe_all, file_path, in_file_order, read_text
+from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.model.yaml_text import KeyPath, YamlText
+from bilayer_orchestra.study.axes import Axis, Scalar, read_axes
+from bilayer_orchestra.study.spec import Study
+
+#: More points than this are a typing error, not a study.
+MAX_POINTS = 20_000
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model of a study.
+
+    Parameters
+    ----------
+    name : str
+        ``t_perp=0.3,U=-4``: the values on all axes; stable when axes grow.
+    index : tuple of int
+        Position on every axis.
+    model : Model
+        The validated model.
+    """
+
+    name: str
+    index: tuple[int, ...]
+    model: Model
+
+
+@dataclass(frozen=True)
+class LoadedStudy:
+    """A study with everything that follows from its file.
+
+    Parameters
+    ----------
+    path : Path
+        The study file.
+    spec : Study
+        Its content.
+    axes : tuple of Axis
+        The dimensions.
+    points : tuple of Point
+        In the order of the file, the last axis fastest.
+    """
+
+    path: Path
+    spec: Study
+    axes: tuple[Axis, ...]
+    points: tuple[Point, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        return self.spec.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of positions on every axis."""
+        return tuple(axis.size for axis in self.axes)
+
+
+def load_study(path: Path) -> LoadedStudy:
+    """Read a study file, and its base model.
+
+    Raises
+    ------
+    SpecError
+        With one line for each problem of the study, its base model and any of its points.
+    """
+    source = str(path)
+    yaml = YamlText(read_text(path), source)
+    study, axes = _read(yaml)
+    count = math.prod(axis.size for axis in axes)
+    if count > MAX_POINTS:
+        raise SpecError(source, [f"has {count} points; {MAX_POINTS} are the most"])
+    base = _Base(study, yaml, path)
+    points, problems = [], _Problems()
+    for index in itertools.product(*(range(axis.size) for axis in axes)):
+        name = point_name(axes, index)
+        data = copy.deepcopy(base.data)
+        for axis, k in zip(axes, index, strict=True):
+            for dotted, values in axis.columns.items():
+                clash = _set(data, dotted.split("."), values[k])
+                if clash:
+                    line = _line(yaml, axis.place_of(dotted, k))
+                    problems.add(f"{line}`{dotted}`: `{clash}` has no keys inside", name)
+        try:
+            points.append(Point(name, index, Model.model_validate(data)))
+        except ValidationError as error:
+            for text in base.describe(error.errors(), axes, index):
+                problems.add(text, name)
+    if problems:
+        raise SpecError(source, in_file_order(problems.lines(count)))
+    return LoadedStudy(path, study, axes, tuple(points))
+
+
+def _read(yaml: YamlText) -> tuple[Study, tuple[Axis, ...]]:
+    problems = list(yaml.problems)
+    sections = [yaml.data.get(key, {}) for key in ("axes", "zip")]
+    axes: list[Axis] = []
+    if all(isinstance(section, dict) for section in sections):
+        axes, wrong = read_axes(*sections)
+        for problem in wrong:
+            dotted = ".".join(map(str, problem.place))
+            problems.append(f"{_line(yaml, problem.place)}`{dotted}` {problem.text}")
+    try:
+        study = Study.model_validate(yaml.data)
+    except ValidationError as error:
+        problems += describe_all(yaml, error.errors(), Study)
+        raise SpecError(yaml.source, in_file_order(problems)) from error
+    if problems:
+        raise SpecError(yaml.source, in_file_order(problems))
+    return study, tuple(axes)
+
+
+def point_name(axes: tuple[Axis, ...], index: tuple[int, ...]) -> str:
+    """Return ``label=value,label=value``; ``point`` for a study without axes."""
+    parts = [
+        f"{axis.label}={shown(next(iter(axis.columns.values()))[k])}"
+        for axis, k in zip(axes, index, strict=True)
+    ]
+    return ",".join(parts) or "point"
+
+
+def shown(value: Scalar) -> str:
+    """Return a value as it stands in names: numbers in their shortest form."""
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+class _Base:
+    """The base model's data, and in which file each of its values stands."""
+
+    def __init__(self, study: Study, yaml: YamlText, path: Path) -> None:
+        self.study_lines = yaml
+        if isinstance(study.model, str):
+            file = (path.parent / study.model).expanduser()
+            self.prefix = f"{file}: "
+            text = YamlText(read_text(file), str(file))
+            if text.problems:
+                raise SpecError(str(file), text.problems)
+            self.lines: Lines = text
+            self.data: dict[str, Any] = text.data
+        else:
+            self.prefix = ""
+            self.lines = _Shifted(yaml, ("model",))
+            self.data = copy.deepcopy(study.model)
+            # an inline model need not repeat what the study says
+            self.data.setdefault("version", study.version)
+            self.data.setdefault("name", study.name)
+        self.overlaid = {(name, *inner) for name, inner in _leaves(study.numerics)}
+        if study.numerics:
+            _merge(self.data.setdefault("numerics", {}), study.numerics)
+
+    def describe(
+        self, errors: list[ErrorDetails], axes: tuple[Axis, ...], index: tuple[int, ...]
+    ) -> Iterator[str]:
+        """Return one line per problem of a point, with the file and line of the value."""
+        on_axis = _AxisLines(self.study_lines, axes, index)
+        groups: dict[str, list[ErrorDetails]] = {"axis": [], "study": [], "base": []}
+        for details in errors:
+            path = file_path(details)
+            if on_axis.line_of(path) is not None:
+                groups["axis"].append(details)
+            elif path[:1] == ("numerics",) and path[1:] in self.overlaid:
+                groups["study"].append(details)
+            else:
+                groups["base"].append(details)
+        yield from describe_all(on_axis, groups["axis"])
+        yield from describe_all(self.study_lines, groups["study"])
+        for text in describe_all(self.lines, groups["base"]):
+            yield self.prefix + text
+
+
+class _Shifted:
+    """Lines of a section that stands inside another file."""
+
+    def __init__(self, yaml: YamlText, place: KeyPath) -> None:
+        self.yaml, self.place = yaml, place
+
+    def line_of(self, path: KeyPath) -> int | None:
+        return self.yaml.line_of((*self.place, *path))
+
+
+class _AxisLines:
+    """Lines of the values that the axes set in one point; None for all others."""
+
+    def __init__(self, yaml: YamlText, axes: tuple[Axis, ...], index: tuple[int, ...]) -> None:
+        self.found: dict[KeyPath, int | None] = {}
+        for axis, k in zip(axes, index, strict=True):
+            for dotted in axis.columns:
+                place = axis.place_of(dotted, k)
+                self.found[tuple(dotted.split("."))] = yaml.line_of(place)
+
+    def line_of(self, path: KeyPath) -> int | None:
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.found:
+                return self.found[path[:length]]
+        # an axis inside the section that is wrong as a whole, e.g. `state`
+        for place, line in self.found.items():
+            if path and place[: len(path)] == path:
+                return line
+        return None
+
+
+class _Problems:
+    """Problems of all points, each once."""
+
+    def __init__(self) -> None:
+        self.points: dict[str, list[str]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.points)
+
+    def add(self, text: str, point: str) -> None:
+        self.points.setdefault(text, []).append(point)
+
+    def lines(self, count: int) -> list[str]:
+        return [
+            text if len(names) == count else f"{text} (in {_several(names)})"
+            for text, names in self.points.items()
+        ]
+
+
+def _several(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} points, first {names[0]}"
+
+
+def _set(data: dict[str, Any], keys: list[str], value: Any) -> str | None:
+    """Set one value; return the key that stands in the way, if there is one."""
+    for key in keys[:-1]:
+        inner = data.setdefault(key, {})
+        if not isinstance(inner, dict):
+            return key
+        data = inner
+    data[keys[-1]] = value
+    return None
+
+
+def _merge(target: dict[str, Any], source: dict[str, Any]) -> None:
+    for key, value in source.items():
+        if isinstance(value, dict) and isinstance(target.get(key), dict):
+            _merge(target[key], value)
+        else:
+            target[key] = copy.deepcopy(value)
+
+
+def _leaves(data: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield (key, path below it) of every value and section."""
+    for key, value in data.items():
+        yield key, ()
+        if isinstance(value, dict):
+            for inner, below in _leaves(value):
+                yield key, (inner, *below)
+
+
+def _line(yaml: YamlText, place: KeyPath) -> str:
+    line = yaml.line_of(place)
+    return f"line {line}: " if line else ""

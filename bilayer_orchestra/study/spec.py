@@ -1,0 +1,99 @@
+"""The study file: a base model, named axes, backends, and where the points run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from bilayer_orchestra.model.base import SpecModel
+
+
+class Study(SpecModel):
+    """One study file.
+
+    ``axes`` are crossed with each other. Each is a model value, named as in ``--set``, with its
+    list of values; or a label of your choice with ``path`` and ``values``. ``zip`` holds groups of
+    model values that move together along one dimension.
+    """
+
+    version: Annotated[Literal[1], Field(description="version of this file format")]
+    name: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=64,
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+            description="letters, digits, dot, dash, underscore; names the dataset",
+        ),
+    ]
+    model: Annotated[
+        Any, Field(description="the base model: inline, or a path relative to this file")
+    ]
+    axes: Annotated[dict[str, Any], Field(description="model value -> list of values; crossed")] = (
+        Field(default_factory=dict)
+    )
+    zip: Annotated[
+        dict[str, Any],
+        Field(description="label -> {model value -> list of values}; these move together"),
+    ] = Field(default_factory=dict)
+    backends: Annotated[
+        tuple[str, ...], Field(min_length=1, description="auto, exact, block2, itensor, alf")
+    ] = ("auto",)
+    numerics: Annotated[
+        dict[str, Any], Field(description="as in the model file; goes before the base model's")
+    ] = Field(default_factory=dict)
+    runtime: Annotated[
+        str, Field(description="where the points run: local, apptainer or slurm")
+    ] = "local"
+    site: Annotated[
+        str | None, Field(description="site profile for slurm: a TOML file, or a name")
+    ] = None
+
+    @field_validator("backends", mode="before")
+    @classmethod
+    def _list_of_names(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("backends")
+    @classmethod
+    def _known_backends(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from bilayer_orchestra.backends.registry import BACKENDS
+
+        for k, name in enumerate(value):
+            if name != "auto" and name not in BACKENDS:
+                raise PydanticCustomError(
+                    "backend",
+                    "names `{name}`; known: auto, {known}",
+                    {
+                        "name": name,
+                        "known": ", ".join(BACKENDS),
+                        "path": ("backends", k),
+                    },
+                )
+        if len(set(value)) < len(value):
+            raise PydanticCustomError("repeated", "names a backend twice")
+        return value
+
+    @field_validator("runtime")
+    @classmethod
+    def _known_runtime(cls, value: str) -> str:
+        from bilayer_orchestra.runtimes.registry import RUNTIME_NAMES
+
+        if value not in RUNTIME_NAMES:
+            raise PydanticCustomError(
+                "runtime",
+                "should be one of {known}",
+                {"known": ", ".join(RUNTIME_NAMES)},
+            )
+        return value
+
+    @field_validator("model")
+    @classmethod
+    def _path_or_mapping(cls, value: Any) -> Any:
+        if not isinstance(value, (str, dict)) or not value:
+            raise PydanticCustomError(
+                "base", "should be a model (keys and values) or the path of a model file"
+            )
+        return value

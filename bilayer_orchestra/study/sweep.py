@@ -1,0 +1,103 @@
+"""Run the tasks of a study on this machine: a failed point does not stop the others."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Protocol
+
+from bilayer_orchestra.backends.base import Job
+from bilayer_orchestra.errors import Interrupted, OrchestraError
+from bilayer_orchestra.pipeline import run_point
+from bilayer_orchestra.runtimes.base import Runtime
+from bilayer_orchestra.study.tasks import Task
+
+
+class Listener(Protocol):
+    """Hears what happens to the points."""
+
+    def progress(self, task: Task, line: str) -> None:
+        """Hear how far a running point is."""
+        ...
+
+    def ended(self, task: Task, error: str | None, reused: bool) -> None:
+        """Hear that a point ended."""
+        ...
+
+
+def sweep(
+    tasks: list[Task], runtime: Runtime, jobs: int, listener: Listener, again: bool = True
+) -> dict[str, str]:
+    """Run all tasks, ``jobs`` at a time; return the messages of those that failed, by name.
+
+    Parameters
+    ----------
+    again : bool
+        Whether points that failed before are tried again.
+    """
+    stop = threading.Event()
+    failures: dict[str, str] = {}
+    pool = ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="point")
+    running: dict[Future[bool], Task] = {
+        pool.submit(_run, task, _Stoppable(runtime, stop), listener.progress): task
+        for task in tasks
+        if again or task.run.status()[0] != "failed"
+    }
+    try:
+        while running:
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                task = running.pop(future)
+                error = _outcome(future)
+                if error is not None:
+                    failures[task.name] = error
+                listener.ended(task, error, error is None and future.result())
+    except BaseException:
+        stop.set()  # the engines are stopped in order, by the threads that started them
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return failures
+
+
+def _run(task: Task, runtime: Runtime, progress: Callable[[Task, str], None]) -> bool:
+    outcome = run_point(
+        task.point.model,
+        task.backend,
+        runtime,
+        task.run.path.parent,
+        lambda line: progress(task, line),
+    )
+    return outcome.reused
+
+
+def _outcome(future: Future[bool]) -> str | None:
+    error = future.exception()
+    if error is None:
+        return None
+    if isinstance(error, OrchestraError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    raise error
+
+
+class _Stoppable:
+    """A runtime whose jobs end when the study is interrupted; signals reach one thread only."""
+
+    def __init__(self, runtime: Runtime, stop: threading.Event) -> None:
+        self.name = runtime.name
+        self._runtime, self._stop = runtime, stop
+
+    def execute(
+        self, job: Job, directory: object, lock: int, on_poll: Callable[[], None]
+    ) -> dict[str, str]:
+        def poll() -> None:
+            if self._stop.is_set():
+                raise Interrupted
+            on_poll()
+
+        if self._stop.is_set():
+            raise Interrupted
+        return self._runtime.execute(job, directory, lock, poll)  # type: ignore[arg-type]

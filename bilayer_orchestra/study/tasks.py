@@ -1,0 +1,87 @@
+"""The tasks of a study: every point with every backend, checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bilayer_orchestra.backends.base import Backend
+from bilayer_orchestra.backends.registry import choose, get_backend
+from bilayer_orchestra.errors import OrchestraError, SpecError
+from bilayer_orchestra.pipeline import make_request
+from bilayer_orchestra.runs import RunDirectory
+from bilayer_orchestra.study.load import LoadedStudy, Point
+
+
+@dataclass(frozen=True)
+class Task:
+    """One point on one backend.
+
+    Parameters
+    ----------
+    name : str
+        Name of the point, with the backend where there are several.
+    point : Point
+        The model.
+    label : str
+        The backend as the study file names it (``auto`` is one of them).
+    backend : Backend
+        The engine itself.
+    run : RunDirectory
+        Where it is, or will be, on disk.
+    """
+
+    name: str
+    point: Point
+    label: str
+    backend: Backend
+    run: RunDirectory
+
+
+def study_root(study: LoadedStudy, output: Path | None) -> Path:
+    """Return the directory of the runs: that of the base model, shared with single runs."""
+    return output if output is not None else Path("runs") / study.points[0].model.name
+
+
+def make_tasks(
+    study: LoadedStudy, root: Path, adapt: Callable[[Backend], Backend] = lambda backend: backend
+) -> list[Task]:
+    """Return all tasks in the order of the study.
+
+    Parameters
+    ----------
+    adapt : callable
+        What a runtime makes of a backend, such as another installation of the engine.
+
+    Raises
+    ------
+    SpecError
+        With one line for every distinct reason why a point cannot be solved.
+    """
+    tasks: list[Task] = []
+    problems: dict[str, list[str]] = {}
+    adapted: dict[str, Backend] = {}
+    for point in study.points:
+        for label in study.spec.backends:
+            name = point.name if len(study.spec.backends) == 1 else f"{point.name},{label}"
+            try:
+                chosen = choose(point.model.terms()) if label == "auto" else label
+                if chosen not in adapted:
+                    adapted[chosen] = adapt(get_backend(chosen))
+                backend = adapted[chosen]
+                backend.check(make_request(point.model, backend))
+                run = RunDirectory.for_request(root, point.model, backend)
+            except OrchestraError as error:
+                problems.setdefault(str(error), []).append(name)
+                continue
+            tasks.append(Task(name, point, label, backend, run))
+    if problems:
+        raise SpecError(
+            str(study.path),
+            [
+                f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {text}"
+                for text, names in problems.items()
+            ],
+        )
+    return tasks
