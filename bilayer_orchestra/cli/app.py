@@ -202,6 +202,53 @@ def engines_list() -> None:
     list_command()
 
 
+containers = typer.Typer(
+    help="Build and verify Apptainer images of the engines.", no_args_is_help=True
+)
+app.add_typer(containers, name="containers")
+
+
+@containers.command("build")
+def containers_build(
+    engine: Annotated[str, typer.Argument(help="alf, block2 or itensor")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="the image file [ENGINE.sif]")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="base image: a file, or docker://NAME [Debian]")
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="local source tree [the official release is fetched]")
+    ] = None,
+    version: Annotated[str | None, typer.Option(help="the release to fetch")] = None,
+    sha256: Annotated[str | None, typer.Option(help="its checksum, verified if given")] = None,
+) -> None:
+    """Build an image from our definition, test it, and note it in the configuration file."""
+    from bilayer_orchestra.cli.containers import build_command
+    from bilayer_orchestra.engines.images import Sources
+
+    build_command(engine, output, Sources(base, source, version, sha256))
+
+
+@containers.command("verify")
+def containers_verify(
+    engine: Annotated[str, typer.Argument(help="alf, block2 or itensor")],
+    image: Annotated[Path | None, typer.Argument(help="the image file [the configured]")] = None,
+) -> None:
+    """Check an image, such as one that was built elsewhere: whole, of this version, working."""
+    from bilayer_orchestra.cli.containers import verify_command
+
+    verify_command(engine, image)
+
+
+@containers.command("list")
+def containers_list() -> None:
+    """Show the images that are set up."""
+    from bilayer_orchestra.cli.containers import list_command
+
+    list_command()
+
+
 @app.callback(invoke_without_command=True)
 def root(
     context: typer.Context,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.runs import find_runs
+from bilayer_orchestra.runtimes.slurm.collect import states_of
 
 
 def status_command(directory: Path) -> None:
@@ -18,8 +20,9 @@ def status_command(directory: Path) -> None:
     if not runs:
         raise OrchestraError(f"there are no runs in {directory}")
     table = Table("run", "state", "since", "message", box=None, pad_edge=False)
+    states = states_of({run.path.name: run for run in runs})
     for run in runs:
-        state, message = run.status()
+        state, message = states[run.path.name]
         record = run.record()
         since = (record.ended or record.started or "") if record else ""
         first_line = message.splitlines()[0] if message else ""
@@ -28,3 +31,9 @@ def status_command(directory: Path) -> None:
     if not console.is_terminal:
         console.width = 240  # logs wrap for themselves
     console.print(table)
+    for run in runs:
+        state, message = states[run.path.name]
+        if state == "failed" and "\n" in message:
+            console.print(f"\n{run.path.name}: {message}", markup=False, soft_wrap=True)
+    counts = Counter(state for state, _ in states.values())
+    console.print(", ".join(f"{number} {state}" for state, number in sorted(counts.items())))

@@ -35,7 +35,7 @@ LOG = "build.log"
 #: Without finite-math assumptions NaN stays visible; ALF's own flags contain -ffast-math.
 FLAGS = "-fno-finite-math-only"
 #: Left by an earlier build in the user's tree; objects of other flags must not be linked.
-_PRODUCTS = (
+PRODUCTS = (
     *("*.o", "*.a", "*.mod", "*.smod", "*.out", "*.log", "git.h", "git_status.h", ".git"),
     *(".parse_parameters", ".deps.mk", "Hamiltonians_*.h", "*_read_write_parameters.F90"),
 )
@@ -83,13 +83,13 @@ def build_alf(
     with tempfile.TemporaryDirectory(prefix="orchestra-alf-") as temporary:
         work = Path(temporary)
         blas, library = _linear_algebra(work)
-        tree_hash = _tree_hash(source)
+        digest = tree_hash(source)
         words = [*options.words, *_configure_words(options), _flags(options)]
-        identity = [tree_hash, hamiltonian_hash(), compiler, blas, *words]
+        identity = [digest, hamiltonian_hash(), compiler, blas, *words]
         key = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16]
         target = cache_directory() / "alf" / key
         record: dict[str, object] = {
-            "alf_version": alf_version(source, tree_hash),
+            "alf_version": alf_version(source, digest),
             "hamiltonian": hamiltonian_hash(),
             "compiler": compiler,
             "blas": blas,
@@ -126,7 +126,7 @@ def check_tree(source: Path) -> None:
         )
 
 
-def alf_version(source: Path, tree_hash: str) -> str:
+def alf_version(source: Path, digest: str) -> str:
     """Return ``ALF 2.6 ...`` with the commit, or the hash of the files where there is no git."""
     release = None
     changelog = source / "CHANGELOG.md"
@@ -139,15 +139,16 @@ def alf_version(source: Path, tree_hash: str) -> str:
         command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--tags"]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
         commit = answer.stdout.strip()
-    return f"ALF {release or '(unknown release)'} {commit or 'tree:' + tree_hash[:8]}"
+    return f"ALF {release or '(unknown release)'} {commit or 'tree:' + digest[:8]}"
 
 
-def _tree_hash(source: Path) -> str:
+def tree_hash(source: Path) -> str:
+    """Return the hash of the sources of an ALF tree."""
     digest = hashlib.sha256()
     for part in _SOURCES:
         root = source / part
         for file in [root] if root.is_file() else sorted(root.rglob("*")):
-            if file.is_file() and not any(file.match(pattern) for pattern in _PRODUCTS):
+            if file.is_file() and not any(file.match(pattern) for pattern in PRODUCTS):
                 digest.update(str(file.relative_to(source)).encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
 
@@ -223,7 +224,7 @@ def _compile(
         raise OrchestraError(
             f"ALF cannot be built below {work}: set TMPDIR to a path without blanks"
         )
-    shutil.copytree(source, tree, ignore=shutil.ignore_patterns(*_PRODUCTS, "Documentation"))
+    shutil.copytree(source, tree, ignore=shutil.ignore_patterns(*PRODUCTS, "Documentation"))
     ours = work / "hamiltonian"
     ours.mkdir()
     for file in hamiltonian_files():

@@ -30,8 +30,8 @@ class LocalRuntime:
         self, job: Job, directory: Path, lock: int, on_poll: Callable[[], None]
     ) -> dict[str, str]:
         """Run ``job``; see :class:`bilayer_orchestra.runtimes.base.Runtime`."""
-        command = [*_program(job.program), *job.arguments]
-        environment = {**os.environ, **job.environment, **_engine_environment(job.engine)}
+        command = [*program_words(job.program), *job.arguments]
+        environment = {**os.environ, **job.environment, **engine_environment(job.engine)}
         place = run_child(command, directory, environment, lock, on_poll, job.program)
         return {"runtime": self.name, **place}
 
@@ -85,7 +85,8 @@ def run_child(
     return {"host": platform.node()}
 
 
-def _program(name: str) -> list[str]:
+def program_words(name: str) -> list[str]:
+    """Return the command that starts a job's program on this machine."""
     if name == "python":
         return [sys.executable]
     if name == "sh":
@@ -97,7 +98,8 @@ def _program(name: str) -> list[str]:
     raise MissingEngineError(f"this runtime does not know the program `{name}`")
 
 
-def _engine_environment(engine: str | None) -> dict[str, str]:
+def engine_environment(engine: str | None) -> dict[str, str]:
+    """Return the variables that say where a user-installed engine is."""
     if engine is None:
         return {}
     if engine == "alf":

@@ -128,12 +128,12 @@ def _combine(
         for name, target in variables.items():
             if name not in result:
                 continue
-            variable = result[name].variable
-            block = target.values[index]
-            if variable.ndim == 0:
-                target.values[index] = variable.values
+            stored = result[name]
+            if stored.ndim == 0:
+                target.values[index] = stored.values
             else:
-                block[np.ix_(*(where[str(dim)] for dim in variable.dims))] = variable.values
+                inside = np.ix_(*(where[str(dim)] for dim in stored.dims))
+                target.values[index][inside] = stored.values
     used = {str(dim) for variable in variables.values() for dim in variable.dims}
     coordinates = {dim: values for dim, values in inner.items() if dim in used}
     return xr.Dataset(variables, coordinates)

@@ -1,0 +1,81 @@
+"""``orchestra sweep --runtime slurm``."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from rich.console import Console
+
+from bilayer_orchestra.machine import cores
+from bilayer_orchestra.pipeline import make_request
+from bilayer_orchestra.runtimes.images import image_table
+from bilayer_orchestra.runtimes.slurm.collect import label_executed
+from bilayer_orchestra.runtimes.slurm.script import task_script
+from bilayer_orchestra.runtimes.slurm.site import load_site
+from bilayer_orchestra.runtimes.slurm.submit import plan, submit
+from bilayer_orchestra.study.load import LoadedStudy
+from bilayer_orchestra.study.tasks import make_tasks
+
+
+def submit_study(
+    study: LoadedStudy,
+    root: Path,
+    site_name: str | None,
+    images: list[str],
+    dry_run: bool,
+    console: Console,
+) -> None:
+    """Submit the points that are neither finished nor in the queue."""
+    site = load_site(site_name or study.spec.site, study.path, image_table(images))
+    tasks = make_tasks(study, root, site.adapt)
+    states = label_executed(tasks) if not dry_run else {}
+    known = {task.name: states.get(task.name, task.run.status()) for task in tasks}
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    if dry_run:
+        from bilayer_orchestra.runtimes.slurm.collect import states_of
+
+        known = {**known, **states_of({t.name: t.run for t in tasks if not t.run.result.exists()})}
+    todo, seen = [], set()
+    for task in tasks:
+        state, _ = known[task.name]
+        started = state in ("finished", "running") or (state == "pending" and _queued(task))
+        if not started and task.run.path not in seen:
+            seen.add(task.run.path)
+            todo.append(task)
+    count = {word: sum(state == word for state, _ in known.values()) for word in _WORDS}
+    say(", ".join(f"{number} {word}" for word, number in count.items() if number))
+    if not todo:
+        say("nothing to submit")
+        return
+    chunks = plan(todo, site, root, study.name)
+    if dry_run:
+        for chunk in chunks:
+            say(f"# {shlex.join(chunk.command)}\n{chunk.script}")
+            for index, pack in enumerate(chunk.packs):
+                for task in pack:
+                    say(f"# array task {index}: {task.name}: {task.run.path}")
+        first = todo[0]
+        with cores(site.point_cpus):
+            job = first.backend.render(make_request(first.point.model, first.backend))
+        contained = site.holds(first.backend.name)
+        say(f"# task.sh of {first.name}, which batch.sh starts:")
+        say(task_script(job, first.run.job.absolute(), site, contained))
+        return
+    for chunk in chunks:
+        number = submit(chunk, site)
+        points = sum(len(pack) for pack in chunk.packs)
+        say(f"job {number}: {points} points in {len(chunk.packs)} tasks, {chunk.directory}")
+    say(f"then      orchestra status {shlex.quote(str(root))}")
+    say(f"          orchestra collect {shlex.quote(str(study.path))}")
+
+
+_WORDS = ("finished", "running", "pending", "failed")
+
+
+def _queued(task) -> bool:  # type: ignore[no-untyped-def]
+    record = task.run.record()
+    return bool(record and record.job)

@@ -1,0 +1,99 @@
+"""The shell scripts of a submission, from templates/slurm; every word is quoted."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from bilayer_orchestra.backends.base import Job
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.resources import resource
+from bilayer_orchestra.runtimes.slurm.site import Site
+
+
+def task_script(job: Job, directory: Path, site: Site, contained: bool) -> str:
+    """Return ``task.sh`` of one point.
+
+    Parameters
+    ----------
+    directory : Path
+        Absolute path of its job directory, as the compute nodes see it.
+    contained : bool
+        Whether the engine comes from an image.
+    """
+    if contained:
+        environment: dict[str, str] = {}
+        command = _contained(job, directory, site)
+    else:
+        from bilayer_orchestra.runtimes.local import engine_environment
+
+        environment = {**job.environment, **engine_environment(job.engine)}
+        if site.launcher and job.engine == "alf":
+            environment["ORCHESTRA_ALF_LAUNCHER"] = site.launcher
+        command = [*_native(job, site), *job.arguments]
+    lines = [f"    export {name}={shlex.quote(value)}" for name, value in environment.items()]
+    values = {"ENVIRONMENT": "\n".join(lines), "COMMAND": shlex.join(command)}
+    return fill("task.sh", values)
+
+
+def batch_script(site: Site, name: str) -> str:
+    """Return ``batch.sh`` of one array job."""
+    options = [
+        f"--job-name={name}",
+        "--nodes=1",
+        "--ntasks=1",
+        f"--cpus-per-task={site.cpus}",
+        f"--time={site.time}",
+        "--open-mode=append",
+        "--requeue",
+        # to the batch shell alone: it stops the engines in order
+        *([f"--signal=B:USR1@{site.signal}"] if site.signal else []),
+    ]
+    for option, value in (
+        ("partition", site.partition),
+        ("account", site.account),
+        ("qos", site.qos),
+        ("mem", site.memory),
+    ):
+        options += [f"--{option}={value}"] if value else []
+    options += [text.removeprefix("#SBATCH").strip() for text in site.sbatch]
+    modules = []
+    if site.modules:
+        modules.append("command -v module >/dev/null || . /etc/profile")
+        modules.append(f"module load {shlex.join(site.modules)} || exit 1")
+    values = {
+        "DIRECTIVES": "\n".join(f"#SBATCH {option}" for option in options),
+        "MODULES": "\n".join(modules),
+        "PROLOGUE": "\n".join(site.prologue),
+        "PARALLEL": str(site.parallel),
+        "REQUEUES": str(site.requeues),
+    }
+    return fill("batch.sh", values)
+
+
+def fill(template: str, values: dict[str, str]) -> str:
+    """Replace @NAME@ once; what is put in is not looked at again."""
+    text = resource("templates", "slurm", template).read_text(encoding="utf-8")
+    return re.sub(r"@([A-Z]+)@", lambda match: values[match[1]], text)
+
+
+def _native(job: Job, site: Site) -> list[str]:
+    if job.program == "python":
+        return [site.python or sys.executable]
+    from bilayer_orchestra.runtimes.local import program_words
+
+    return program_words(job.program)
+
+
+def _contained(job: Job, directory: Path, site: Site) -> list[str]:
+    from bilayer_orchestra.runtimes.apptainer import PROGRAMS, container, image_kind
+    from bilayer_orchestra.runtimes.images import find_image
+
+    if "\n" in str(directory):
+        raise OrchestraError(f"{str(directory)!r} holds a line break; containers cannot bind it")
+    image = find_image(image_kind(job), site.images)
+    words = container(site.container, image, str(directory), job)
+    binds = [word for bind in site.binds for word in ("--bind", bind)]
+    return [*words[:-1], *binds, words[-1], PROGRAMS[job.program], *job.arguments]

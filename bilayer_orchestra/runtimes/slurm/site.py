@@ -1,0 +1,165 @@
+"""The site profile: what a cluster wants to hear, in a small TOML file.
+
+::
+
+    partition = "standard"
+    account = "e123"
+    time = "2:00:00"            # of one array task
+    memory = "4G"               # of one array task
+    cpus = 4                    # of one array task
+    points_per_task = 8         # small points packed into one allocation
+    cpus_per_point = 1          # hence four of them side by side
+    modules = ["apptainer"]
+
+    [images]
+    alf = "/shared/images/alf.sif"
+
+It is yours and trusted: ``prologue`` is shell, ``sbatch`` are options of sbatch.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
+
+from bilayer_orchestra.backends.base import Backend
+from bilayer_orchestra.engines.config import config_file
+from bilayer_orchestra.errors import SpecError
+from bilayer_orchestra.model.base import SpecModel
+from bilayer_orchestra.model.load import describe_all, in_file_order, read_text
+from bilayer_orchestra.model.yaml_text import KeyPath
+
+Word = Annotated[str, Field(min_length=1, pattern=r"^[^\s'\"\\#]+$")]
+Line = Annotated[str, Field(min_length=1, pattern=r"^[^\r\n]+$")]
+
+
+class Site(SpecModel):
+    """One cluster."""
+
+    partition: Annotated[Word | None, Field(description="sbatch --partition")] = None
+    account: Annotated[Word | None, Field(description="sbatch --account")] = None
+    qos: Annotated[Word | None, Field(description="sbatch --qos")] = None
+    time: Annotated[Word, Field(description="time limit of one array task, as sbatch --time")] = (
+        "1:00:00"
+    )
+    memory: Annotated[Word | None, Field(description="sbatch --mem")] = None
+    cpus: Annotated[int, Field(ge=1, description="cores of one array task")] = 1
+    points_per_task: Annotated[int, Field(ge=1, description="points in one allocation")] = 1
+    cpus_per_point: Annotated[
+        int | None, Field(ge=1, description="cores of one point [all, or 1 if several]")
+    ] = None
+    array_limit: Annotated[int, Field(ge=1, description="most tasks of one array job")] = 1000
+    concurrent: Annotated[int | None, Field(ge=1, description="most tasks that run at once")] = None
+    signal: Annotated[
+        int, Field(ge=0, le=65535, description="seconds before the limit at which engines stop")
+    ] = 60
+    requeues: Annotated[
+        int, Field(ge=0, description="times a task goes back into the queue at its time limit")
+    ] = 3
+    modules: Annotated[tuple[Word, ...], Field(description="module load")] = ()
+    sbatch: Annotated[tuple[Line, ...], Field(description="further #SBATCH options")] = ()
+    prologue: Annotated[tuple[str, ...], Field(description="shell lines before the engines")] = ()
+    launcher: Annotated[Line | None, Field(description="MPI launcher, e.g. srun -n {ranks}")] = None
+    python: Annotated[Line | None, Field(description="Python of native engines [this one]")] = None
+    container: Annotated[Line, Field(description="apptainer or singularity")] = "apptainer"
+    binds: Annotated[tuple[Line, ...], Field(description="further --bind of containers")] = ()
+    images: Annotated[dict[str, str], Field(description="engine -> image")] = Field(
+        default_factory=dict
+    )
+
+    @field_validator("modules", "sbatch", "prologue", "binds", mode="before")
+    @classmethod
+    def _lists(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("images")
+    @classmethod
+    def _engines(cls, value: dict[str, str]) -> dict[str, str]:
+        from bilayer_orchestra.runtimes.images import KINDS
+
+        for name in value:
+            if name not in KINDS:
+                raise PydanticCustomError(
+                    "engine",
+                    "names `{name}`; known: {known}",
+                    {"name": name, "known": ", ".join(KINDS)},
+                )
+        return value
+
+    @property
+    def parallel(self) -> int:
+        """Points that run side by side in one allocation."""
+        return max(1, min(self.points_per_task, self.cpus // self.point_cpus))
+
+    @property
+    def point_cpus(self) -> int:
+        """Cores of one point."""
+        return self.cpus_per_point or (self.cpus if self.points_per_task == 1 else 1)
+
+    def holds(self, backend: str) -> bool:
+        """Return whether the engine of ``backend`` runs from an image here."""
+        from bilayer_orchestra.runtimes.images import IMAGE_OF_BACKEND
+
+        return IMAGE_OF_BACKEND[backend] in self.images
+
+    def adapt(self, backend: Backend) -> Backend:
+        """Return ``backend`` as this site runs it: from an image, or native."""
+        from bilayer_orchestra.runtimes.images import adapt
+
+        return adapt(backend, self.images) if self.holds(backend.name) else backend
+
+
+def load_site(named: str | None, study: Path, images: dict[str, str]) -> Site:
+    """Read a site profile.
+
+    Parameters
+    ----------
+    named : str or None
+        A TOML file (relative to the study file or here), or the name of ``sites/NAME.toml`` beside
+        the configuration file; None: everything is the cluster's default.
+    images : dict
+        Engine -> image; goes before the profile's.
+    """
+    if named is None:
+        return Site(images=images)
+    path = _find(named, study)
+    text = read_text(path)
+    try:
+        data = tomllib.loads(text)
+    except ValueError as error:
+        raise SpecError(str(path), [f"not valid TOML: {error}"]) from error
+    try:
+        site = Site.model_validate(data)
+    except ValidationError as error:
+        problems = describe_all(_TomlLines(text), error.errors(), Site)
+        raise SpecError(str(path), in_file_order(problems)) from error
+    return site.model_copy(update={"images": {**site.images, **images}})
+
+
+def _find(named: str, study: Path) -> Path:
+    beside = config_file().parent / "sites" / f"{named}.toml"
+    candidates = [study.parent / named, Path(named), beside]
+    for path in candidates:
+        if path.is_file():
+            return path
+    shown = ", ".join(str(path) for path in candidates)
+    raise SpecError(named, [f"there is no such site profile; looked for {shown}"])
+
+
+class _TomlLines:
+    """Lines of the keys of a flat TOML file."""
+
+    def __init__(self, text: str) -> None:
+        self.lines = text.splitlines()
+
+    def line_of(self, path: KeyPath) -> int | None:
+        key = re.escape(str(path[-1] if isinstance(path[-1], str) else path[0])) if path else "$^"
+        for number, line in enumerate(self.lines, start=1):
+            if re.match(rf"\s*\[?\"?{key}\"?\s*[=\]]", line):
+                return number
+        return None

@@ -1,0 +1,58 @@
+#!/bin/bash
+@DIRECTIVES@
+#
+# One array task computes the points in tasks/<index>, at most $parallel at the same time. Points
+# that are done are skipped: a requeued or resubmitted task goes on where it was.
+# shellcheck disable=SC2317,SC2329
+set -u
+parallel=@PARALLEL@
+requeues=@REQUEUES@
+index=${SLURM_ARRAY_TASK_ID:-0}
+job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}_$index
+@MODULES@
+@PROLOGUE@
+limit=
+forward() {
+    if [ "$1" = USR1 ]; then limit=yes; fi
+    stopping=yes
+    running=$(jobs -rp)
+    # word splitting is wanted: a list of processes
+    # shellcheck disable=SC2086
+    if [ -n "$running" ]; then kill -s "$1" $running 2>/dev/null; fi
+}
+stopping=
+trap 'forward USR1' USR1
+trap 'forward TERM' TERM INT
+
+alive=alive-$index
+: >"$alive"
+code=0
+for point in tasks/"$index"/*; do
+    while [ "$(jobs -rp | wc -l)" -ge "$parallel" ] && [ -z "$stopping" ]; do
+        touch "$alive"
+        sleep 1
+    done
+    if [ -n "$stopping" ]; then break; fi
+    sh "$point/task.sh" "$point" "$job" &
+done
+beat=0
+while [ "$(jobs -rp | wc -l)" -gt 0 ]; do
+    beat=$((beat + 1))
+    if [ $((beat % 60)) -eq 1 ]; then touch "$alive"; fi
+    sleep 1
+done
+left=0
+for point in tasks/"$index"/*; do
+    for marker in "$point"/task/ended-0-*; do
+        if [ ! -e "$marker" ]; then
+            left=$((left + 1))
+            code=1
+            echo "orchestra: not finished: $(readlink "$point")" >&2
+        fi
+    done
+done
+if [ -n "$limit" ] && [ "$left" -gt 0 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt "$requeues" ]; then
+    echo "orchestra: time limit; the task goes back into the queue and resumes" >&2
+    scontrol requeue "$SLURM_JOB_ID" && exit 0
+fi
+exit "$code"

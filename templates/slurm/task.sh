@@ -1,0 +1,61 @@
+#!/bin/sh
+# Runs one point on a compute node; POSIX shell, nothing else is needed there.
+#
+#   sh task.sh DIRECTORY JOB
+#
+# The state is in DIRECTORY/task: `running` while the engine runs, renamed at its end to
+# `ended-CODE-REASON`. A rename needs no space: it works on a full disk, too.
+# shellcheck disable=SC2317,SC2329
+set -u
+cd "$1" || exit 1
+job=$2
+mkdir -p task || exit 1
+for marker in task/ended-0-*; do
+    if [ -e "$marker" ]; then exit 0; fi # computed already, by an earlier job
+done
+# Nobody else may write here; file systems without locks are left to the scheduler.
+if command -v flock >/dev/null 2>&1; then
+    exec 9>>lock
+    flock -n 9
+    case $? in
+    1)
+        echo "orchestra: $PWD is in use by another process" >&2
+        exit 75
+        ;;
+    esac
+fi
+rm -f task/ended-* task/.new
+if ! { printf 'job=%s\nhost=%s\nstart=%s\nrestart=%s\n' "$job" "$(uname -n)" "$(date +%s)" \
+    "${SLURM_RESTART_COUNT:-0}" >task/.new && [ -s task/.new ] && mv task/.new task/running; }; then
+    echo "orchestra: cannot write to $PWD/task; disk full?" >&2
+    exit 74
+fi
+reason=
+child=
+stop() {
+    reason=$1
+    if [ -n "$child" ]; then kill -TERM "$child" 2>/dev/null; fi
+}
+trap 'stop timelimit' USR1
+trap 'stop stopped' TERM INT HUP
+(
+    cd job || exit 1
+@ENVIRONMENT@
+    echo "--- job $job" >>engine.log
+    exec @COMMAND@ >>engine.log 2>&1 </dev/null
+) &
+child=$!
+if [ -n "$reason" ]; then kill -TERM "$child" 2>/dev/null; fi
+while :; do
+    wait "$child"
+    code=$?
+    kill -0 "$child" 2>/dev/null || break # a signal ends the wait, not the child
+done
+if [ "$code" -eq 0 ]; then
+    reason='done'
+elif [ -z "$reason" ]; then
+    reason=engine
+fi
+mv task/running "task/ended-$code-$reason"
+touch "task/ended-$code-$reason"
+exit "$code"
