@@ -56,7 +56,7 @@ class Cluster:
     def _start(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o755)
-        munge = Path("/run/orchestra-munge-") .with_name(f"orchestra-munge-{os.getpid()}")
+        munge = Path(f"/run/orchestra-munge-{os.getpid()}")
         munge.mkdir(exist_ok=True)
         munge.chmod(0o755)
         self.munge = munge
@@ -70,7 +70,7 @@ class Cluster:
             *(f"--socket={munge / 'socket'}", f"--pid-file={munge / 'pid'}"),
             *(f"--log-file={munge / 'log'}", f"--seed-file={munge / 'seed'}"),
         )
-        self._wait_for(lambda: (munge / "socket").exists(), "munged")
+        self._wait_for((munge / "socket").exists, "munged")
         self._daemon("slurmctld", "slurmctld", "-D", "-c")
         for k in range(self.nodes):
             self.start_node(k)
@@ -109,7 +109,10 @@ class Cluster:
         if "slurmctld" in self.daemons:
             subprocess.run(
                 ["scancel", "--user=root", "--signal=KILL", "--full"],
-                env=self.environment, capture_output=True, check=False, timeout=30,
+                env=self.environment,
+                capture_output=True,
+                check=False,
+                timeout=30,
             )
         for name in sorted(self.daemons, key=lambda name: name == "munged"):
             self._end(self.daemons[name], signal.SIGTERM)
@@ -166,8 +169,13 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe
     def _daemon(self, name: str, *words: str) -> None:
         with (self.root / f"{name}.out").open("ab") as out:
             self.daemons[name] = subprocess.Popen(
-                words, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                start_new_session=True, cwd=self.root,
+                words,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                cwd=self.root,
             )
 
     @staticmethod
@@ -190,7 +198,9 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe
         while not condition():
             dead = [name for name, daemon in self.daemons.items() if daemon.poll() is not None]
             if dead or time.monotonic() > end:
-                logs = "".join(p.read_text(errors="replace")[-800:] for p in self.root.glob("*.out"))
+                logs = "".join(
+                    p.read_text(errors="replace")[-800:] for p in self.root.glob("*.out")
+                )
                 raise RuntimeError(f"{what} does not start ({dead}): {logs}")
             time.sleep(0.2)
 
