@@ -1,0 +1,333 @@
+"""Slurm without a scheduler: scripts by hand, fake sbatch and squeue, states from the disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+from bilayer_orchestra.errors import SpecError
+from bilayer_orchestra.runs import RunDirectory, find_runs
+from bilayer_orchestra.runtimes.slurm.queue import Queue, ask_queue
+from bilayer_orchestra.runtimes.slurm.script import batch_script
+from bilayer_orchestra.runtimes.slurm.site import Site, load_site
+from bilayer_orchestra.runtimes.slurm.state import SILENCE, submitted_state
+from tests.test_study import STUDY, orchestra, write
+
+SMALL = STUDY.replace("[-2, -4.0]", "[-4.0]")  # 4 points
+
+SBATCH = """#!/bin/sh
+# a scheduler that accepts and never starts anything
+printf '%s\\n' "$*" >>"$FAKE/calls"
+if [ -e "$FAKE/refuse" ]; then echo "sbatch: error: Invalid account or partition" >&2; exit 1; fi
+count=$(cat "$FAKE/count" 2>/dev/null || echo 700)
+echo $((count + 1)) >"$FAKE/count"
+echo "$((count + 1));cluster"
+"""
+SQUEUE = """#!/bin/sh
+echo "$*" >>"$FAKE/asked"
+if [ -e "$FAKE/down" ]; then echo "slurm_load_jobs error: Unable to contact slurm controller" >&2
+exit 1; fi
+cat "$FAKE/queue" 2>/dev/null
+exit 0
+"""
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch) -> Path:
+    folder = tmp_path / "fake"
+    folder.mkdir()
+    for name, text in (("sbatch", SBATCH), ("squeue", SQUEUE)):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE", str(folder))
+    monkeypatch.setattr("bilayer_orchestra.runtimes.slurm.queue.BACK_OFF", (0.0,))
+    return folder
+
+
+def submit(path: Path, root: Path, *more: object) -> subprocess.CompletedProcess[str]:
+    return orchestra("sweep", path, "--runtime", "slurm", "-o", root, *more)
+
+
+def queue_of(root: Path, state: str) -> str:
+    """Every submitted task in ``state``, as squeue prints it."""
+    jobs = {str(run.record().job) for run in find_runs(root)}
+    return "".join(f"{job}|{state}|None\n" for job in sorted(jobs))
+
+
+def run_tasks(root: Path, **environment: str) -> list[int]:
+    """Do what the compute nodes would do."""
+    codes = []
+    for batch in sorted(root.glob("*.slurm/*/batch.sh")):
+        number = (batch.parent / "job").read_text().strip()
+        for task in sorted((batch.parent / "tasks").iterdir()):
+            variables = {
+                "SLURM_ARRAY_TASK_ID": task.name,
+                "SLURM_ARRAY_JOB_ID": number,
+                "SLURM_JOB_ID": number,
+            }
+            with (batch.parent / f"task-{task.name}.log").open("ab") as log:
+                done = subprocess.run(
+                    ["bash", str(batch)],
+                    cwd=batch.parent,
+                    env={**os.environ, **variables, **environment},
+                    stdout=log,
+                    stderr=log,
+                    check=False,
+                    timeout=120,
+                )
+            codes.append(done.returncode)
+    return codes
+
+
+def test_submit_compute_collect_and_nothing_twice(tmp_path, fake):
+    path = write(tmp_path, SMALL)
+    root = tmp_path / 'it\'s a $HOME "quoted", path: %a'
+    first = submit(path, root)
+    assert first.returncode == 0, first.stderr
+    assert "job 701: 4 points in 4 tasks" in first.stdout
+    (fake / "queue").write_text(queue_of(root, "PENDING"))
+    again = submit(path, root)
+    assert "nothing to submit" in again.stdout
+    assert len((fake / "calls").read_text().splitlines()) == 1
+    assert run_tasks(root) == [0, 0, 0, 0]
+    (fake / "queue").write_text("")
+    done = orchestra("collect", path, "--runtime", "slurm", "-o", root)
+    assert done.returncode == 0, done.stderr
+    dataset = xr.load_dataset(root / "scan.nc")
+    assert (dataset.status == "finished").all()
+    assert abs(float(dataset.energy.sel(t_perp=0.8, filling=1)[0]) + 4.354554895800679) < 1e-10
+    assert (dataset.runtime == "slurm").all()
+    # the engine started once for every point
+    starts = [(run.job / "engine.log").read_text().count("--- job") for run in find_runs(root)]
+    assert starts == [1, 1, 1, 1]
+    assert "nothing to submit" in submit(path, root).stdout
+    run_tasks(root)  # a task that the scheduler starts again computes nothing
+    assert starts == [(r.job / "engine.log").read_text().count("--- job") for r in find_runs(root)]
+
+
+def test_dry_run_shows_all_and_writes_nothing(tmp_path, fake):
+    done = submit(write(tmp_path, SMALL), tmp_path / "runs", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    for text in ("sbatch --parsable --array=0-3", "#SBATCH --time=1:00:00", "ended-$code-$reason"):
+        assert text in done.stdout
+    assert done.stdout.count("# array task") == 4
+    assert not (tmp_path / "runs").exists()
+    assert not (fake / "calls").exists()
+
+
+def test_what_sbatch_says_is_shown_and_the_points_stay_missing(tmp_path, fake):
+    (fake / "refuse").touch()
+    refused = submit(write(tmp_path, SMALL), tmp_path / "runs")
+    assert refused.returncode == 1
+    assert "Invalid account or partition" in refused.stderr
+    (fake / "refuse").unlink()
+    assert "4 points" in submit(write(tmp_path, SMALL), tmp_path / "runs").stdout
+
+
+def test_points_are_packed_and_arrays_are_cut(tmp_path, fake):
+    site = tmp_path / "site.toml"
+    site.write_text('cpus = 2\npoints_per_task = 2\narray_limit = 1\npartition = "short"\n')
+    done = submit(write(tmp_path, SMALL), tmp_path / "runs", "--site", site)
+    assert done.stdout.count("2 points in 1 tasks") == 2, done.stderr
+    assert (fake / "calls").read_text().count("--array=0-0") == 2
+    assert run_tasks(tmp_path / "runs") == [0, 0]
+    assert len(list((tmp_path / "runs").glob("*/task/ended-0-done"))) == 4
+
+
+def test_status_asks_once_and_tells_the_states_apart(tmp_path, fake):
+    root = tmp_path / "runs"
+    submit(write(tmp_path, SMALL), root)
+    jobs = sorted(str(run.record().job) for run in find_runs(root))
+    states = ("PENDING", "RUNNING", "OUT_OF_MEMORY", "NODE_FAIL")
+    (fake / "queue").write_text(
+        "".join(f"{job}|{state}|Priority\n" for job, state in zip(jobs, states, strict=True))
+    )
+    (fake / "asked").unlink(missing_ok=True)
+    done = orchestra("status", root)
+    assert len((fake / "asked").read_text().splitlines()) == 1
+    for text in ("waits (Priority)", "running", "out of memory", "node failure", "2 failed"):
+        assert text in done.stdout, done.stdout
+    again = submit(write(tmp_path, SMALL), root)
+    assert "2 points in 2 tasks" in again.stdout  # only what failed
+
+
+def one_run(root: Path) -> RunDirectory:
+    return find_runs(root)[0]
+
+
+def test_the_disk_alone_answers_when_the_scheduler_is_gone(tmp_path, fake):
+    root = tmp_path / "runs"
+    submit(write(tmp_path, SMALL), root)
+    (fake / "down").touch()
+    done = orchestra("status", root)
+    assert "not started; the scheduler does not answer" in done.stdout
+    run = one_run(root)
+    record = run.record()
+    gone = Queue(problem="no answer")
+    folder = root / record.place["submission"]
+    task = record.job.rpartition("_")[2]
+    (run.path / "task").mkdir()
+    (run.path / "task" / "running").write_text(f"job={record.job}\nhost=node7\n")
+    alive = folder / f"alive-{task}"
+    alive.touch()
+    assert submitted_state(run, record, gone)[0] == "running"
+    long_ago = time.time() - 2 * SILENCE
+    os.utime(alive, (long_ago, long_ago))
+    state, message = submitted_state(run, record, gone)
+    assert (state, "no sign of life" in message) == ("failed", True)
+    for words, cause in (
+        ("slurmstepd: error: *** JOB 7 ON n CANCELLED AT 2026 DUE TO TIME LIMIT ***", "time limit"),
+        ("slurmstepd: error: Detected 1 oom_kill event in StepId=7.batch.", "out of memory"),
+        ("slurmstepd: error: *** JOB 7 ON n CANCELLED AT 2026 DUE TO NODE FAILURE", "node failure"),
+        ("slurmstepd: error: *** JOB 7 ON n CANCELLED AT 2026-11-25 ***", "cancelled"),
+    ):
+        (folder / f"task-{task}.log").write_text(words + "\n")
+        state, message = submitted_state(run, record, gone)
+        assert (state, message.split(":")[0]) == ("failed", cause)
+    # a scheduler that is there has the last word over a marker that claims to run
+    assert submitted_state(run, record, Queue({}))[0] == "failed"
+    assert submitted_state(run, record, Queue({record.job: ("RUNNING", "")}))[0] == "running"
+
+
+def test_an_engine_error_is_told_with_its_last_lines_and_computed_again(tmp_path, fake):
+    root, path = tmp_path / "runs", write(tmp_path, SMALL)
+    submit(path, root)
+    run = one_run(root)
+    good = (run.job / "job.json").read_text()
+    (run.job / "job.json").write_text("{}")
+    assert sorted(run_tasks(root)) == [0, 0, 0, 1]
+    state, message = submitted_state(run, run.record(), Queue({}))
+    assert state == "failed"
+    assert message.startswith("engine error")
+    assert "KeyError" in message
+    done = orchestra("collect", path, "--runtime", "slurm", "-o", root)
+    assert "3 of 4 points finished" in done.stdout
+    assert "KeyError" in done.stdout
+    assert "1 points in 1 tasks" in submit(path, root).stdout
+    assert (run.job / "job.json").read_text() == good
+
+
+def test_a_damaged_result_of_a_node_is_computed_again(tmp_path, fake):
+    root, path = tmp_path / "runs", write(tmp_path, SMALL)
+    submit(path, root)
+    run_tasks(root)
+    (one_run(root).job / "output.npz").write_bytes(b"half a fi")
+    done = orchestra("collect", path, "--runtime", "slurm", "-o", root)
+    assert "3 of 4 points finished" in done.stdout
+    assert "damaged" in done.stdout
+    assert "1 points in 1 tasks" in submit(path, root).stdout
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="flock is missing")
+def test_two_tasks_do_not_compute_one_point_at_the_same_time(tmp_path, fake):
+    root = tmp_path / "runs"
+    submit(write(tmp_path, SMALL), root)
+    run = one_run(root)
+    with run.locked(wait=False):
+        done = subprocess.run(
+            ["sh", str(run.path / "task.sh"), str(run.path), "9_9"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 75
+    assert "in use" in done.stderr
+    assert not (run.path / "task" / "running").exists()
+
+
+def test_the_time_limit_signal_stops_engines_and_asks_for_another_turn(tmp_path, fake):
+    """USR1 to the batch script: the engine gets TERM, the marker says why, scontrol requeues."""
+    root = tmp_path / "runs"
+    submit(
+        write(
+            tmp_path,
+            SMALL.replace("[0.5, 0.8]", "[0.5]").replace(
+                "n_up: [1, 2], state.n_down: [1, 1]", "n_up: [1], state.n_down: [1]"
+            ),
+        ),
+        root,
+    )
+    (fake / "scontrol").write_text('#!/bin/sh\necho "$*" >>"$FAKE/scontrol.calls"\n')
+    (fake / "scontrol").chmod(0o755)
+    run = one_run(root)
+    script = (run.path / "task.sh").read_text().splitlines()
+    slow = [
+        f"    exec {sys.executable} -c 'import time; time.sleep(60)'"
+        if "exec " in line and ">>engine.log" in line
+        else line
+        for line in script
+    ]
+    (run.path / "task.sh").write_text("\n".join(slow) + "\n")
+    (batch,) = root.glob("*.slurm/*/batch.sh")
+    variables = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_JOB_ID": "701", "SLURM_JOB_ID": "702"}
+    process = subprocess.Popen(
+        ["bash", str(batch)], cwd=batch.parent, env={**os.environ, **variables}
+    )
+    while not (run.path / "task" / "running").exists() and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(10)
+    assert process.wait(30) == 0
+    assert (run.path / "task" / "ended-143-timelimit").exists()
+    assert (fake / "scontrol.calls").read_text() == "requeue 702\n"
+    state, message = submitted_state(run, run.record(), Queue({"701_0": ("PENDING", "BeginTime")}))
+    assert (state, "resumes" in message) == ("pending", True)
+    assert submitted_state(run, run.record(), Queue({}))[1].startswith("time limit")
+
+
+def test_squeue_is_asked_again_then_given_up(fake):
+    (fake / "down").touch()
+    assert "Unable to contact" in str(ask_queue().problem)
+    assert len((fake / "asked").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tiem = 3\n", ["line 1: unknown key `tiem`; did you mean `time`?"]),
+        ("cpus = 0\npartition = 'a b'\n", ["line 1: `cpus`", "line 2: `partition`"]),
+        ("partition = 'x; rm -rf /'\n", ["line 1: `partition`"]),
+        ("sbatch = ['--hint=x\\nrm']\n", ["line 1: `sbatch.0`"]),
+        ("[images]\nalfa = 'x'\n", ["line 1: `images` names `alfa`"]),
+        ("cpus = \n", ["not valid TOML"]),
+    ],
+)
+def test_a_wrong_site_profile_says_where(tmp_path, text, expected):
+    (tmp_path / "site.toml").write_text(text.replace("'--hint=x\\nrm'", '"--hint=x\\nrm"'))
+    with pytest.raises(SpecError) as caught:
+        load_site("site.toml", tmp_path / "study.yaml", {})
+    assert len(caught.value.problems) == len(expected), caught.value.problems
+    for problem, start in zip(caught.value.problems, expected, strict=True):
+        assert problem.startswith(start), problem
+
+
+def test_scripts_pass_shellcheck(tmp_path):
+    checker = shutil.which("shellcheck")
+    if checker is None:
+        pytest.skip("shellcheck is missing: apt install shellcheck")
+    site = Site(partition="main", modules=("apptainer/1.4",), prologue=("export A=1",))
+    (tmp_path / "batch.sh").write_text(batch_script(site, "name"))
+    from bilayer_orchestra.runtimes.slurm.script import fill
+
+    (tmp_path / "task.sh").write_text(fill("task.sh", {"ENVIRONMENT": "", "COMMAND": "true"}))
+    for name in ("batch.sh", "task.sh"):
+        words = [checker, "-x", "-e", "SC1091", str(tmp_path / name)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
+def test_records_of_earlier_versions_are_read(tmp_path):
+    from bilayer_orchestra.runs import Record
+
+    old = {"state": "finished", "backend": "exact", "engine": "e", "model": "m", "hash": "h"}
+    (tmp_path / "run.json").write_text(json.dumps(old))
+    assert RunDirectory(tmp_path).record() == Record(**old)
