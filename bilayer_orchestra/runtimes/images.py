@@ -190,7 +190,10 @@ def engine_half_files(kind: str) -> tuple[Path, list[Path]]:
         return root, sorted([root / "Project.toml", *root.glob("src/*.jl")])
     root = Path(__file__).resolve().parents[2]
     package = root / "bilayer_orchestra"
-    parts = ["backends/exact", "backends/block2"]
-    files = [package / name for name in ("__init__.py", "engine_io.py", "errors.py", "terms.py")]
-    files += [file for part in parts for file in (package / part).glob("*.py")]
+    names = ("__init__.py", "engine_io.py", "errors.py", "terms.py", "backends/__init__.py")
+    files = [package / name for name in names]
+    for part in ("exact", "block2"):
+        halves = (package / "backends" / part).glob("*.py")
+        # what the orchestrator does with a backend is not in the image
+        files += [file for file in halves if file.name not in ("backend.py", "numerics.py")]
     return root, sorted(files)

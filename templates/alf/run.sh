@@ -26,6 +26,7 @@ target=@TARGET@       # seconds that a segment should take, once the first short
 @PLAN@
 
 alf=${ORCHESTRA_ALF:?names the ALF binary}
+if [ "$ranks" -gt 1 ]; then alf=${ORCHESTRA_ALF_MPI:-$alf}; fi # images hold a serial one beside it
 OMP_NUM_THREADS=1
 OPENBLAS_NUM_THREADS=1
 export OMP_NUM_THREADS OPENBLAS_NUM_THREADS

@@ -93,7 +93,7 @@ def _why(run: RunDirectory, record: Record, marker: Marker | None, word: str | N
     code = marker.code if marker else None
     if marker and marker.reason == "timelimit":
         cause = "time limit"
-    elif marker and marker.reason == "engine" and cause in ("", "ended"):
+    elif marker and marker.reason == "engine" and cause in ("", "ended", "engine error"):
         cause = "engine error"
         if code == 137:
             cause = "killed (out of memory?)"

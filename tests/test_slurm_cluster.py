@@ -1,0 +1,228 @@
+"""Studies on a real Slurm that is started for these tests: everything that can happen to a job."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from bilayer_orchestra.runs import RunDirectory, find_runs
+from tests.slurm_cluster import Cluster, missing_slurm
+from tests.test_study import ORCHESTRA, STUDY, write
+
+pytestmark = pytest.mark.skipif(bool(missing_slurm()), reason=f"no test cluster: {missing_slurm()}")
+
+FAST = STUDY.replace("[-2, -4.0]", "[-4.0]")  # four points of 0.3 s
+#: DMRG that takes some seconds, one point for each U.
+LONG = (
+    STUDY.replace("length: 2", "length: 8")
+    .replace("t_perp: [0.5, 0.8]", "t_perp: [0.5]")
+    .replace("n_up: [1, 2], state.n_down: [1, 1]", "n_up: [4], state.n_down: [4]")
+    .replace("[exact]", "[block2]")
+    + "numerics: {block2: {max_bond_dimension: 80}}\n"
+)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory) -> Iterator[Cluster]:
+    with Cluster(tmp_path_factory.mktemp("slurm"), nodes=2, cpus=1) as running:
+        yield running
+
+
+class Bench:
+    """A study in its directory, and the commands a user gives."""
+
+    def __init__(self, cluster: Cluster, folder: Path, text: str, site: str = "") -> None:
+        self.cluster, self.root = cluster, folder / "runs"
+        self.study = write(folder, text)
+        self.site = folder / "site.toml"
+        self.site.write_text(f"signal = 30\n{site}\n")
+
+    def call(self, *arguments: object, code: int = 0) -> str:
+        done = subprocess.run(
+            [*ORCHESTRA, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=self.cluster.environment,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def sweep(self) -> str:
+        return self.call(
+            "sweep", self.study, "--runtime", "slurm", "--site", self.site, "-o", self.root
+        )
+
+    def status(self) -> str:
+        return self.call("status", self.root)
+
+    def collect(self) -> xr.Dataset:
+        self.call("collect", self.study, "--runtime", "slurm", "-o", self.root)
+        return xr.load_dataset(self.root / "scan.nc")
+
+    def runs(self) -> list[RunDirectory]:
+        return find_runs(self.root)
+
+    def wait_for(self, condition, seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, self.status()
+            time.sleep(0.1)
+
+    def started(self, run: RunDirectory, sweeps: int = 1) -> bool:
+        record = run.job / "checkpoint" / "record.json"
+        try:
+            return bool(json.loads(record.read_text())["total"] >= sweeps)
+        except (OSError, ValueError):
+            return False
+
+
+def engine_starts(run: RunDirectory) -> int:
+    return (run.job / "engine.log").read_text().count("--- job")
+
+
+def engine_processes(run: RunDirectory) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            inside = (folder / "cwd").readlink() == run.job
+            if inside and b"block2.engine" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_an_array_of_points_is_computed_once_and_collected(cluster, tmp_path):
+    bench = Bench(cluster, tmp_path, FAST, "points_per_task = 2")
+    assert "4 points in 2 tasks" in bench.sweep()
+    assert "nothing to submit" in bench.sweep()
+    cluster.wait_until_empty()
+    assert "4 finished" in bench.status()
+    dataset = bench.collect()
+    assert (dataset.status == "finished").all()
+    assert abs(float(dataset.energy.sel(t_perp=0.8, filling=1)[0]) + 4.354554895800679) < 1e-10
+    assert "nothing to submit" in bench.sweep()
+    assert [engine_starts(run) for run in bench.runs()] == [1, 1, 1, 1]
+
+
+@pytest.mark.slow
+def test_killed_cancelled_and_node_lost_each_is_told_and_resumes(cluster, tmp_path):
+    pytest.importorskip("block2", reason="block2 is missing")
+    bench = Bench(cluster, tmp_path, LONG, "requeues = 0\nsbatch = ['--no-requeue']")
+    bench.sweep()
+    first, second = bench.runs()
+    bench.wait_for(lambda: bench.started(first) and bench.started(second))
+    assert "2 running" in bench.status()
+    (engine,) = engine_processes(first)
+    os.kill(engine, signal.SIGKILL)
+    cluster.run("scancel", str(second.record().job))
+    bench.wait_for(lambda: "2 failed" in bench.status())
+    text = bench.status()
+    assert "killed (out of memory?): job" in text, text
+    assert "cancelled: job" in text
+    bench.wait_for(lambda: not engine_processes(second))
+
+    assert "2 points in 2 tasks" in bench.sweep()
+    bench.wait_for(lambda: bool(engine_processes(first) and engine_processes(second)))
+    where = dict(line.split("=") for line in (first.path / "task/running").read_text().splitlines())
+    assert where["job"] == first.record().job
+    nodes = cluster.run("squeue", "-h", "-O", "ArrayTaskID:9,NodeList:9").split()
+    node = int(nodes[nodes.index(first.record().job.rpartition("_")[2]) + 1][1:])
+    cluster.kill_node(node)
+    try:
+        bench.wait_for(lambda: "node failure" in bench.status(), 90)
+    finally:
+        for pid in engine_processes(first):
+            os.kill(pid, signal.SIGKILL)  # what a lost node does to its processes
+        cluster.start_node(node)
+        cluster.run("scontrol", "update", f"NodeName=n{node}", "State=RESUME")
+    assert "1 points in 1 tasks" in bench.sweep()
+    cluster.wait_until_empty(180)
+    dataset = bench.collect()
+    assert (dataset.status == "finished").all(), bench.status()
+    events = (first.job / "progress.jsonl").read_text()
+    assert events.count('"resumed"') >= 2
+
+    local = tmp_path / "local"
+    bench.call("sweep", bench.study, "-o", local, "-j", 2)
+    undisturbed = xr.load_dataset(local / "scan.nc")
+    np.testing.assert_allclose(dataset.energy, undisturbed.energy, atol=1e-9)
+    np.testing.assert_allclose(dataset.pair, undisturbed.pair, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_the_time_limit_sends_a_point_back_and_it_resumes(cluster, tmp_path):
+    """Slurm signals up to a minute early: with a limit of one minute, at once."""
+    pytest.importorskip("block2", reason="block2 is missing")
+    text = LONG.replace("[-2, -4.0]", "[-4.0]")
+    bench = Bench(cluster, tmp_path, text, 'time = "1:00"\nrequeues = 1')
+    bench.site.write_text(bench.site.read_text().replace("signal = 30", "signal = 55"))
+    bench.sweep()
+    (run,) = bench.runs()
+    bench.wait_for(lambda: "resumes" in bench.status() or engine_starts(run) > 1, 90)
+    cluster.wait_until_empty(180)
+    if "failed" in bench.status():  # stopped again, and no turn left
+        assert "time limit: job" in bench.status()
+        bench.site.write_text('time = "10:00"\n')
+        bench.sweep()
+        cluster.wait_until_empty(180)
+    dataset = bench.collect()
+    assert (dataset.status == "finished").all(), bench.status()
+    assert engine_starts(run) >= 2
+    assert '"resumed"' in (run.job / "progress.jsonl").read_text()
+
+
+def test_a_full_disk_fails_those_points_alone(cluster, tmp_path):
+    small = tmp_path / "runs"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(small)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        bench = Bench(cluster, tmp_path, FAST)
+        cluster.run("scontrol", "update", "PartitionName=main", "State=DOWN")
+        bench.sweep()
+        filler = small / "filler"
+        with filler.open("wb") as stream:
+            try:
+                while True:
+                    stream.write(b"0" * 1024)
+                    stream.flush()
+            except OSError:
+                pass
+        cluster.run("scontrol", "update", "PartitionName=main", "State=UP")
+        cluster.wait_until_empty()
+        assert "4 failed" in bench.status()
+        filler.unlink()
+        # room again, on a larger disk
+        subprocess.run(["mount", "-o", "remount,size=4m", str(small)], check=True)
+        assert "4 points" in bench.sweep()
+        cluster.wait_until_empty()
+        assert (bench.collect().status == "finished").all()
+    finally:
+        subprocess.run(
+            ["scontrol", "update", "PartitionName=main", "State=UP"],
+            check=False,
+            env=cluster.environment,
+        )
+        subprocess.run(["umount", str(small)], check=False)
+
+
+def test_zz_without_the_scheduler_the_disk_answers(cluster, tmp_path):
+    """Last: the controller does not come back."""
+    bench = Bench(cluster, tmp_path, FAST)
+    bench.sweep()
+    cluster.wait_until_empty()
+    cluster.stop_controller()
+    assert "4 finished" in bench.status()
+    assert (bench.collect().status == "finished").all()
