@@ -41,7 +41,7 @@ class ApptainerRuntime:
         image = find_image(image_kind(job), self.images)
         command = [*container(container_command(), image, str(directory.absolute()), job)]
         command += [PROGRAMS[job.program], *job.arguments]
-        place = run_child(command, directory, {}, lock, on_poll, job.program)
+        place = run_child(command, directory, {}, lock, on_poll, job.program, guarded=True)
         return {"runtime": self.name, **place, **image_facts(image)}
 
 

@@ -43,6 +43,7 @@ def run_child(
     lock: int,
     on_poll: Callable[[], None],
     program: str,
+    guarded: bool = False,
 ) -> dict[str, str]:
     """Run ``command`` in ``directory`` as a child that does not outlive this process.
 
@@ -52,6 +53,8 @@ def run_child(
         The whole environment of the child; empty: the inherited one.
     program : str
         What is called the engine's program in messages.
+    guarded : bool
+        Whether the kernel's "die with your parent" does not reach the engine, as in containers.
     """
     with (directory / LOG).open("ab") as log:
         log.write(f"--- {' '.join(command)}\n".encode())
@@ -69,6 +72,7 @@ def run_child(
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
         )
         begin = time.monotonic()
+        guard = _Guard(process.pid) if guarded else None
         try:
             while True:
                 try:
@@ -80,6 +84,9 @@ def run_child(
         except BaseException:
             _stop(process)
             raise
+        finally:
+            if guard is not None:
+                guard.dismiss()
     if process.returncode != 0:
         raise EngineError(_failure(program, process.returncode, directory / LOG, start))
     return {"host": platform.node()}
@@ -116,6 +123,30 @@ def engine_environment(engine: str | None) -> dict[str, str]:
 def _die_with_parent() -> None:
     """Have the kernel kill this process when its parent dies, even by SIGKILL (Linux)."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class _Guard:
+    """A process that stops an engine when this one is gone, however it ended.
+
+    It waits at a pipe whose other end this process holds: the kernel closes it at its death.
+    """
+
+    def __init__(self, engine: int) -> None:
+        script = 'read -r _; kill -TERM "$1"; sleep "$2"; kill -KILL "$1"'
+        self._process = subprocess.Popen(
+            ["sh", "-c", script, "guard", str(engine), str(GRACE)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def dismiss(self) -> None:
+        """End the guard, before its pipe closes: the engine's number may be another's by now."""
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,195 @@
+"""Engines in images: the definitions, and real containers where Apptainer is found."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+from bilayer_orchestra.backends.base import Job
+from bilayer_orchestra.backends.registry import get_backend
+from bilayer_orchestra.engines.alf import find_alf
+from bilayer_orchestra.engines.images import Sources, build_image, verify_image
+from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
+from bilayer_orchestra.pipeline import run_point
+from bilayer_orchestra.resources import resource
+from bilayer_orchestra.runtimes.apptainer import ApptainerRuntime, container
+from bilayer_orchestra.runtimes.images import Image, image_table, inspect
+from bilayer_orchestra.runtimes.local import LocalRuntime
+from tests.alf_support import missing_alf
+from tests.conftest import make_model
+from tests.container_support import missing_containers, tiny_image
+from tests.test_study import ORCHESTRA
+
+needs_apptainer = pytest.mark.skipif(
+    bool(missing_containers()), reason=f"no containers: {missing_containers()}"
+)
+needs_alf = pytest.mark.skipif(bool(missing_alf()), reason=f"no ALF: {missing_alf()}")
+DEFINITIONS = sorted(resource("containers").glob("*.def"))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    alf = find_alf()
+    return tiny_image(tmp_path_factory.mktemp("image"), alf.binary, alf.label)
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda path: path.stem)
+def test_definitions_say_what_they_are(definition):
+    text = definition.read_text()
+    for section in ("%arguments", "%help", "%labels", "%test", "%environment"):
+        assert section in text
+    for label in ("image.version", "image.source", "image.licenses", "orchestra.holds"):
+        assert label in text
+    # everything that is filled in has a default or comes from the builder
+    for stage in text.split("Bootstrap: ")[1:]:
+        known = set(re.findall(r"^    ([A-Z0-9]+)=", stage, re.M))
+        assert set(re.findall(r"\{\{ (\w+) \}\}", stage)) <= known
+    assert not re.search(r"[0-9a-f]{64}", text)  # no checksum that nobody computed
+
+
+def test_paths_of_any_kind_are_bound(tmp_path):
+    image = Image(Path("/i.sif"), "sha256:0", {})
+    words = container("apptainer", image, '/a b/"c",d:e', Job("sh", (), {}))
+    assert 'type=bind,"source=/a b/""c"",d:e",destination=/job' in words
+    with pytest.raises(OrchestraError, match="line break"):
+        container("apptainer", image, "/a\nb", Job("sh", (), {}))
+
+
+def test_mistakes_are_told(tmp_path, monkeypatch):
+    with pytest.raises(OrchestraError, match="ENGINE=FILE"):
+        image_table(["alf"])
+    monkeypatch.setenv("ORCHESTRA_APPTAINER", "no-such-program")
+    (tmp_path / "x.sif").write_text("x")
+    with pytest.raises(MissingEngineError, match="no-such-program"):
+        inspect(tmp_path / "x.sif")
+    with pytest.raises(MissingEngineError, match="does not exist"):
+        ApptainerRuntime({"alf": "/no/image.sif"}).adapt(get_backend("alf"))
+
+
+@needs_apptainer
+@needs_alf
+def test_results_are_bit_identical_to_the_native_ones(tiny, tmp_path):
+    model = make_model(
+        {"beta": 2.0}, 2, numerics={"alf": {"sweeps": 2000, "chains": 2, "dtau": 0.1}}
+    )
+    native = run_point(model, get_backend("alf"), LocalRuntime(), tmp_path / "native")
+    runtime = ApptainerRuntime({"alf": str(tiny)})
+    odd = tmp_path / 'it\'s, a: "$HOME" %d'
+    inside = run_point(model, runtime.adapt(get_backend("alf")), runtime, odd)
+    assert inside.run.path.name == native.run.path.name  # the same engine, the same request
+    xr.testing.assert_identical(
+        native.dataset.drop_attrs(deep=False), inside.dataset.drop_attrs(deep=False)
+    )
+    assert inside.dataset.attrs["runtime"] == "apptainer"
+    assert inside.dataset.attrs["image_digest"] == inspect(tiny).digest
+    assert "image_digest" not in native.dataset.attrs
+
+
+def execute(tiny: Path, directory: Path, script: str) -> str:
+    directory.mkdir(exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        job = Job("sh", ("-c", script), {}, {"GIVEN": "42"}, engine="alf")
+        ApptainerRuntime({"alf": str(tiny)}).execute(job, directory, lock.fileno(), lambda: None)
+    return (directory / "engine.log").read_text()
+
+
+@needs_apptainer
+@needs_alf
+def test_the_container_sees_the_job_directory_and_nothing_else(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET_OF_THE_HOST", "value")
+    (tmp_path / "beside").write_text("x")
+    log = execute(
+        tiny,
+        tmp_path / "job",
+        f"env; ls {tmp_path} {Path.home()}/.cache 2>&1; touch /opt/x 2>&1; touch made; echo $GIVEN",
+    )
+    assert "SECRET_OF_THE_HOST" not in log.split("\n", 1)[1]
+    assert "beside" not in log.split("\n", 1)[1]
+    assert "Read-only file system" in log
+    assert log.rstrip().endswith("42")
+    assert (tmp_path / "job" / "made").exists()
+
+
+@needs_apptainer
+@needs_alf
+def test_exit_codes_come_through(tiny, tmp_path):
+    with pytest.raises(EngineError, match=r"exit code 7[\s\S]*last words"):
+        execute(tiny, tmp_path / "job", "echo last words; exit 7")
+
+
+@needs_apptainer
+@needs_alf
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_outlives_the_orchestrator(tiny, tmp_path, how):
+    model = make_model(
+        {"beta": 2.0}, 2, numerics={"alf": {"sweeps": 100_000_000, "chains": 2, "dtau": 0.1}}
+    )
+    path = tmp_path / "model.yaml"
+    path.write_text(model.to_yaml())
+    words = [*ORCHESTRA, "run", str(path), "-b", "alf", "--runtime", "apptainer"]
+    words += ["--image", f"alf={tiny}", "-o", str(tmp_path / "runs"), "--no-plot"]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while not list(tmp_path.glob("runs/*/job/dtau-0/chain-1/seg-*.part")):
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    process.send_signal(how)
+    process.wait(60)
+    (job,) = tmp_path.glob("runs/*/job")
+    end = time.monotonic() + 20
+    while writers(job):
+        assert time.monotonic() < end, writers(job)
+        time.sleep(0.1)
+
+
+def writers(job: Path) -> list[str]:
+    """Processes, in any container, whose parent directory of work is this job."""
+    inode = job.stat().st_ino
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes()
+            inside = (folder / "root" / "job").stat().st_ino == inode
+            if inside and (b"run.sh" in command or b"ALF" in command):
+                found.append(command.decode(errors="replace"))
+        except OSError:
+            continue
+    return found
+
+
+@needs_apptainer
+@needs_alf
+def test_an_image_is_verified(tiny, tmp_path):
+    with pytest.raises(OrchestraError, match="holds alf, not block2"):
+        verify_image("block2", tiny)
+    copy = tmp_path / "alf.sif"
+    copy.write_bytes(tiny.read_bytes())
+    (tmp_path / "alf.sif.sha256").write_text(f"{'0' * 64}  alf.sif\n")
+    with pytest.raises(OrchestraError, match="damaged"):
+        verify_image("alf", copy)
+
+
+@needs_apptainer
+@needs_alf
+@pytest.mark.slow
+def test_alf_is_built_from_a_local_base_and_source(tmp_path):
+    """A whole build, minutes: ORCHESTRA_TEST_BASE is a Debian image, ORCHESTRA_TEST_ALF a tree."""
+    base, source = (os.environ.get(f"ORCHESTRA_TEST_{name}") for name in ("BASE", "ALF"))
+    if not base or not source:
+        pytest.skip("name a base image and an ALF tree in ORCHESTRA_TEST_BASE, ORCHESTRA_TEST_ALF")
+    os.environ["ORCHESTRA_CONFIG"] = str(tmp_path / "config.toml")
+    image = build_image("alf", tmp_path / "alf.sif", Sources(base, Path(source)))
+    assert verify_image("alf", image.path).digest == image.digest
+    model = make_model({"beta": 2.0}, 2, numerics={"alf": {"sweeps": 1000, "chains": 1}})
+    runtime = ApptainerRuntime({"alf": str(image.path)})
+    inside = run_point(model, runtime.adapt(get_backend("alf")), runtime, tmp_path / "inside")
+    native = run_point(model, get_backend("alf"), LocalRuntime(), tmp_path / "native")
+    xr.testing.assert_equal(native.dataset, inside.dataset)
