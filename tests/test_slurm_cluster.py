@@ -193,11 +193,10 @@ def test_a_full_disk_fails_those_points_alone(cluster, tmp_path):
         cluster.run("scontrol", "update", "PartitionName=main", "State=DOWN")
         bench.sweep()
         filler = small / "filler"
-        with filler.open("wb") as stream:
+        with filler.open("wb", buffering=0) as stream:
             try:
                 while True:
                     stream.write(b"0" * 1024)
-                    stream.flush()
             except OSError:
                 pass
         cluster.run("scontrol", "update", "PartitionName=main", "State=UP")
