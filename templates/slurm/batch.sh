@@ -44,7 +44,7 @@ done
 left=0
 for point in tasks/"$index"/*; do
     for marker in "$point"/task/ended-0-*; do
-        if [ ! -e "$marker" ]; then
+        if [ ! -e "$marker" ] && [ ! -e "$point/result.nc" ]; then
             left=$((left + 1))
             code=1
             echo "orchestra: not finished: $(readlink "$point")" >&2

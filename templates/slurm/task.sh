@@ -10,6 +10,7 @@ set -u
 cd "$1" || exit 1
 job=$2
 mkdir -p task || exit 1
+if [ -e result.nc ]; then exit 0; fi # computed elsewhere meanwhile
 for marker in task/ended-0-*; do
     if [ -e "$marker" ]; then exit 0; fi # computed already, by an earlier job
 done

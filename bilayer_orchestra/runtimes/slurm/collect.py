@@ -22,7 +22,8 @@ def label_executed(tasks: list[Task]) -> dict[str, tuple[str, str]]:
             continue
         place = {key: value for key, value in (record.place or {}).items() if key != "submission"}
         place |= {"runtime": "slurm", "host": marker.host, "job": marker.job}
-        task.run.mark_executed(place)
+        if task.run.executed() is None:  # else a collect was interrupted after it had noted this
+            task.run.mark_executed(place)
         try:
             run_point(task.point.model, task.backend, LocalRuntime(), task.run.path.parent)
         except EngineError as error:
