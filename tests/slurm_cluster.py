@@ -214,6 +214,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as with any other end: clean up
     with Cluster(Path(sys.argv[1]).absolute(), int(sys.argv[2])) as cluster:
         code = subprocess.run(sys.argv[3:], env=cluster.environment, check=False).returncode
     sys.exit(code)

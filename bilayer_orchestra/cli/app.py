@@ -36,6 +36,9 @@ StudyOutput = Annotated[
 RuntimeName = Annotated[
     str | None, typer.Option(help="local, apptainer or slurm [what the study says, else local]")
 ]
+SiteName = Annotated[
+    str | None, typer.Option(help="slurm: site profile, a TOML file or a name [the study's]")
+]
 Images = Annotated[
     list[str] | None,
     typer.Option("--image", metavar="ENGINE=FILE", help="image of an engine, e.g. alf=alf.sif"),
@@ -77,9 +80,7 @@ def sweep(
         int, typer.Option("--jobs", "-j", min=1, help="points at the same time (not for slurm)")
     ] = 1,
     image: Images = None,
-    site: Annotated[
-        str | None, typer.Option(help="slurm: site profile, a TOML file or a name [the study's]")
-    ] = None,
+    site: SiteName = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="show what would run or be submitted")
     ] = False,
@@ -100,11 +101,12 @@ def collect(
     runtime: RuntimeName = None,
     output: StudyOutput = None,
     image: Images = None,
+    site: SiteName = None,
 ) -> None:
     """Combine what is finished of a study to one dataset; list what is not. Any time."""
     from bilayer_orchestra.cli.sweep import collect_command
 
-    collect_command(study_file, runtime, output, image or [])
+    collect_command(study_file, runtime, output, image or [], site)
 
 
 @app.command()
@@ -210,7 +212,7 @@ app.add_typer(containers, name="containers")
 
 @containers.command("build")
 def containers_build(
-    engine: Annotated[str, typer.Argument(help="alf, block2 or itensor")],
+    engine: Annotated[str, typer.Argument(help="alf or block2")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="the image file [ENGINE.sif]")
     ] = None,
@@ -232,7 +234,7 @@ def containers_build(
 
 @containers.command("verify")
 def containers_verify(
-    engine: Annotated[str, typer.Argument(help="alf, block2 or itensor")],
+    engine: Annotated[str, typer.Argument(help="alf or block2")],
     image: Annotated[Path | None, typer.Argument(help="the image file [the configured]")] = None,
 ) -> None:
     """Check an image, such as one that was built elsewhere: whole, of this version, working."""

@@ -15,7 +15,7 @@ from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import load_model
 from bilayer_orchestra.pipeline import Outcome, run_point
 from bilayer_orchestra.runtimes.images import image_table
-from bilayer_orchestra.runtimes.registry import get_runtime
+from bilayer_orchestra.runtimes.registry import adapter, get_runtime
 
 
 def run_command(
@@ -33,7 +33,7 @@ def run_command(
     model = load_model(model_file, overrides)
     backend = get_backend(choose(model.terms()) if backend_name == "auto" else backend_name)
     runtime = get_runtime(runtime_name, image_table(images))
-    backend = getattr(runtime, "adapt", lambda backend: backend)(backend)
+    backend = adapter(runtime)(backend)
     root = output if output is not None else Path("runs") / model.name
     with progress(console) as show:
         show(f"{model.name} with {backend.version()} ({backend.name})")

@@ -15,7 +15,7 @@ from bilayer_orchestra.runtimes.slurm.script import task_script
 from bilayer_orchestra.runtimes.slurm.site import load_site
 from bilayer_orchestra.runtimes.slurm.submit import plan, submit
 from bilayer_orchestra.study.load import LoadedStudy
-from bilayer_orchestra.study.tasks import make_tasks
+from bilayer_orchestra.study.tasks import Task, make_tasks, study_root
 
 
 def submit_study(
@@ -70,12 +70,15 @@ def submit_study(
         points = sum(len(pack) for pack in chunk.packs)
         say(f"job {number}: {points} points in {len(chunk.packs)} tasks, {chunk.directory}")
     say(f"then      orchestra status {shlex.quote(str(root))}")
-    say(f"          orchestra collect {shlex.quote(str(study.path))}")
+    words = ["orchestra", "collect", str(study.path), "--runtime", "slurm"]
+    words += ["--site", site_name] if site_name else []
+    words += ["--output", str(root)] if root != study_root(study, None) else []
+    say(f"          {shlex.join(words)}")
 
 
 _WORDS = ("finished", "running", "pending", "failed")
 
 
-def _queued(task) -> bool:  # type: ignore[no-untyped-def]
+def _queued(task: Task) -> bool:
     record = task.run.record()
     return bool(record and record.job)

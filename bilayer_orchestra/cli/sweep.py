@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,10 +12,11 @@ import typer
 from rich.console import Console
 from rich.status import Status
 
+from bilayer_orchestra.backends.base import Backend
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.pipeline import run_point
 from bilayer_orchestra.runtimes.images import image_table
-from bilayer_orchestra.runtimes.registry import get_runtime
+from bilayer_orchestra.runtimes.registry import adapter, get_runtime
 from bilayer_orchestra.study.collect import Collected, collect
 from bilayer_orchestra.study.load import LoadedStudy, load_study
 from bilayer_orchestra.study.sweep import sweep
@@ -42,7 +43,7 @@ def sweep_command(
         submit_study(study, root, site, images, dry_run, console)
         return
     runtime = get_runtime(runtime_name, image_table(images))
-    tasks = make_tasks(study, root, getattr(runtime, "adapt", lambda backend: backend))
+    tasks = make_tasks(study, root, adapter(runtime))
     if dry_run:
         for task in tasks:
             typer.echo(f"{task.run.status()[0]:9s} {task.name}  {task.run.path}")
@@ -58,13 +59,17 @@ def sweep_command(
 
 
 def collect_command(
-    study_file: Path, runtime_name: str | None, output: Path | None, images: list[str]
+    study_file: Path,
+    runtime_name: str | None,
+    output: Path | None,
+    images: list[str],
+    site: str | None,
 ) -> None:
     """Combine what is finished; say what is not."""
     console = Console()
     study = load_study(study_file)
     root = study_root(study, output)
-    adapt, states = _adapter(runtime_name or study.spec.runtime, study, images), None
+    adapt, states = _adapter(runtime_name or study.spec.runtime, study, images, site), None
     tasks = make_tasks(study, root, adapt)
     if any((record := task.run.record()) and record.job for task in tasks):
         from bilayer_orchestra.runtimes.slurm.collect import label_executed
@@ -77,13 +82,14 @@ def collect_command(
     report(collected, _store(collected, study, root), console)
 
 
-def _adapter(runtime_name: str, study: LoadedStudy, images: list[str]):  # type: ignore[no-untyped-def]
+def _adapter(
+    runtime_name: str, study: LoadedStudy, images: list[str], site: str | None
+) -> Callable[[Backend], Backend]:
     if runtime_name == "slurm":
         from bilayer_orchestra.runtimes.slurm.site import load_site
 
-        return load_site(study.spec.site, study.path, image_table(images)).adapt
-    runtime = get_runtime(runtime_name, image_table(images))
-    return getattr(runtime, "adapt", lambda backend: backend)
+        return load_site(site or study.spec.site, study.path, image_table(images)).adapt
+    return adapter(get_runtime(runtime_name, image_table(images)))
 
 
 def report(collected: Collected, path: Path, console: Console) -> None:

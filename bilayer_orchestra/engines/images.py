@@ -26,6 +26,8 @@ from bilayer_orchestra.runtimes.images import (
     inspect,
 )
 
+#: Images that we have a definition of.
+BUILDABLE = ("alf", "block2")
 _CAP_SYS_RESOURCE = 24
 ELSEWHERE = (
     "on a site that forbids building: build where you may (your own machine), copy the .sif and "
@@ -67,6 +69,10 @@ def build_image(
     """
     if kind not in KINDS:
         raise OrchestraError(f"there is no image `{kind}`; known: {', '.join(KINDS)}")
+    if kind not in BUILDABLE:
+        raise OrchestraError(
+            f"there is no definition of an image of {kind} yet; known: {', '.join(BUILDABLE)}"
+        )
     definition = resource("containers", f"{kind}.def")
     if sources.sha256 and not re.fullmatch(r"[0-9a-f]{64}", sources.sha256):
         raise OrchestraError("--sha256 should be 64 hexadecimal digits")
