@@ -1,7 +1,7 @@
 #!/bin/bash
 @DIRECTIVES@
 #
-# One array task computes the points in tasks/<index>, at most $parallel at the same time. Points
+# One array task computes the points in tasks/<index>, at most `parallel` at the same time. Points
 # that are done are skipped: a requeued or resubmitted task goes on where it was.
 # shellcheck disable=SC2317,SC2329
 set -u
@@ -24,22 +24,25 @@ stopping=
 trap 'forward USR1' USR1
 trap 'forward TERM' TERM INT
 
+# a sign of life once a minute, for `orchestra status` without a scheduler
 alive=alive-$index
 : >"$alive"
+beat=0
+tick() {
+    beat=$((beat + 1))
+    if [ $((beat % 300)) -eq 0 ]; then touch "$alive"; fi
+    sleep 0.2
+}
 code=0
 for point in tasks/"$index"/*; do
     while [ "$(jobs -rp | wc -l)" -ge "$parallel" ] && [ -z "$stopping" ]; do
-        touch "$alive"
-        sleep 1
+        tick
     done
     if [ -n "$stopping" ]; then break; fi
     sh "$point/task.sh" "$point" "$job" &
 done
-beat=0
 while [ "$(jobs -rp | wc -l)" -gt 0 ]; do
-    beat=$((beat + 1))
-    if [ $((beat % 60)) -eq 1 ]; then touch "$alive"; fi
-    sleep 1
+    tick
 done
 left=0
 for point in tasks/"$index"/*; do

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 #: Seconds that the scheduler may take, and the pauses before it is asked again.
 TIMEOUT, BACK_OFF = 30.0, (1.0, 3.0)
+#: squeue tries for a while itself; after an attempt that took longer, it is not asked again.
+PATIENCE = 5.0
 WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED", "SPECIAL_EXIT"}
 RUNNING = {"RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "STOPPED", "RESIZING"}
 #: States of ended jobs, in words.
@@ -54,7 +56,10 @@ def ask_queue(wait: bool = True) -> Queue:
     words = ["squeue", "--noheader", "--array", "--states=all", f"--user={user}"]
     words.append("--format=%i|%T|%r")
     problem = ""
+    begin = time.monotonic()
     for pause in (0.0, *(BACK_OFF if wait else ())):
+        if pause and time.monotonic() - begin > PATIENCE:
+            break
         time.sleep(pause)
         try:
             answer = subprocess.run(
