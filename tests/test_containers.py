@@ -180,12 +180,12 @@ def test_an_image_is_verified(tiny, tmp_path):
 @needs_apptainer
 @needs_alf
 @pytest.mark.slow
-def test_alf_is_built_from_a_local_base_and_source(tmp_path):
+def test_alf_is_built_from_a_local_base_and_source(tmp_path, monkeypatch):
     """A whole build, minutes: ORCHESTRA_TEST_BASE is a Debian image, ORCHESTRA_TEST_ALF a tree."""
     base, source = (os.environ.get(f"ORCHESTRA_TEST_{name}") for name in ("BASE", "ALF"))
     if not base or not source:
         pytest.skip("name a base image and an ALF tree in ORCHESTRA_TEST_BASE, ORCHESTRA_TEST_ALF")
-    os.environ["ORCHESTRA_CONFIG"] = str(tmp_path / "config.toml")
+    monkeypatch.setenv("ORCHESTRA_CONFIG", str(tmp_path / "config.toml"))
     image = build_image("alf", tmp_path / "alf.sif", Sources(base, Path(source)))
     assert verify_image("alf", image.path).digest == image.digest
     model = make_model({"beta": 2.0}, 2, numerics={"alf": {"sweeps": 1000, "chains": 1}})
