@@ -1,0 +1,158 @@
+"""One fit in one window: scipy's Levenberg-Marquardt in the shape, linear algebra in the rest.
+
+Separable least squares (G. Golub and V. Pereyra, SIAM J. Numer. Anal. 10, 413 (1973)): amplitudes
+are eliminated, which leaves one to three unknowns and needs no starting value for amplitudes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from bilayer_orchestra.fits.forms import Form
+from bilayer_orchestra.fits.pairs import Series
+from bilayer_orchestra.fits.weights import Weights
+from bilayer_orchestra.terms import FloatArray
+
+#: Relative step of numerical derivatives.
+STEP = 1e-5
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A form fitted to a series.
+
+    Parameters
+    ----------
+    shape, amplitudes : array
+        The parameters of the form.
+    response : array, shape (k, p)
+        Derivative of all k parameters (shape first) with respect to the data.
+    chi2 : float
+        Scaled so that its expectation is ``dof`` if the form is right.
+    count : float
+        Data in the window; dof = count - k.
+    fitted : array, shape (p,)
+    """
+
+    form: Form
+    shape: FloatArray
+    amplitudes: FloatArray
+    response: FloatArray
+    deviations: FloatArray
+    misfit_covariance: FloatArray
+    chi2: float
+    count: float
+    fitted: FloatArray
+    success: bool
+
+    @property
+    def k(self) -> int:
+        """Number of parameters."""
+        return len(self.shape) + len(self.amplitudes)
+
+    @property
+    def dof(self) -> float:
+        """Degrees of freedom."""
+        return self.count - self.k
+
+    @property
+    def covariance(self) -> FloatArray:
+        """Covariance of all parameters, shape first."""
+        if len(self.deviations):
+            return self.deviations.T @ self.deviations
+        return self.misfit_covariance
+
+    def value(self, name: str) -> float:
+        """Return a shape parameter by name."""
+        return float(self.shape[self.form.shape.index(name)])
+
+    def error(self, name: str) -> float:
+        """Return its standard error within this window."""
+        k = self.form.shape.index(name)
+        return float(np.sqrt(self.covariance[k, k]))
+
+
+class Problem:
+    """A form bound to a series and its weights."""
+
+    def __init__(self, form: Form, series: Series, weights: Weights) -> None:
+        self.form, self.series, self.weights = form, series, weights
+        self.per_pair = form.bind(series.x, series.y, series.length)
+
+    def basis(self, shape: FloatArray) -> FloatArray:
+        """Return the form's basis functions averaged over groups, (p, amplitudes)."""
+        with np.errstate(all="ignore"):
+            basis = self.series.average(self.per_pair(shape))
+        # a search may wander where a form overflows; large but finite turns it back
+        return np.nan_to_num(basis, nan=1e100, posinf=1e100, neginf=-1e100)
+
+    def amplitudes(self, shape: FloatArray, data: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return (best amplitudes, weighted residual) for a given shape; data are weighted."""
+        basis = self.weights.apply(self.basis(shape))
+        norm = np.linalg.norm(basis, axis=0)
+        norm[norm == 0] = 1.0
+        solution = np.linalg.lstsq(basis / norm, data, rcond=1e-12)[0] / norm
+        return solution, data - basis @ solution
+
+    def search(self, start: FloatArray, values: FloatArray) -> tuple[FloatArray, bool]:
+        """Return the best shape for ``values`` (p,)."""
+        data = self.weights.apply(values)
+        if len(data) < len(start):
+            return np.asarray(start), False
+        found = least_squares(
+            lambda shape: self.amplitudes(shape, data)[1],
+            start,
+            method="lm",
+            x_scale=np.maximum(np.abs(start), 0.1),
+            xtol=1e-10,
+            ftol=1e-12,
+            max_nfev=400 * len(start),
+        )
+        return np.asarray(found.x), bool(found.success)
+
+    def solve(self, start: FloatArray) -> Fit:
+        """Fit and propagate errors."""
+        shape, success = self.search(start, self.series.values)
+        data = self.weights.apply(self.series.values)
+        amplitudes, residual = self.amplitudes(shape, data)
+        columns = []
+        for j in range(len(shape)):
+            step = np.zeros(len(shape))
+            step[j] = STEP * max(abs(shape[j]), 0.1)
+            up, down = self.basis(shape + step), self.basis(shape - step)
+            columns.append((up - down) @ amplitudes / (2 * step[j]))
+        basis = self.basis(shape)
+        jacobian = np.column_stack([*columns, *basis.T])
+        scale = np.linalg.norm(self.weights.apply(jacobian), axis=0)
+        scale[scale == 0] = 1.0
+        weighted = self.weights.apply(jacobian) / scale
+        inverse = np.linalg.pinv(weighted, rcond=1e-10)
+        transform = self.weights.transform
+        response = inverse * transform if transform.ndim == 1 else inverse @ transform
+        response = response / scale[:, None]
+        count, k = self.weights.count, len(shape) + len(amplitudes)
+        chi2 = float(residual @ residual)
+        deviations = self.weights.deviations @ response.T
+        if len(deviations):
+            noise = self.weights.apply(self.weights.deviations.T)
+            left = noise - weighted @ (inverse @ noise)
+            expected = float(np.sum(left**2))
+            chi2 *= (count - k) / expected if expected > 0 and count > k else 1.0
+        # for errors of form sigma is only a scale: the misfit itself says how large it is
+        covariance = (inverse @ inverse.T) / np.outer(scale, scale)
+        covariance *= max(chi2 / max(count - k, 1.0), 1e-300)
+        return Fit(
+            self.form,
+            shape,
+            amplitudes,
+            response,
+            deviations,
+            covariance,
+            chi2,
+            count,
+            basis @ amplitudes,
+            success and bool(np.isfinite(chi2)),
+        )
