@@ -87,15 +87,17 @@ class Problem:
         with np.errstate(all="ignore"):
             basis = self.series.average(self.per_pair(shape))
         # a search may wander where a form overflows; large but finite turns it back
-        return np.nan_to_num(basis, nan=1e100, posinf=1e100, neginf=-1e100)
+        return np.clip(np.nan_to_num(basis, nan=1e30, posinf=1e30, neginf=-1e30), -1e30, 1e30)
 
     def amplitudes(self, shape: FloatArray, data: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return (best amplitudes, weighted residual) for a given shape; data are weighted."""
         basis = self.weights.apply(self.basis(shape))
         norm = np.linalg.norm(basis, axis=0)
         norm[norm == 0] = 1.0
-        solution = np.linalg.lstsq(basis / norm, data, rcond=1e-12)[0] / norm
-        return solution, data - basis @ solution
+        basis = basis / norm
+        # one to three columns: their Gram matrix is small and, once normalized, well conditioned
+        solution = np.linalg.pinv(basis.T @ basis, rcond=1e-12, hermitian=True) @ (basis.T @ data)
+        return solution / norm, data - basis @ solution
 
     def search(self, start: FloatArray, values: FloatArray) -> tuple[FloatArray, bool]:
         """Return the best shape for ``values`` (p,)."""
