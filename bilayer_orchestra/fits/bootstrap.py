@@ -39,8 +39,9 @@ def bootstrap(scan: Scan, replicas: int, kind: str = "gaussian", seed: int = 0) 
             values = problem.series.values + factors @ problem.weights.deviations
             shape, _ = problem.search(fit.shape, values)
             _, residual = problem.amplitudes(shape, problem.weights.apply(values))
-            shapes.append([shape[fit.form.shape.index(x)] if x in fit.form.shape else np.nan
-                           for x in names])
+            shapes.append(
+                [shape[fit.form.shape.index(x)] if x in fit.form.shape else np.nan for x in names]
+            )
             # the same scale as in the fit itself, where chi^2 was compared with its expectation
             raw = problem.weights.apply(problem.series.values - fit.fitted)
             raw_chi2 = float(raw @ raw)

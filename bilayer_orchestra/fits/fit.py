@@ -235,9 +235,7 @@ def _curve(what: str, found: PointFit, pairs: Pairs) -> dict[str, tuple]:  # typ
 def _assemble(rows: list[xr.Dataset], dims: list[str], shape: list[int]) -> xr.Dataset:
     """Stack rows (some of them refused, with windows of different number) into one dataset."""
     names = list(dict.fromkeys(str(v) for row in rows for v in row.data_vars))
-    longest = {
-        dim: max(row.sizes.get(dim, 0) for row in rows) for dim in ("window", "r")
-    }
+    longest = {dim: max(row.sizes.get(dim, 0) for row in rows) for dim in ("window", "r")}
     variables = {}
     for name in names:
         example = next(row[name] for row in rows if name in row)
@@ -246,7 +244,8 @@ def _assemble(rows: list[xr.Dataset], dims: list[str], shape: list[int]) -> xr.D
         stacked = np.full([len(rows), *inner], "" if text else np.nan, object if text else float)
         for k, row in enumerate(rows):
             if name in row:
-                stacked[(k, *(slice(0, n) for n in row[name].shape))] = row[name].values
+                value = row[name].values if row[name].ndim else row[name].item()
+                stacked[(k, *(slice(0, n) for n in row[name].shape))] = value
         variables[name] = ([*dims, *example.dims], stacked.reshape([*shape, *inner]))
     return xr.Dataset(variables, {"r": np.arange(1, longest["r"] + 1)})
 
@@ -271,9 +270,12 @@ def _describe(result: xr.Dataset, what: str, convention: str) -> None:
             variable = f"{what}_{name}{suffix}"
             if variable in result:
                 result[variable].attrs = {
-                    "units": units, "long_name": text + long_name, "definition": definition
+                    "units": units,
+                    "long_name": text + long_name,
+                    "definition": definition,
                 }
                 if name == "K":
                     result[variable].attrs |= {
-                        "convention": convention, "definition": CONVENTIONS[convention]
+                        "convention": convention,
+                        "definition": CONVENTIONS[convention],
                     }

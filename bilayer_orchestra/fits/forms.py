@@ -172,13 +172,21 @@ def density_open(parity: int) -> Form:
             eta, q = u
             delta = 0.5 * (parity * np.pi - q * (length + 1))
             ends_x, ends_y = np.exp(-eta * log_ends), np.exp(-eta * log_ends_y)
-            oscillating = ends_x * ends_y * (
-                np.cos(q * (x - y)) * np.expm1(eta * log_ratio)
-                + np.cos(q * (x + y) + 2 * delta) * np.expm1(-eta * log_ratio)
+            oscillating = (
+                ends_x
+                * ends_y
+                * (
+                    np.cos(q * (x - y)) * np.expm1(eta * log_ratio)
+                    + np.cos(q * (x + y) + 2 * delta) * np.expm1(-eta * log_ratio)
+                )
             )
-            mixed = np.pi / ring * (
-                np.cos(q * y + delta) * ends_y * (cot_minus - cot_plus)
-                - np.cos(q * x + delta) * ends_x * (cot_minus + cot_plus)
+            mixed = (
+                np.pi
+                / ring
+                * (
+                    np.cos(q * y + delta) * ends_y * (cot_minus - cot_plus)
+                    - np.cos(q * x + delta) * ends_x * (cot_minus + cot_plus)
+                )
             )
             return np.stack([minus**-2 + plus**-2, oscillating, mixed], axis=1)
 

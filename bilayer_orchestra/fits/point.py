@@ -114,8 +114,12 @@ def fit_pairs(what: str, pairs: Pairs, options: Options) -> PointFit:
 def _number(name: str, found: Scan, replicas: FloatArray | None) -> Number:
     """Average one shape parameter over models."""
     has = np.array([name in fit.form.shape for fit in found.fits])
-    values = np.array([fit.value(name) if h else np.nan for fit, h in zip(found.fits, has, strict=True)])
-    errors = np.array([fit.error(name) if h else np.nan for fit, h in zip(found.fits, has, strict=True)])
+    values = np.array(
+        [fit.value(name) if h else np.nan for fit, h in zip(found.fits, has, strict=True)]
+    )
+    errors = np.array(
+        [fit.error(name) if h else np.nan for fit, h in zip(found.fits, has, strict=True)]
+    )
     weights = np.where(has, found.weights, 0.0)
     weights /= weights.sum()
     mean = float(np.nansum(weights * values))
@@ -124,7 +128,9 @@ def _number(name: str, found: Scan, replicas: FloatArray | None) -> Number:
     shift = _bias_shift(name, found, weights)
     statistical = bool(len(found.problems[0].weights.deviations))
     if not statistical:
-        return Number(mean, np.nan, float(np.hypot(np.hypot(spread, within), shift)), values, errors)
+        return Number(
+            mean, np.nan, float(np.hypot(np.hypot(spread, within), shift)), values, errors
+        )
     stderr = within
     if replicas is not None and np.isfinite(replicas).all():
         # the central 68 %: a replica that ran away must not decide the error

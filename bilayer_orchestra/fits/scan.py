@@ -112,20 +112,17 @@ def scan(
     if pairs.statistical:
         whole = series[edges[0]]
         lam = shrinkage(whole.deviations, whole.degrees) if len(whole.deviations) else 0.0
-        weighted: Callable[[Series], Weights] = lambda one: statistical_weights(one, lam)  # noqa: E731
         error = 0.0
+        fitted = _fit_all(candidates, series, lambda one: statistical_weights(one, lam), start)
     else:
-        error = form_error(candidates, series, start)
-        weighted = lambda one: deterministic_weights(one, error)  # noqa: E731
-    windows, fits, problems = [], [], []
-    for window in candidates:
-        chosen = _cut(series[window.edge], window)
-        problem = Problem(window.form, chosen, weighted(chosen))
-        fit = _solve(problem, start)
-        if fit is not None:
-            windows.append(window)
-            fits.append(fit)
-            problems.append(problem)
+        rough = _fit_all(candidates, series, lambda one: deterministic_weights(one, 1.0), start)
+        error = form_error(rough, max(len(np.unique(one.r)) for one in series.values()))
+        fitted = _fit_all(
+            candidates, series, lambda one: deterministic_weights(one, error), start, rough
+        )
+    windows = [window for window, _, _ in fitted]
+    problems = [problem for _, problem, _ in fitted]
+    fits = [fit for _, _, fit in fitted]
     if not fits:
         raise OrchestraError("no window could be fitted: the data do not look like this form")
     total = max(fit.count for fit in fits)
@@ -157,7 +154,7 @@ def _windows(
         last = int(distances[-1]) if r_max is None else min(r_max, int(distances[-1]))
         first = [r for r in (r_mins or distances) if r <= last]
         if r_mins is None and len(first) > MAX_WINDOWS:
-            first = sorted({int(round(r)) for r in np.geomspace(1, last / SPAN, MAX_WINDOWS)})
+            first = sorted({round(float(r)) for r in np.geomspace(1, last / SPAN, MAX_WINDOWS)})
         for form in forms:
             k = len(form.shape) + len(form.amplitudes)
             for r in first:
@@ -167,10 +164,61 @@ def _windows(
     return result
 
 
-def _solve(problem: Problem, start: Start) -> Fit | None:
+Fitted = list[tuple[Window, Problem, Fit]]
+
+
+def _fit_all(
+    candidates: list[Window],
+    series: dict[int, Series],
+    weighted: Callable[[Series], Weights],
+    start: Start,
+    earlier: Fitted | None = None,
+) -> Fitted:
+    """Fit all windows; each starts from its neighbour, the first of a form from many places."""
+    known = {window: fit.shape for window, _, fit in earlier or []}
+    result: Fitted = []
+    last: dict[tuple[str, int], FloatArray] = {}
+    for window in candidates:
+        chosen = _cut(series[window.edge], window)
+        problem = Problem(window.form, chosen, weighted(chosen))
+        key = (window.form.name, window.edge)
+        if window in known:
+            places = [known[window]]
+        elif key in last:
+            places = [last[key]]
+        else:
+            places = start(window.form, chosen)
+        fit = _solve(problem, places)
+        if fit is not None and _sensible(fit, window, chosen):
+            last[key] = fit.shape
+            result.append((window, problem, fit))
+    return result
+
+
+def _sensible(fit: Fit, window: Window, series: Series) -> bool:
+    """Whether a fit has not run away, and its window holds what it claims to determine.
+
+    Beyond r of order xi a thermal correlation is a plain exponential, from which eta and xi cannot
+    be told apart: windows must begin well inside.
+    """
+    if not np.isfinite(fit.shape).all():
+        return False
+    for name, value in zip(fit.form.shape, fit.shape, strict=True):
+        if name == "eta" and not -1 < value < 20:
+            return False
+        if name == "log_xi":
+            xi = np.exp(value)
+            if not (2 * window.r_min <= max(xi, 2.0) and xi < 100 * series.length):
+                return False
+        if name == "wave_vector" and not 0 <= value <= np.pi:
+            return False
+    return True
+
+
+def _solve(problem: Problem, places: list[FloatArray]) -> Fit | None:
     """Return the best fit of all starting values."""
     best: Fit | None = None
-    for one in start(problem.form, problem.series):
+    for one in places:
         try:
             fit = problem.solve(one)
         except (np.linalg.LinAlgError, ValueError):
@@ -180,34 +228,34 @@ def _solve(problem: Problem, start: Start) -> Fit | None:
     return best
 
 
-def form_error(candidates: list[Window], series: dict[int, Series], start: Start) -> float:
+def form_error(fitted: Fitted, distances: int) -> float:
     """Return the relative error of form with which the best window has chi^2/dof = 1.
 
     Zero if truncation alone explains the misfit. Windows with less than a third of the distances
     are not asked: few data agree by chance.
     """
-    wide = max(len(np.unique(one.r)) for one in series.values())
     needed = []
-    for window in candidates:
-        chosen = _cut(series[window.edge], window)
-        count = len(np.unique(chosen.r))
-        if count < wide / 3:
+    for _, problem, fit in fitted:
+        series = problem.series
+        count = len(np.unique(series.r))
+        if count < distances / 3 or fit.dof <= 0:
             continue
-        weights = deterministic_weights(chosen, 1.0)
-        fit = _solve(Problem(window.form, chosen, weights), start)
-        if fit is None or fit.dof <= 0:
-            continue
-        square = (chosen.values - fit.fitted) ** 2
-        bias = np.nan_to_num(chosen.bias) ** 2
-        share = count / len(square)
+        square = (series.values - fit.fitted) ** 2
+        bias = np.nan_to_num(series.bias) ** 2
+        target = fit.dof * len(square) / count
 
-        def excess(log_error: float, data=(square, bias, chosen.scale, share, fit.dof)) -> float:  # type: ignore[no-untyped-def]
-            square, bias, scale, share, dof = data
-            sigma = bias + (np.exp(log_error) * scale) ** 2
-            return float(share * np.sum(square / sigma) - dof)
+        def excess(
+            log_error: float,
+            square: FloatArray = square,
+            bias: FloatArray = bias,
+            scale: FloatArray = series.scale,
+            target: float = target,
+        ) -> float:
+            return float(np.sum(square / (bias + (np.exp(log_error) * scale) ** 2)) - target)
 
         low, high = np.log(ROUNDING), np.log(1e3)
         if excess(low) <= 0:
             return 0.0
-        needed.append(np.exp(brentq(excess, low, high)) if excess(high) < 0 else 1e3)
+        if excess(high) < 0:
+            needed.append(np.exp(brentq(excess, low, high)))
     return float(min(needed)) if needed else 1.0

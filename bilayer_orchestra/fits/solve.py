@@ -80,6 +80,7 @@ class Problem:
 
     def __init__(self, form: Form, series: Series, weights: Weights) -> None:
         self.form, self.series, self.weights = form, series, weights
+        self.folds = "open" not in form.name
         self.per_pair = form.bind(series.x, series.y, series.length)
 
     def basis(self, shape: FloatArray) -> FloatArray:
@@ -109,11 +110,16 @@ class Problem:
             start,
             method="lm",
             x_scale=np.maximum(np.abs(start), 0.1),
-            xtol=1e-10,
-            ftol=1e-12,
-            max_nfev=400 * len(start),
+            xtol=1e-9,
+            ftol=1e-10,
+            max_nfev=50 * len(start),
         )
-        return np.asarray(found.x), bool(found.success)
+        shape = np.asarray(found.x)
+        if "wave_vector" in self.form.shape and self.folds:
+            # distances are whole numbers: q, -q and q + 2 pi are the same wave
+            k = self.form.shape.index("wave_vector")
+            shape[k] = np.abs((shape[k] + np.pi) % (2 * np.pi) - np.pi)
+        return shape, bool(found.success)
 
     def solve(self, start: FloatArray) -> Fit:
         """Fit and propagate errors."""
@@ -144,7 +150,8 @@ class Problem:
             expected = float(np.sum(left**2))
             chi2 *= (count - k) / expected if expected > 0 and count > k else 1.0
         # for errors of form sigma is only a scale: the misfit itself says how large it is
-        covariance = (inverse @ inverse.T) / np.outer(scale, scale)
+        scaled = inverse / scale[:, None]
+        covariance = scaled @ scaled.T
         covariance *= max(chi2 / max(count - k, 1.0), 1e-300)
         return Fit(
             self.form,
