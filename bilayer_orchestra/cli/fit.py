@@ -15,6 +15,7 @@ from bilayer_orchestra.fits.choice import VARIABLES
 from bilayer_orchestra.fits.fit import fit
 from bilayer_orchestra.fits.point import Options
 
+_SHORT = {"wave_vector": "q"}
 _SHOWN = ("eta", "K", "xi", "power", "wave_vector")
 
 
@@ -31,6 +32,8 @@ def fit_command(
 ) -> None:
     """Fit correlations of one file; print a table, leave fit.nc and fit.png."""
     console = Console()
+    # the table is read as a whole: a pipe or a narrow terminal must not cut it into columns
+    console.width = max(console.width, 110)
     dataset = open_result(result)
     kinds = what or [kind for kind in VARIABLES if VARIABLES[kind] in dataset]
     fitted: list[xr.Dataset] = []
@@ -79,8 +82,15 @@ def _padded(one: xr.Dataset, size: int) -> xr.Dataset:
     missing = size - one.sizes["window"]
     if not missing:
         return one
-    fill = {name: "" if one[name].dtype.kind in "OU" else np.nan for name in one.data_vars}
-    return one.pad(window=(0, missing), constant_values=fill)
+    variables = {}
+    for name, variable in one.data_vars.items():
+        if "window" in variable.dims:
+            fill = "" if variable.dtype.kind in "OU" else np.nan
+            variable = variable.pad(window=(0, missing), constant_values=fill)
+            if fill == "":
+                variable = variable.astype(str)
+        variables[name] = variable
+    return xr.Dataset(variables, one.drop_dims("window").coords, one.attrs)
 
 
 def _rows(one: xr.Dataset, kind: str) -> list[tuple[str, xr.Dataset]]:
@@ -104,7 +114,13 @@ def fit_table(one: xr.Dataset, kind: str) -> Table:
     names = [name for name in _SHOWN if f"{kind}_{name}" in one]
     dims = " ".join(str(dim) for dim in one[f"{kind}_status"].dims)
     table = Table(
-        f"{kind}: {dims}", *names, "window", "chi2/dof", "moves", box=None, pad_edge=False
+        f"{kind}: {dims}",
+        *(_SHORT.get(name, name) for name in names),
+        "window",
+        "chi2/dof",
+        "moves",
+        box=None,
+        pad_edge=False,
     )
     for label, row in _rows(one, kind):
         if row[f"{kind}_status"].item() != "ok":

@@ -17,9 +17,12 @@ def forms_for(what: str, pairs: Pairs, power: float | None) -> list[Form]:
     """Return the forms that compete in the model average."""
     thermal = pairs.beta is not None
     if what == "pair":
-        if thermal:
-            return [forms.pair_thermal(pairs.periodic)]
-        return [forms.pair_ring() if pairs.periodic else forms.pair_open()]
+        if not thermal and not pairs.periodic:
+            return [forms.pair_open()]
+        plain = forms.pair_thermal(pairs.periodic) if thermal else forms.pair_ring()
+        # noise hides the correction, and an average over models that fit noise is worse than none
+        wave = [] if pairs.statistical else [forms.pair_wave(pairs.periodic, thermal)]
+        return [plain, *wave]
     if what == "density":
         if thermal:
             return [forms.density_thermal(pairs.periodic)]
@@ -95,6 +98,9 @@ def starts(beta: float | None, wave_vector: float | None) -> object:
         }
         if "wave_vector" in form.shape:
             known = [wave_vector] if wave_vector is not None else list(wave_vectors(series))
+            if form.name.endswith("with wave"):
+                # a small ripple on a decay has no peak of its own in the transform
+                known = list(np.pi * np.arange(1, 13) / 12)
             choices["wave_vector"] = known
         grid = np.meshgrid(*(choices[name] for name in form.shape), indexing="ij")
         return list(np.stack([one.ravel() for one in grid], axis=1))

@@ -199,7 +199,7 @@ def _row(what: str, found: PointFit, pairs: Pairs, convention: str) -> xr.Datase
     variables |= {
         "scan_chi2_per_dof": (("window",), ratio),
         "scan_weight": (("window",), scan.weights),
-        "scan_form": (("window",), np.array([one.form.name for one in scan.windows], object)),
+        "scan_form": (("window",), np.array([one.form.name for one in scan.windows])),
         "chi2_per_dof": ((), ratio[scan.best]),
         "dof": ((), float(best.dof)),
         "form": ((), best.form.name),
@@ -244,8 +244,10 @@ def _assemble(rows: list[xr.Dataset], dims: list[str], shape: list[int]) -> xr.D
         stacked = np.full([len(rows), *inner], "" if text else np.nan, object if text else float)
         for k, row in enumerate(rows):
             if name in row:
-                value = row[name].values if row[name].ndim else row[name].item()
+                value = row[name].values.tolist()  # plain str and float
                 stacked[(k, *(slice(0, n) for n in row[name].shape))] = value
+        if text:
+            stacked = stacked.astype(str)
         variables[name] = ([*dims, *example.dims], stacked.reshape([*shape, *inner]))
     return xr.Dataset(variables, {"r": np.arange(1, longest["r"] + 1)})
 

@@ -135,6 +135,47 @@ def pair_thermal(periodic: bool) -> Form:
     )
 
 
+def pair_wave(periodic: bool, thermal: bool) -> Form:
+    """Return the pair form with its leading correction, which oscillates at the density's 2 k_F.
+
+    The field that creates a pair is e^(i theta) [1 + b cos(2 phi + q x)] (F. D. M. Haldane, PRL 47,
+    1840 (1981)): the correction decays faster by r^(-1/eta), the exponent of the density wave. For
+    a ring at T = 0, or T > 0.
+    """
+
+    def bind(x: FloatArray, y: FloatArray, length: int) -> Basis:
+        r = np.abs(x - y)
+        log_chord = np.log(chord(r, length))
+
+        def two(
+            u: FloatArray, log_bulk: FloatArray, log_all: FloatArray, z: FloatArray
+        ) -> FloatArray:
+            plain = np.exp(-u[0] * log_all)
+            wave = np.cos(u[1] * z) * np.exp(-log_bulk / max(u[0], 0.05))
+            return np.stack([plain, plain * wave], axis=1)
+
+        def basis(u: FloatArray) -> FloatArray:
+            if not thermal:
+                return two(u, log_chord, log_chord, r)
+            xi = np.exp(u[2])
+            bulk = log_thermal(r, xi)
+            if not periodic:
+                return two(u, bulk, _log_thermal_open(x, y, length, xi), r)
+            back = log_thermal(length - r, xi)
+            return two(u, bulk, bulk, r) + two(u, back, back, length - r)
+
+        return basis
+
+    distance = "s(r|xi)" if thermal else "d(r|L)"
+    return Form(
+        f"{'thermal' if thermal else 'periodic'} with wave",
+        f"A {distance}^-eta [1 + b cos(q r) {distance}^(-1/eta)]",
+        ("eta", "wave_vector", *(("log_xi",) if thermal else ())),
+        ("amplitude", "wave"),
+        bind,
+    )
+
+
 def density_ring() -> Form:
     """Return uniform and oscillating part of the connected density correlation on a ring."""
 

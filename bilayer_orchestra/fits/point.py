@@ -101,6 +101,8 @@ def fit_pairs(what: str, pairs: Pairs, options: Options) -> PointFit:
         replicas = bootstrap(found, options.replicas, options.resampling)
     numbers = {}
     for k, name in enumerate(best.form.shape):
+        if what == "pair" and name == "wave_vector":
+            continue  # of a correction: no result
         numbers[name] = _number(name, found, None if replicas is None else replicas[:, k])
     warnings = _warnings(pairs, found, numbers)
     for name in ("log_xi", "inverse_xi"):

@@ -201,7 +201,8 @@ def _sensible(fit: Fit, window: Window, series: Series) -> bool:
     Beyond r of order xi a thermal correlation is a plain exponential, from which eta and xi cannot
     be told apart: windows must begin well inside.
     """
-    if not np.isfinite(fit.shape).all():
+    main = fit.form.shape[0]
+    if not (np.isfinite(fit.shape).all() and fit.error(main) < max(1.0, abs(fit.value(main)))):
         return False
     for name, value in zip(fit.form.shape, fit.shape, strict=True):
         if name == "eta" and not -1 < value < 20:

@@ -150,8 +150,9 @@ class Problem:
             expected = float(np.sum(left**2))
             chi2 *= (count - k) / expected if expected > 0 and count > k else 1.0
         # for errors of form sigma is only a scale: the misfit itself says how large it is
-        scaled = inverse / scale[:, None]
-        covariance = scaled @ scaled.T
+        with np.errstate(all="ignore"):  # of a shape that ran away; such fits are dropped
+            scaled = inverse / scale[:, None]
+            covariance = scaled @ scaled.T
         covariance *= max(chi2 / max(count - k, 1.0), 1e-300)
         return Fit(
             self.form,
