@@ -34,6 +34,9 @@ from bilayer_orchestra.terms import FloatArray
 SPARE = 2
 #: ... and reach out to this multiple of its smallest distance: less decides no exponent.
 SPAN = 1.5
+#: ... the same for data with noise: an exponent read off half an octave is noise, and enters the
+#: average whenever chi^2 of the wider windows happens to be large.
+SPAN_NOISY = 3.0
 #: Most values of r_min in one scan.
 MAX_WINDOWS = 24
 #: Windows below this weight are not repeated in the bootstrap.
@@ -101,12 +104,13 @@ def scan(
     """
     series = {edge: series_of(pairs, edge, grouped, envelope) for edge in edges}
     k = min(len(form.shape) + len(form.amplitudes) for form in forms)
-    candidates = _windows(forms, series, r_mins, r_max)
+    span = SPAN_NOISY if pairs.statistical else SPAN
+    candidates = _windows(forms, series, r_mins, r_max, span)
     if not candidates:
         reach = max(int(one.r.max()) for one in series.values())
         raise OrchestraError(
             f"the data do not determine this fit: distances up to {reach} for {k} parameters "
-            f"(needed: {k + SPARE} distances with r_max >= {SPAN:g} r_min); "
+            f"(needed: {k + SPARE} distances with r_max >= {span:g} r_min); "
             "take a longer chain or widen the window"
         )
     if pairs.statistical:
@@ -146,7 +150,11 @@ def _cut(series: Series, window: Window) -> Series:
 
 
 def _windows(
-    forms: list[Form], series: dict[int, Series], r_mins: list[int] | None, r_max: int | None
+    forms: list[Form],
+    series: dict[int, Series],
+    r_mins: list[int] | None,
+    r_max: int | None,
+    span: float,
 ) -> list[Window]:
     result = []
     for edge, one in series.items():
@@ -154,12 +162,12 @@ def _windows(
         last = int(distances[-1]) if r_max is None else min(r_max, int(distances[-1]))
         first = [r for r in (r_mins or distances) if r <= last]
         if r_mins is None and len(first) > MAX_WINDOWS:
-            first = sorted({round(float(r)) for r in np.geomspace(1, last / SPAN, MAX_WINDOWS)})
+            first = sorted({round(float(r)) for r in np.geomspace(1, last / span, MAX_WINDOWS)})
         for form in forms:
             k = len(form.shape) + len(form.amplitudes)
             for r in first:
                 count = int(((distances >= r) & (distances <= last)).sum())
-                if count >= k + SPARE and last >= SPAN * r:
+                if count >= k + SPARE and last >= span * r:
                     result.append(Window(form, int(r), last, edge))
     return result
 

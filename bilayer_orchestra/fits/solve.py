@@ -145,9 +145,7 @@ class Problem:
         chi2 = float(residual @ residual)
         deviations = self.weights.deviations @ response.T
         if len(deviations):
-            noise = self.weights.apply(self.weights.deviations.T)
-            left = noise - weighted @ (inverse @ noise)
-            expected = float(np.sum(left**2))
+            expected, deviations = self._propagate(jacobian, scale)
             chi2 *= (count - k) / expected if expected > 0 and count > k else 1.0
         # for errors of form sigma is only a scale: the misfit itself says how large it is
         with np.errstate(all="ignore"):  # of a shape that ran away; such fits are dropped
@@ -166,3 +164,17 @@ class Problem:
             basis @ amplitudes,
             success and bool(np.isfinite(chi2)),
         )
+
+    def _propagate(self, jacobian: FloatArray, scale: FloatArray) -> tuple[float, FloatArray]:
+        """Return the expected chi^2, and the deviations of all parameters (blocks, k)."""
+        expected, rows = 0.0, []
+        folds = self.weights.folds or ((self.weights.deviations, self.weights.transform),)
+        for deviations, transform in folds:
+            if transform.ndim == 1:
+                weighted, noise = (transform[:, None] * a for a in (jacobian, deviations.T))
+            else:
+                weighted, noise = transform @ jacobian, transform @ deviations.T
+            inverse = np.linalg.pinv(weighted / scale, rcond=1e-10)
+            rows.append((inverse @ noise / scale[:, None]).T)
+            expected += float(np.sum((noise - weighted / scale @ (inverse @ noise)) ** 2))
+        return expected, np.concatenate(rows)

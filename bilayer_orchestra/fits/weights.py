@@ -4,9 +4,13 @@ With deviations, the covariance S of p numbers has rank at most n - 1, and its i
 what is known worst. It is therefore shrunk: the off-diagonal part of the correlation matrix is
 multiplied by 1 - lambda, lambda chosen from the data themselves by J. Schaefer and K. Strimmer,
 Stat. Appl. Genet. Mol. Biol. 4, 32 (2005). Fitting with a metric that is not exactly the inverse
-covariance costs a little precision and no correctness: errors are propagated with S itself, and
-chi^2 is compared with its expectation under S (M. Bruno and R. Sommer, Comput. Phys. Commun. 285,
-108643 (2023)) instead of with the number of degrees of freedom.
+covariance costs a little precision and no correctness: errors are propagated with the deviations, and chi^2 is compared with
+its expectation for this metric (M. Bruno and R. Sommer, Comput. Phys. Commun. 285, 108643 (2023))
+instead of with the number of degrees of freedom.
+
+Both would come out too small if the same blocks made the metric and the errors: W looks best
+exactly where S happens to be too small (the bias behind Hotelling's T^2). Blocks are therefore
+dealt into folds, and each block is propagated with the metric that the other folds give.
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ ROUNDING = 1e-9
 #: Eigenvalues of the shrunk correlation matrix below this do not count (SVD cut): directions that
 #: do not fluctuate, such as a sum rule.
 SVD_CUT = 1e-8
+#: Folds of the cross-validation.
+FOLDS = 8
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,15 @@ class Weights:
         pairs without noise).
     kind : str
         Said in the result.
+    folds : tuple of (rows, transform)
+        Deviations (blocks of the fold, p), and T from all other blocks.
     """
 
     transform: FloatArray
     deviations: FloatArray
     count: float
     kind: str
+    folds: tuple[tuple[FloatArray, FloatArray], ...] = ()
 
     def apply(self, array: FloatArray) -> FloatArray:
         """Return T times ``array`` (p, ...)."""
@@ -93,15 +102,28 @@ def statistical_weights(series: Series, lam: float | None = None) -> Weights:
     if not len(series.deviations):
         return Weights(1 / stderr, np.diag(stderr), p, "diagonal: no covariance is stored")
     lam = shrinkage(series.deviations, series.degrees) if lam is None else lam
-    rows = series.deviations / stderr
+    transform = _transform(series.deviations / stderr, lam) / stderr
+    n = len(series.deviations)
+    folds = []
+    # fewer blocks than two per fold: every block is its own
+    fold_of = np.arange(n) % min(FOLDS, n)
+    for k in range(min(FOLDS, n)):
+        others = series.deviations[fold_of != k] * np.sqrt(n / np.sum(fold_of != k))
+        norm = np.maximum(np.sqrt(np.sum(others**2, axis=0)), smallest)
+        folds.append((series.deviations[fold_of == k], _transform(others / norm, lam) / norm))
+    dropped = p - len(transform)
+    kind = f"full covariance of {n} blocks, shrinkage {lam:.2g}"
+    kind += f", {dropped} modes cut" if dropped else ""
+    return Weights(transform, series.deviations, len(transform), kind, tuple(folds))
+
+
+def _transform(rows: FloatArray, lam: float) -> FloatArray:
+    """Return T, (q, p), of the shrunk correlation matrix of normalized deviations."""
     correlation = (1 - lam) * (rows.T @ rows)
     np.fill_diagonal(correlation, 1.0)
     values, vectors = np.linalg.eigh(correlation)
     kept = values > SVD_CUT * values[-1]
-    transform = (vectors[:, kept] / np.sqrt(values[kept])).T / stderr
-    dropped = "" if kept.all() else f", {int((~kept).sum())} modes cut"
-    kind = f"full covariance of {len(rows)} blocks, shrinkage {lam:.2g}{dropped}"
-    return Weights(transform, series.deviations, int(kept.sum()), kind)
+    return np.asarray((vectors[:, kept] / np.sqrt(values[kept])).T)
 
 
 def deterministic_weights(series: Series, form_error: float) -> Weights:
