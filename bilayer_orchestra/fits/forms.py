@@ -225,8 +225,8 @@ def density_open(parity: int) -> Form:
                 np.pi
                 / ring
                 * (
-                    np.cos(q * y + delta) * ends_y * (cot_minus - cot_plus)
-                    - np.cos(q * x + delta) * ends_x * (cot_minus + cot_plus)
+                    np.sin(q * y + delta) * ends_y * (cot_minus - cot_plus)
+                    - np.sin(q * x + delta) * ends_x * (cot_minus + cot_plus)
                 )
             )
             return np.stack([minus**-2 + plus**-2, oscillating, mixed], axis=1)
