@@ -139,9 +139,9 @@ def test_what_the_data_cannot_determine_is_refused():
         fit(dataset(strings(open_green(5, 2)), "open"))
     with pytest.raises(OrchestraError, match="negative"):
         fit(dataset(open_green(32, 10), "open"))
+    nameless = dataset(strings(open_green(24, 10)), "open")
+    nameless.attrs["model"] = ""
     with pytest.raises(OrchestraError, match="boundary"):
-        nameless = dataset(strings(open_green(24, 10)), "open")
-        nameless.attrs["model"] = ""
         fit(nameless)
 
 

@@ -150,7 +150,7 @@ def _scale(points: FloatArray, model: str) -> FloatArray:
     if model == "gap":
         return np.ones(len(points))
     z = _distance(points, model)
-    return z / z.max()
+    return np.asarray(z / z.max())
 
 
 def _fit(
@@ -161,7 +161,7 @@ def _fit(
     def linear(f: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         design = np.stack([np.ones_like(f), f], axis=1) / sigma[:, None]
         solution = np.linalg.lstsq(design, values / sigma, rcond=None)[0]
-        return solution, values / sigma - design @ solution, design
+        return np.asarray(solution), np.asarray(values / sigma - design @ solution), design
 
     if model != "gap":
         z = _distance(points, model)
@@ -177,7 +177,7 @@ def _fit(
     best = None
     for start in np.log(np.array([0.2, 1.0, 5.0]) / np.ptp(points)):
         found = least_squares(
-            lambda u: linear(np.exp(-np.exp(u[0]) * (points - first)))[1], [start], method="lm"
+            lambda u: linear(np.exp(-np.exp(u[0]) * (points - first)))[1],, [start], method="lm"
         )
         if best is None or found.cost < best.cost:
             best = found

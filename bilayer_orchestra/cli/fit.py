@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -83,9 +84,10 @@ def _padded(one: xr.Dataset, size: int) -> xr.Dataset:
     if not missing:
         return one
     variables = {}
-    for name, variable in one.data_vars.items():
+    for name, original in one.data_vars.items():
+        variable = original
         if "window" in variable.dims:
-            fill = "" if variable.dtype.kind in "OU" else np.nan
+            fill: Any = "" if variable.dtype.kind in "OU" else np.nan
             variable = variable.pad(window=(0, missing), constant_values=fill)
             if fill == "":
                 variable = variable.astype(str)

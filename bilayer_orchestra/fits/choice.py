@@ -13,7 +13,9 @@ from bilayer_orchestra.terms import FloatArray
 VARIABLES = {"pair": "pair", "density": "density_density", "green": "green"}
 
 
-def forms_for(what: str, pairs: Pairs, power: float | None) -> list[Form]:
+def forms_for(  # noqa: PLR0911
+    what: str, pairs: Pairs, power: float | None
+) -> list[Form]:
     """Return the forms that compete in the model average."""
     thermal = pairs.beta is not None
     if what == "pair":

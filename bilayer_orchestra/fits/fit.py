@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -16,7 +17,7 @@ from bilayer_orchestra.fits.pairs import Pairs, pairs_of, series_of
 from bilayer_orchestra.fits.point import Number, Options, PointFit, fit_pairs
 from bilayer_orchestra.observables import OBSERVABLES
 
-#: How K follows from the exponent eta of C ~ r^-eta, per correlation. K is derived and never fitted.
+#: How K follows from the exponent eta of C ~ r^-eta, per correlation. K is derived only.
 CONVENTIONS = {
     "luther-emery": "pair ~ r^(-1/K), density ~ r^(-K): K_rho of a spin-gapped chain; "
     "larger K: stronger pairing",
@@ -147,7 +148,8 @@ def conditions(
 
 
 def _model(point: xr.Dataset) -> dict:  # type: ignore[type-arg]
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     try:
         data = YAML(typ="safe", pure=True).load(str(point.attrs.get("model", "")))
@@ -245,7 +247,8 @@ def _assemble(rows: list[xr.Dataset], dims: list[str], shape: list[int]) -> xr.D
         for k, row in enumerate(rows):
             if name in row:
                 value = row[name].values.tolist()  # plain str and float
-                stacked[(k, *(slice(0, n) for n in row[name].shape))] = value
+                place: tuple[Any, ...] = (k, *(slice(0, n) for n in row[name].shape))
+                stacked[place] = value
         if text:
             stacked = stacked.astype(str)
         variables[name] = ([*dims, *example.dims], stacked.reshape([*shape, *inner]))

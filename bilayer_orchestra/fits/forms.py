@@ -89,7 +89,7 @@ def pair_ring() -> Form:
 
     def bind(x: FloatArray, y: FloatArray, length: int) -> Basis:
         log_distance = np.log(chord(x - y, length))
-        return lambda u: np.exp(-u[0] * log_distance)[:, None]
+        return lambda u: np.asarray(np.exp(-u[0] * log_distance)[:, None])
 
     return Form("periodic", "A d(r|L)^-eta", ("eta",), ("amplitude",), bind)
 
@@ -99,7 +99,7 @@ def pair_open() -> Form:
 
     def bind(x: FloatArray, y: FloatArray, length: int) -> Basis:
         log_distance = _log_open(x, y, length)
-        return lambda u: np.exp(-u[0] * log_distance)[:, None]
+        return lambda u: np.asarray(np.exp(-u[0] * log_distance)[:, None])
 
     return Form(
         "open",

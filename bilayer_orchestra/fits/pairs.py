@@ -52,7 +52,7 @@ class Pairs:
     def distance(self) -> IntArray:
         """Distance of every pair; the shorter way on a ring."""
         r = np.abs(self.y - self.x)
-        return np.minimum(r, self.length - r) if self.periodic else r
+        return np.asarray(np.minimum(r, self.length - r) if self.periodic else r)
 
 
 @dataclass(frozen=True)

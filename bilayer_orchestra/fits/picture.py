@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from matplotlib import pyplot as plt
 
-from bilayer_orchestra.plotting import COLOURS, plt
+from bilayer_orchestra.plotting import COLOURS
 
 
 def draw_fits(fits: xr.Dataset, path: Path) -> Path | None:

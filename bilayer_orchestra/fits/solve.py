@@ -106,7 +106,7 @@ class Problem:
         if len(data) < len(start):
             return np.asarray(start), False
         found = least_squares(
-            lambda shape: self.amplitudes(shape, data)[1],
+            lambda shape: self.amplitudes(shape, data)[1],  # type: ignore[misc]
             start,
             method="lm",
             x_scale=np.maximum(np.abs(start), 0.1),
