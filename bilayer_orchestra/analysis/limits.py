@@ -177,7 +177,7 @@ def _fit(
     best = None
     for start in np.log(np.array([0.2, 1.0, 5.0]) / np.ptp(points)):
         found = least_squares(
-            lambda u: linear(np.exp(-np.exp(u[0]) * (points - first)))[1],, [start], method="lm"
+            lambda u: linear(np.exp(-np.exp(u[0]) * (points - first)))[1], [start], method="lm"
         )
         if best is None or found.cost < best.cost:
             best = found

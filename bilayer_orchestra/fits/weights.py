@@ -4,10 +4,9 @@ With deviations, the covariance S of p numbers has rank at most n - 1, and its i
 what is known worst. It is therefore shrunk: the off-diagonal part of the correlation matrix is
 multiplied by 1 - lambda, lambda chosen from the data themselves by J. Schaefer and K. Strimmer,
 Stat. Appl. Genet. Mol. Biol. 4, 32 (2005). Fitting with a metric that is not exactly the inverse
-covariance costs a little precision and no correctness: errors are propagated with the deviations, and chi^2 is compared with
-its expectation for this metric (M. Bruno and R. Sommer,
-Comput. Phys. Commun. 285, 108643 (2023))
-instead of with the number of degrees of freedom.
+covariance costs a little precision and no correctness: errors are propagated with the
+deviations, and chi^2 is compared with its expectation for this metric (M. Bruno and R. Sommer,
+Comput. Phys. Commun. 285, 108643 (2023)) instead of with the number of degrees of freedom.
 
 Both would come out too small if the same blocks made the metric and the errors: W looks best
 exactly where S happens to be too small (the bias behind Hotelling's T^2). Blocks are therefore
