@@ -119,7 +119,7 @@ def pair_thermal(periodic: bool) -> Form:
         def basis(u: FloatArray) -> FloatArray:
             eta, xi = u[0], np.exp(u[1])
             if not periodic:
-                return np.exp(-eta * _log_thermal_open(x, y, length, xi))[:, None]
+                return np.exp(-eta * _log_thermal_open(x, y, length, xi))[:, None]  # type: ignore[no-any-return]
             both = np.exp(-eta * log_thermal(r, xi)) + np.exp(-eta * log_thermal(length - r, xi))
             return np.asarray(both)[:, None]
 
