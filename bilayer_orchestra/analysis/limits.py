@@ -174,11 +174,13 @@ def _fit(
             np.nan,
         )
     first = points.min()
+
+    def misfit(u: FloatArray) -> FloatArray:
+        return linear(np.exp(-np.exp(u[0]) * (points - first)))[1]
+
     best = None
     for start in np.log(np.array([0.2, 1.0, 5.0]) / np.ptp(points)):
-        found = least_squares(
-            lambda u: linear(np.exp(-np.exp(u[0]) * (points - first)))[1], [start], method="lm"
-        )
+        found = least_squares(misfit, [start], method="lm")
         if best is None or found.cost < best.cost:
             best = found
     assert best is not None
