@@ -154,6 +154,41 @@ def status(
 
 
 @app.command()
+def fit(
+    result: Annotated[Path, typer.Argument(metavar="RESULT.nc", help="a result or a sweep")],
+    what: Annotated[
+        list[str] | None, typer.Option(help="pair, density, green; repeatable [what is there]")
+    ] = None,
+    layer: Annotated[list[str] | None, typer.Option(help="repeatable [all layers]")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="directory [that of the result]")
+    ] = None,
+    boundary: Annotated[str | None, typer.Option(help="open or periodic [the model's]")] = None,
+    beta: Annotated[float | None, typer.Option(help="inverse temperature [the model's]")] = None,
+    convention: Annotated[
+        str, typer.Option(help="of the derived K: luther-emery, boson or stiffness")
+    ] = "luther-emery",
+    r_min: Annotated[int | None, typer.Option(help="smallest distance [scanned]")] = None,
+    r_max: Annotated[int | None, typer.Option(help="largest distance [all]")] = None,
+    edge: Annotated[int | None, typer.Option(help="sites left out at open ends [chosen]")] = None,
+    power: Annotated[
+        float | None, typer.Option(help="a of exp(-r/xi) r^-a [0 and free compete]")
+    ] = None,
+    wave_vector: Annotated[
+        float | None, typer.Option(help="where the search for the oscillation starts [a peak]")
+    ] = None,
+    replicas: Annotated[int, typer.Option(min=0, help="bootstrap replicas")] = 100,
+    plot: Annotated[bool, typer.Option(help="draw fit.png")] = True,
+) -> None:
+    """Fit decay exponents and lengths; print a table, leave fit.nc and fit.png."""
+    from bilayer_orchestra.cli.fit import fit_command
+    from bilayer_orchestra.fits.point import Options
+
+    options = Options(r_min, r_max, edge, power, wave_vector, replicas)
+    fit_command(result, what or [], layer, output, boundary, beta, convention, options, plot)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of the model file, for editors."""
     import json

@@ -1,0 +1,175 @@
+"""``orchestra fit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from rich.console import Console
+from rich.table import Table
+
+from bilayer_orchestra.dataset import open_result, write_atomic
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.fits.choice import VARIABLES
+from bilayer_orchestra.fits.fit import fit
+from bilayer_orchestra.fits.point import Options
+
+_SHORT = {"wave_vector": "q"}
+_SHOWN = ("eta", "K", "xi", "power", "wave_vector")
+
+
+def fit_command(
+    result: Path,
+    what: list[str],
+    layers: list[str] | None,
+    output: Path | None,
+    boundary: str | None,
+    beta: float | None,
+    convention: str,
+    options: Options,
+    plot: bool,
+) -> None:
+    """Fit correlations of one file; print a table, leave fit.nc and fit.png."""
+    console = Console()
+    # the table is read as a whole: a pipe or a narrow terminal must not cut it into columns
+    console.width = max(console.width, 110)
+    dataset = open_result(result)
+    kinds = what or [kind for kind in VARIABLES if VARIABLES[kind] in dataset]
+    fitted: list[xr.Dataset] = []
+    for kind in kinds:
+        try:
+            one = fit(
+                dataset,
+                kind,
+                layers,
+                boundary=boundary,
+                beta=beta,
+                convention=convention,
+                options=options,
+            )
+        except OrchestraError as error:
+            if what:  # asked for by name
+                raise
+            console.print(f"{kind}: {error}", markup=False, soft_wrap=True)
+            continue
+        fitted.append(one)
+        console.print(fit_table(one, kind))
+        for line in remarks(one, kind):
+            console.print(line, markup=False, soft_wrap=True)
+    if not fitted:
+        raise OrchestraError(f"nothing in {result} could be fitted")
+    target = output if output is not None else result.parent
+    target.mkdir(parents=True, exist_ok=True)
+    if len({one.sizes["window"] for one in fitted}) > 1:
+        longest = max(one.sizes["window"] for one in fitted)
+        fitted = [_padded(one, longest) for one in fitted]
+    merged = xr.merge(fitted, join="outer", combine_attrs="override", compat="override")
+    write_atomic(merged, target / "fit.nc")
+    console.print(f"fits     {target / 'fit.nc'}", markup=False, highlight=False, soft_wrap=True)
+    if plot:
+        try:
+            from bilayer_orchestra.fits.picture import draw_fits
+        except ImportError:
+            console.print("no picture: pip install 'bilayer-orchestra[plot]'", markup=False)
+            return
+        drawn = draw_fits(merged, target / "fit.png")
+        if drawn:
+            console.print(f"picture  {drawn}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _padded(one: xr.Dataset, size: int) -> xr.Dataset:
+    missing = size - one.sizes["window"]
+    if not missing:
+        return one
+    variables = {}
+    for name, original in one.data_vars.items():
+        variable = original
+        if "window" in variable.dims:
+            fill: Any = "" if variable.dtype.kind in "OU" else np.nan
+            variable = variable.pad(window=(0, missing), constant_values=fill)
+            if fill == "":
+                variable = variable.astype(str)
+        variables[name] = variable
+    return xr.Dataset(variables, one.drop_dims("window").coords, one.attrs)
+
+
+def _rows(one: xr.Dataset, kind: str) -> list[tuple[str, xr.Dataset]]:
+    """Return (label, row) of every layer and point."""
+    dims = list(one[f"{kind}_status"].dims)
+    stacked = one.stack(row=dims)
+    rows = []
+    for k in range(stacked.sizes["row"]):
+        row = stacked.isel(row=k)
+        label = " ".join(
+            f"{row[dim].item():g}" if isinstance(row[dim].item(), float) else str(row[dim].item())
+            for dim in dims
+            if dim in row.coords
+        )
+        rows.append((label, row))
+    return rows
+
+
+def fit_table(one: xr.Dataset, kind: str) -> Table:
+    """Return one line per layer and point."""
+    names = [name for name in _SHOWN if f"{kind}_{name}" in one]
+    dims = " ".join(str(dim) for dim in one[f"{kind}_status"].dims)
+    table = Table(
+        f"{kind}: {dims}",
+        *(_SHORT.get(name, name) for name in names),
+        "window",
+        "chi2/dof",
+        "moves",
+        box=None,
+        pad_edge=False,
+    )
+    for label, row in _rows(one, kind):
+        if row[f"{kind}_status"].item() != "ok":
+            table.add_row(label, *["-"] * (len(names) + 3))
+            continue
+        main = "eta" if f"{kind}_eta" in row else "inverse_xi"
+        scan = row[f"{kind}_scan_{main}"].values
+        heavy = row[f"{kind}_scan_weight"].values > 0.01
+        moves = f"{main} {np.nanmin(scan[heavy]):.4g} .. {np.nanmax(scan[heavy]):.4g}"
+        ends = f", {row[f'{kind}_edge'].item():.0f} from ends"
+        table.add_row(
+            label,
+            *[_number(row, f"{kind}_{name}") for name in names],
+            f"{row[f'{kind}_r_min'].item():.0f} .. {row[f'{kind}_r_max'].item():.0f}"
+            + (ends if row[f"{kind}_edge"].item() > 1 else ""),
+            f"{row[f'{kind}_chi2_per_dof'].item():.2f}",
+            moves,
+        )
+    return table
+
+
+def _number(row: xr.Dataset, name: str) -> str:
+    value, stderr, systematic = (
+        float(row[f"{name}{suffix}"]) for suffix in ("", "_stderr", "_systematic")
+    )
+    if np.isnan(value):
+        return "-"
+    error = np.hypot(np.nan_to_num(stderr), np.nan_to_num(systematic))
+    digits = int(np.clip(1 - np.floor(np.log10(error)), 0, 8)) if 0 < error < np.inf else 4
+    text = f"{value:.{digits}f}"
+    if np.isfinite(stderr):
+        text += f" +- {stderr:.{digits}f}"
+    return f"{text} ~ {systematic:.{digits}f}"
+
+
+def remarks(one: xr.Dataset, kind: str) -> list[str]:
+    """Return what must be read beside the numbers."""
+    lines = ["+- statistical, ~ systematic (windows and forms, truncation)"]
+    if f"{kind}_K" in one:
+        attributes = one[f"{kind}_K"].attrs
+        lines.append(f"K ({attributes['convention']}): {attributes['definition']}")
+    seen: dict[str, list[str]] = {}
+    for label, row in _rows(one, kind):
+        if row[f"{kind}_status"].item() != "ok":
+            seen.setdefault(row[f"{kind}_status"].item(), []).append(label)
+            continue
+        seen.setdefault(f"weights: {row[f'{kind}_weights'].item()}", []).append(label)
+        for warning in filter(None, row[f"{kind}_warnings"].item().split("; ")):
+            seen.setdefault(warning, []).append(label)
+    return lines + [f"{', '.join(labels)}: {text}" for text, labels in seen.items()]

@@ -1,0 +1,286 @@
+"""Fits of a whole dataset: every layer, every point of a sweep."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bilayer_orchestra import __version__
+from bilayer_orchestra.dataset import append_history
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.fits.choice import VARIABLES, grouped
+from bilayer_orchestra.fits.pairs import Pairs, pairs_of, series_of
+from bilayer_orchestra.fits.point import Number, Options, PointFit, fit_pairs
+from bilayer_orchestra.observables import OBSERVABLES
+
+#: How K follows from the exponent eta of C ~ r^-eta, per correlation. K is derived only.
+CONVENTIONS = {
+    "luther-emery": "pair ~ r^(-1/K), density ~ r^(-K): K_rho of a spin-gapped chain; "
+    "larger K: stronger pairing",
+    "boson": "pair ~ r^(-1/(2K)), density ~ r^(-2K): pairs as bosons, hard-core bosons have K = 1; "
+    "larger K: stronger pairing",
+    "stiffness": "pair ~ r^(-K), density ~ r^(-1/K): smaller K: stronger pairing",
+}
+
+
+def luttinger(what: str, eta: float, convention: str) -> tuple[float, float]:
+    """Return (K, dK/deta).
+
+    Parameters
+    ----------
+    what : {"pair", "density"}
+    convention : str
+        A key of :data:`CONVENTIONS`.
+    """
+    factor = 2.0 if convention == "boson" else 1.0
+    inverse = (what == "pair") != (convention == "stiffness")
+    if inverse:
+        return 1 / (factor * eta), -1 / (factor * eta**2)
+    return eta / factor, 1 / factor
+
+
+def fit(
+    dataset: xr.Dataset,
+    what: str = "pair",
+    layers: Iterable[str] | None = None,
+    *,
+    boundary: str | None = None,
+    beta: float | None = None,
+    convention: str = "luther-emery",
+    options: Options | None = None,
+) -> xr.Dataset:
+    """Fit one kind of correlation in every layer and at every point.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        A result, or a collected sweep: dimensions beyond those of the observable are kept. A point
+        without values, or whose data do not determine the fit, is NaN with the reason in
+        ``<what>_status``.
+    what : {"pair", "density", "green"}
+    layers : iterable of str, optional
+        Default: all.
+    boundary : {"open", "periodic"}, optional
+        Default: from the dataset's model.
+    beta : float, optional
+        Inverse temperature; 0 or infinity: T = 0. Default: a coordinate ``beta``, else the model.
+    convention : str
+        How K is derived; a key of :data:`CONVENTIONS`.
+
+    Returns
+    -------
+    Dataset
+        Dimensions ``layer``, those of the sweep, ``window`` (of the scan) and ``r``. For every
+        parameter <what>_<name> with ``_stderr`` (statistical; NaN: no statistical error) and
+        ``_systematic`` (spread of the windows and forms, truncation); ``<what>_chi2_per_dof`` of
+        the best window; ``<what>_scan_*``; data and fitted curve by distance.
+
+    Raises
+    ------
+    OrchestraError
+        If nothing can be fitted anywhere.
+    """
+    if what not in VARIABLES:
+        raise OrchestraError(f"cannot fit {what!r}; choose from {', '.join(VARIABLES)}")
+    if convention not in CONVENTIONS:
+        raise OrchestraError(f"unknown convention {convention!r}: {', '.join(CONVENTIONS)}")
+    name = VARIABLES[what]
+    if name not in dataset:
+        raise OrchestraError(f"the dataset has no {name}; add it to the model's observables")
+    options = options or Options()
+    chosen = list(layers or (str(one) for one in dataset["layer"].values))
+    own = {"block", *OBSERVABLES[name].dims}
+    extra = [str(dim) for dim in dataset[name].dims if dim not in own]
+    rows = []
+    for layer in chosen:
+        for index in itertools.product(*(range(dataset.sizes[dim]) for dim in extra)):
+            place = dict(zip(extra, index, strict=True))
+            rows.append(_one(dataset.isel(place), what, layer, boundary, beta, convention, options))
+    if all(row["status"].item() != "ok" for row in rows):
+        raise OrchestraError(f"{what}: {rows[0]['status'].item()}")
+    shape = [len(chosen), *(dataset.sizes[dim] for dim in extra)]
+    result = _assemble(rows, ["layer", *extra], shape)
+    coordinates = {
+        str(key): coordinate
+        for key, coordinate in dataset.coords.items()
+        if set(coordinate.dims) <= set(extra) and coordinate.dims
+    }
+    result = result.assign_coords(layer=("layer", chosen), **coordinates)
+    result = result.rename({v: f"{what}_{v}" for v in result.data_vars})
+    _describe(result, what, convention)
+    kept = ("model", "model_name", "backend", "engine", "request_hash", "history")
+    result.attrs = {key: dataset.attrs[key] for key in kept if key in dataset.attrs}
+    result.attrs |= {
+        "title": "fits of correlation functions",
+        "orchestra_fit_schema": 1,
+        "software": f"bilayer_orchestra {__version__}",
+    }
+    append_history(result, f"fitted {what} of layers {', '.join(chosen)}")
+    return result
+
+
+def conditions(
+    point: xr.Dataset, boundary: str | None, beta: float | None
+) -> tuple[bool, float | None]:
+    """Return (periodic, beta or None at T = 0) of one point.
+
+    Raises
+    ------
+    OrchestraError
+        If the dataset does not say and the caller neither.
+    """
+    model = _model(point)
+    if boundary is None:
+        boundary = str(point["boundary"].item()) if "boundary" in point.coords else None
+        boundary = boundary or model.get("boundary") or point.attrs.get("boundary")
+    if boundary not in ("open", "periodic"):
+        raise OrchestraError("the dataset does not say its boundary: give --boundary open|periodic")
+    if beta is None:
+        in_model = model.get("state", {}).get("beta")
+        beta = float(point["beta"].item()) if "beta" in point.coords else in_model
+    if beta is not None and (beta == 0 or not np.isfinite(beta)):
+        beta = None
+    return boundary == "periodic", None if beta is None else float(beta)
+
+
+def _model(point: xr.Dataset) -> dict:  # type: ignore[type-arg]
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        data = YAML(typ="safe", pure=True).load(str(point.attrs.get("model", "")))
+    except YAMLError:
+        data = None
+    return data if isinstance(data, dict) else {}
+
+
+def _one(
+    point: xr.Dataset,
+    what: str,
+    layer: str,
+    boundary: str | None,
+    beta: float | None,
+    convention: str,
+    options: Options,
+) -> xr.Dataset:
+    """Return the row of one point; a refusal is part of it."""
+    try:
+        periodic, at_beta = conditions(point, boundary, beta)
+        pairs = pairs_of(point, VARIABLES[what], layer, periodic, at_beta)
+        found = fit_pairs(what, pairs, options)
+    except OrchestraError as error:
+        return xr.Dataset({"status": ((), str(error))})
+    return _row(what, found, pairs, convention)
+
+
+def _row(what: str, found: PointFit, pairs: Pairs, convention: str) -> xr.Dataset:
+    numbers = dict(found.numbers)
+    if "eta" in numbers and what in ("pair", "density"):
+        eta = numbers["eta"]
+        k, slope = luttinger(what, eta.value, convention)
+        empty = np.full(len(eta.per_window), np.nan)
+        numbers["K"] = Number(k, abs(slope) * eta.stderr, abs(slope) * eta.systematic, empty, empty)
+    variables: dict[str, tuple] = {}  # type: ignore[type-arg]
+    for name, number in numbers.items():
+        variables[name] = ((), number.value)
+        variables[f"{name}_stderr"] = ((), number.stderr)
+        variables[f"{name}_systematic"] = ((), number.systematic)
+        if name != "K":
+            variables[f"scan_{name}"] = (("window",), number.per_window)
+            variables[f"scan_{name}_error"] = (("window",), number.per_window_error)
+    scan, best = found.scan, found.scan.fits[found.scan.best]
+    for key in ("r_min", "r_max", "edge"):
+        values = np.array([getattr(window, key) for window in scan.windows], float)
+        variables[f"scan_{key}"] = (("window",), values)
+        variables[key] = ((), values[scan.best])
+    ratio = np.array([fit.chi2 / fit.dof if fit.dof > 0 else np.nan for fit in scan.fits])
+    variables |= {
+        "scan_chi2_per_dof": (("window",), ratio),
+        "scan_weight": (("window",), scan.weights),
+        "scan_form": (("window",), np.array([one.form.name for one in scan.windows])),
+        "chi2_per_dof": ((), ratio[scan.best]),
+        "dof": ((), float(best.dof)),
+        "form": ((), best.form.name),
+        "weights": ((), scan.kind),
+        "warnings": ((), "; ".join(found.warnings)),
+        "status": ((), "ok"),
+    }
+    variables |= _curve(what, found, pairs)
+    return xr.Dataset(variables)
+
+
+def _curve(what: str, found: PointFit, pairs: Pairs) -> dict[str, tuple]:  # type: ignore[type-arg]
+    """Return data and best fit by distance, averaged over the same pairs."""
+    window, best = found.window, found.scan.fits[found.scan.best]
+    series = series_of(pairs, window.edge, True, grouped(what, pairs))
+    basis = best.form.bind(series.x, series.y, series.length)
+    with np.errstate(all="ignore"):
+        fitted = series.average(basis(best.shape)) @ best.amplitudes
+    size = pairs.length // 2 if pairs.periodic else pairs.length - 1
+    result = {}
+    none = np.full(len(series.r), np.nan)
+    for key, values in (
+        ("data", series.values),
+        ("data_stderr", none if series.stderr is None else series.stderr),
+        ("fitted", fitted),
+    ):
+        full = np.full(size, np.nan)
+        full[series.r - 1] = values
+        result[key] = (("r",), full)
+    return result
+
+
+def _assemble(rows: list[xr.Dataset], dims: list[str], shape: list[int]) -> xr.Dataset:
+    """Stack rows (some of them refused, with windows of different number) into one dataset."""
+    names = list(dict.fromkeys(str(v) for row in rows for v in row.data_vars))
+    longest = {dim: max(row.sizes.get(dim, 0) for row in rows) for dim in ("window", "r")}
+    variables = {}
+    for name in names:
+        example = next(row[name] for row in rows if name in row)
+        text = example.dtype.kind in "OU"
+        inner = [longest[str(dim)] for dim in example.dims]
+        stacked = np.full([len(rows), *inner], "" if text else np.nan, object if text else float)
+        for k, row in enumerate(rows):
+            if name in row:
+                value = row[name].values.tolist()  # plain str and float
+                place: tuple[Any, ...] = (k, *(slice(0, n) for n in row[name].shape))
+                stacked[place] = value
+        if text:
+            stacked = stacked.astype(str)
+        variables[name] = ([*dims, *example.dims], stacked.reshape([*shape, *inner]))
+    return xr.Dataset(variables, {"r": np.arange(1, longest["r"] + 1)})
+
+
+_TEXTS = {
+    "eta": ("decay exponent", "C ~ r^-eta", "1"),
+    "K": ("Luttinger parameter, derived from eta", "", "1"),
+    "xi": ("length", "thermal: s(r) = (xi/pi) sinh(pi r/xi); metal: exp(-r/xi)", "sites"),
+    "inverse_xi": ("inverse length", "exp(-r inverse_xi)", "1 / site"),
+    "power": ("power of the prefactor", "r^-power", "1"),
+    "wave_vector": ("wave vector of the oscillation", "cos(q r)", "1 / site"),
+}
+
+
+def _describe(result: xr.Dataset, what: str, convention: str) -> None:
+    for name, (long_name, definition, units) in _TEXTS.items():
+        for suffix, text in (
+            ("", ""),
+            ("_stderr", "statistical error of "),
+            ("_systematic", "systematic error (windows, forms, truncation) of "),
+        ):
+            variable = f"{what}_{name}{suffix}"
+            if variable in result:
+                result[variable].attrs = {
+                    "units": units,
+                    "long_name": text + long_name,
+                    "definition": definition,
+                }
+                if name == "K":
+                    result[variable].attrs |= {
+                        "convention": convention,
+                        "definition": CONVENTIONS[convention],
+                    }

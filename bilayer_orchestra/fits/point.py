@@ -1,0 +1,208 @@
+"""The fit of one correlation of one layer: numbers, their errors, and how they came about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.fits.bootstrap import bootstrap
+from bilayer_orchestra.fits.choice import changes_sign, edges_for, forms_for, grouped, starts
+from bilayer_orchestra.fits.pairs import Pairs
+from bilayer_orchestra.fits.scan import Scan, Window, scan
+from bilayer_orchestra.terms import FloatArray
+
+#: How much of the Trotter correction of statistical data may be left (the next order, dtau^4, for
+#: the usual two steps); see :mod:`bilayer_orchestra.check.systematics`.
+REMAINDER = 0.25
+#: A statistical error larger than this part of the value determines nothing.
+HOPELESS = 1.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may fix.
+
+    Parameters
+    ----------
+    r_min, r_max, edge : int or None
+        Fix the window instead of scanning (r_min, edge) or using all distances (r_max).
+    power : float or None
+        The power a of a Green function; None: a = 0 and a free compete.
+    replicas : int
+        Bootstrap replicas; 0: linear propagation of errors only.
+    resampling : {"gaussian", "blocks"}
+    """
+
+    r_min: int | None = None
+    r_max: int | None = None
+    edge: int | None = None
+    power: float | None = None
+    wave_vector: float | None = None
+    replicas: int = 100
+    resampling: str = "gaussian"
+
+
+@dataclass
+class Number:
+    """Value with statistical (NaN: none, the engine is deterministic) and systematic error.
+
+    ``per_window`` and ``per_window_error`` tell how it moves with the window.
+    """
+
+    value: float
+    stderr: float
+    systematic: float
+    per_window: FloatArray
+    per_window_error: FloatArray
+
+
+@dataclass
+class PointFit:
+    """Everything that is reported of one fit."""
+
+    numbers: dict[str, Number]
+    scan: Scan
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def window(self) -> Window:
+        """The window with the largest weight."""
+        return self.scan.windows[self.scan.best]
+
+
+def fit_pairs(what: str, pairs: Pairs, options: Options) -> PointFit:
+    """Fit one correlation.
+
+    Raises
+    ------
+    OrchestraError
+        If the data do not determine the parameters.
+    """
+    if what == "pair" and changes_sign(pairs):
+        raise OrchestraError(
+            "the pair correlation is negative at some distance beyond its error: no power law of "
+            "one sign fits it (is the filling polarized, or the run not converged?)"
+        )
+    found = scan(
+        pairs,
+        forms_for(what, pairs, options.power),
+        starts(pairs.beta, options.wave_vector),  # type: ignore[arg-type]
+        edges=edges_for(pairs, options.edge),
+        r_mins=None if options.r_min is None else [options.r_min],
+        r_max=options.r_max,
+        grouped=grouped(what, pairs),
+        envelope=what != "pair",
+    )
+    best = found.fits[found.best]
+    replicas = None
+    if pairs.statistical and options.replicas > 1:
+        replicas = bootstrap(found, options.replicas, options.resampling)
+    numbers = {}
+    for k, name in enumerate(best.form.shape):
+        if what == "pair" and name == "wave_vector":
+            continue  # of a correction: no result
+        numbers[name] = _number(name, found, None if replicas is None else replicas[:, k])
+    warnings = _warnings(pairs, found, numbers)
+    for name in ("log_xi", "inverse_xi"):
+        if name in numbers:
+            numbers["xi"] = _length(name, numbers[name])
+    numbers.pop("log_xi", None)
+    _refuse_hopeless(what, numbers)
+    return PointFit(numbers, found, warnings)
+
+
+def _number(name: str, found: Scan, replicas: FloatArray | None) -> Number:
+    """Average one shape parameter over models."""
+    has = np.array([name in fit.form.shape for fit in found.fits])
+    values = np.array(
+        [fit.value(name) if h else np.nan for fit, h in zip(found.fits, has, strict=True)]
+    )
+    errors = np.array(
+        [fit.error(name) if h else np.nan for fit, h in zip(found.fits, has, strict=True)]
+    )
+    weights = np.where(has, found.weights, 0.0)
+    weights /= weights.sum()
+    mean = float(np.nansum(weights * values))
+    spread = float(np.sqrt(np.nansum(weights * (values - mean) ** 2)))
+    within = float(np.sqrt(np.nansum(weights * errors**2)))
+    shift = _bias_shift(name, found, weights)
+    statistical = bool(len(found.problems[0].weights.deviations))
+    if not statistical:
+        return Number(
+            mean, np.nan, float(np.hypot(np.hypot(spread, within), shift)), values, errors
+        )
+    stderr = within
+    if replicas is not None and np.isfinite(replicas).all():
+        # the central 68 %: a replica that ran away must not decide the error
+        low, high = np.percentile(replicas, [15.87, 84.13])
+        stderr = max(within, float(high - low) / 2)
+    return Number(mean, stderr, float(np.hypot(spread, REMAINDER * shift)), values, errors)
+
+
+def _bias_shift(name: str, found: Scan, weights: FloatArray) -> float:
+    """Return how far the systematic errors of the data move the parameter, all together."""
+    total = 0.0
+    for fit, problem, weight in zip(found.fits, found.problems, weights, strict=True):
+        if weight > 0:
+            row = fit.response[fit.form.shape.index(name)]
+            total += weight * float(row @ np.nan_to_num(problem.series.bias))
+    return abs(total)
+
+
+def _length(name: str, number: Number) -> Number:
+    """Return xi from its logarithm or inverse, errors propagated."""
+    with np.errstate(all="ignore"):
+        if name == "log_xi":
+            value = float(np.exp(number.value))
+            per_window = np.exp(number.per_window)
+            slope, slopes = value, per_window
+        else:
+            value = 1 / number.value if number.value > 0 else np.inf
+            per_window = np.where(number.per_window > 0, 1 / number.per_window, np.inf)
+            slope, slopes = value**2, per_window**2
+        return Number(
+            value,
+            slope * number.stderr,
+            slope * number.systematic,
+            per_window,
+            slopes * number.per_window_error,
+        )
+
+
+def _warnings(pairs: Pairs, found: Scan, numbers: dict[str, Number]) -> list[str]:
+    result = []
+    best = found.fits[found.best]
+    if pairs.statistical and best.dof > 0 and best.chi2 > best.dof + 4 * np.sqrt(2 * best.dof):
+        result.append("no window fits: chi^2/dof is too large even in the best one")
+    if pairs.statistical and not len(pairs.deviations):
+        result.append("no covariance stored: errors were taken as independent between distances")
+    if "log_xi" in numbers:
+        xi = float(np.exp(numbers["log_xi"].value))
+        if 2 * xi > pairs.length:
+            result.append(
+                f"xi = {xi:.3g} is not small against L = {pairs.length}: neither the thermal nor "
+                "the ground-state form holds; take a longer chain or a higher temperature"
+            )
+    if "inverse_xi" in numbers:
+        inverse = numbers["inverse_xi"]
+        error = float(np.hypot(np.nan_to_num(inverse.stderr), inverse.systematic))
+        if inverse.value < 2 * error or inverse.value * pairs.length < 2:
+            result.append("1/xi is compatible with zero or xi with the length: xi is a lower bound")
+    unknown = not pairs.statistical and np.isnan(pairs.bias).all()
+    if unknown:
+        result.append("the data carry no error: only the form's misfit enters the error")
+    return result
+
+
+def _refuse_hopeless(what: str, numbers: dict[str, Number]) -> None:
+    if what == "green":
+        return
+    eta = numbers["eta"]
+    error = np.hypot(np.nan_to_num(eta.stderr), eta.systematic)
+    if not np.isfinite(eta.value) or error > HOPELESS * max(abs(eta.value), 0.1):
+        raise OrchestraError(
+            f"the data do not determine eta: {eta.value:.3g} +- {error:.2g}; "
+            "longer chains or smaller errors are needed"
+        )

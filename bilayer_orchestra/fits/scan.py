@@ -1,0 +1,270 @@
+"""Window scans and model averaging.
+
+Which distances belong to the asymptotic form is not known beforehand. Every window (smallest
+distance, distance from the ends) and every form is a model of the data, with weight
+
+    w ~ exp(-(chi^2 + 2 k + 2 N_cut) / 2)
+
+for k parameters and N_cut data left out (W. I. Jay and E. T. Neil, PRD 103, 114502 (2021)).
+The average has a statistical error, and a systematic one: the spread of the models around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.fits.forms import Form
+from bilayer_orchestra.fits.pairs import Pairs, Series, series_of
+from bilayer_orchestra.fits.solve import Fit, Problem
+from bilayer_orchestra.fits.weights import (
+    ROUNDING,
+    Weights,
+    deterministic_weights,
+    shrinkage,
+    statistical_weights,
+)
+from bilayer_orchestra.terms import FloatArray
+
+#: A window must hold this many distances more than the form has parameters ...
+SPARE = 2
+#: ... and reach out to this multiple of its smallest distance: less decides no exponent.
+SPAN = 1.5
+#: ... the same for data with noise: an exponent read off half an octave is noise, and enters the
+#: average whenever chi^2 of the wider windows happens to be large.
+SPAN_NOISY = 3.0
+#: Most values of r_min in one scan.
+MAX_WINDOWS = 24
+#: Windows below this weight are not repeated in the bootstrap.
+NEGLIGIBLE = 1e-3
+
+Start = Callable[[Form, Series], list[FloatArray]]
+
+
+@dataclass(frozen=True)
+class Window:
+    """One model of the data: a form on distances r_min <= r <= r_max, ``edge`` from the ends."""
+
+    form: Form
+    r_min: int
+    r_max: int
+    edge: int
+
+
+@dataclass
+class Scan:
+    """All fits of a scan and their weights (which sum to one)."""
+
+    windows: list[Window]
+    fits: list[Fit]
+    problems: list[Problem]
+    weights: FloatArray
+    total: float
+    kind: str
+    form_error: float
+
+    @property
+    def best(self) -> int:
+        """Index of the window with the largest weight."""
+        return int(np.argmax(self.weights))
+
+    def average(self, values: FloatArray) -> tuple[float, float]:
+        """Return the mean over models of one number per fit, and the spread around it."""
+        mean = float(self.weights @ values)
+        return mean, float(np.sqrt(self.weights @ (values - mean) ** 2))
+
+
+def scan(
+    pairs: Pairs,
+    forms: list[Form],
+    start: Start,
+    *,
+    edges: list[int],
+    r_mins: list[int] | None,
+    r_max: int | None,
+    grouped: bool,
+    envelope: bool,
+) -> Scan:
+    """Fit every form in every window.
+
+    Parameters
+    ----------
+    edges : list of int
+        Distances from the ends of an open chain. With statistical data only one makes sense: the
+        data themselves (averages over pairs) depend on it.
+
+    Raises
+    ------
+    OrchestraError
+        If the data cannot determine the parameters.
+    """
+    series = {edge: series_of(pairs, edge, grouped, envelope) for edge in edges}
+    k = min(len(form.shape) + len(form.amplitudes) for form in forms)
+    span = SPAN_NOISY if pairs.statistical else SPAN
+    candidates = _windows(forms, series, r_mins, r_max, span)
+    if not candidates:
+        reach = max(int(one.r.max()) for one in series.values())
+        raise OrchestraError(
+            f"the data do not determine this fit: distances up to {reach} for {k} parameters "
+            f"(needed: {k + SPARE} distances with r_max >= {span:g} r_min); "
+            "take a longer chain or widen the window"
+        )
+    if pairs.statistical:
+        whole = series[edges[0]]
+        lam = shrinkage(whole.deviations, whole.degrees) if len(whole.deviations) else 0.0
+        error = 0.0
+        fitted = _fit_all(candidates, series, lambda one: statistical_weights(one, lam), start)
+    else:
+        rough = _fit_all(candidates, series, lambda one: deterministic_weights(one, 1.0), start)
+        error = form_error(rough, max(len(np.unique(one.r)) for one in series.values()))
+        fitted = _fit_all(
+            candidates, series, lambda one: deterministic_weights(one, error), start, rough
+        )
+    windows = [window for window, _, _ in fitted]
+    problems = [problem for _, problem, _ in fitted]
+    fits = [fit for _, _, fit in fitted]
+    if not fits:
+        raise OrchestraError("no window could be fitted: the data do not look like this form")
+    total = max(fit.count for fit in fits)
+    weights = model_weights(
+        np.array([fit.chi2 for fit in fits]),
+        np.array([fit.k for fit in fits]),
+        total - np.array([fit.count for fit in fits]),
+    )
+    return Scan(windows, fits, problems, weights, total, problems[0].weights.kind, error)
+
+
+def model_weights(chi2: FloatArray, k: FloatArray, cut: FloatArray) -> FloatArray:
+    """Return normalized exp(-(chi2 + 2 k + 2 cut) / 2)."""
+    exponent = -0.5 * (chi2 + 2 * k + 2 * cut)
+    weights = np.exp(exponent - exponent.max())
+    return np.asarray(weights / weights.sum())
+
+
+def _cut(series: Series, window: Window) -> Series:
+    return series.selected((series.r >= window.r_min) & (series.r <= window.r_max))
+
+
+def _windows(
+    forms: list[Form],
+    series: dict[int, Series],
+    r_mins: list[int] | None,
+    r_max: int | None,
+    span: float,
+) -> list[Window]:
+    result = []
+    for edge, one in series.items():
+        distances = np.unique(one.r)
+        last = int(distances[-1]) if r_max is None else min(r_max, int(distances[-1]))
+        first = [r for r in (r_mins or distances) if r <= last]
+        if r_mins is None and len(first) > MAX_WINDOWS:
+            first = sorted({round(float(r)) for r in np.geomspace(1, last / span, MAX_WINDOWS)})
+        for form in forms:
+            k = len(form.shape) + len(form.amplitudes)
+            for r in first:
+                count = int(((distances >= r) & (distances <= last)).sum())
+                if count >= k + SPARE and last >= span * r:
+                    result.append(Window(form, int(r), last, edge))
+    return result
+
+
+Fitted = list[tuple[Window, Problem, Fit]]
+
+
+def _fit_all(
+    candidates: list[Window],
+    series: dict[int, Series],
+    weighted: Callable[[Series], Weights],
+    start: Start,
+    earlier: Fitted | None = None,
+) -> Fitted:
+    """Fit all windows; each starts from its neighbour, the first of a form from many places."""
+    known = {window: fit.shape for window, _, fit in earlier or []}
+    result: Fitted = []
+    last: dict[tuple[str, int], FloatArray] = {}
+    for window in candidates:
+        chosen = _cut(series[window.edge], window)
+        problem = Problem(window.form, chosen, weighted(chosen))
+        key = (window.form.name, window.edge)
+        if window in known:
+            places = [known[window]]
+        elif key in last:
+            places = [last[key]]
+        else:
+            places = start(window.form, chosen)
+        fit = _solve(problem, places)
+        if fit is not None and _sensible(fit, window, chosen):
+            last[key] = fit.shape
+            result.append((window, problem, fit))
+    return result
+
+
+def _sensible(fit: Fit, window: Window, series: Series) -> bool:
+    """Whether a fit has not run away, and its window holds what it claims to determine.
+
+    Beyond r of order xi a thermal correlation is a plain exponential, from which eta and xi cannot
+    be told apart: windows must begin well inside.
+    """
+    main = fit.form.shape[0]
+    if not (np.isfinite(fit.shape).all() and fit.error(main) < max(1.0, abs(fit.value(main)))):
+        return False
+    for name, value in zip(fit.form.shape, fit.shape, strict=True):
+        if name == "eta" and not -1 < value < 20:
+            return False
+        if name == "log_xi":
+            xi = np.exp(value)
+            if not (2 * window.r_min <= max(xi, 2.0) and xi < 100 * series.length):
+                return False
+        if name == "wave_vector" and not 0 <= value <= np.pi:
+            return False
+    return True
+
+
+def _solve(problem: Problem, places: list[FloatArray]) -> Fit | None:
+    """Return the best fit of all starting values."""
+    best: Fit | None = None
+    for one in places:
+        try:
+            fit = problem.solve(one)
+        except (np.linalg.LinAlgError, ValueError):
+            continue
+        if fit.success and (best is None or fit.chi2 < best.chi2):
+            best = fit
+    return best
+
+
+def form_error(fitted: Fitted, distances: int) -> float:
+    """Return the relative error of form with which the best window has chi^2/dof = 1.
+
+    Zero if truncation alone explains the misfit. Windows with less than a third of the distances
+    are not asked: few data agree by chance.
+    """
+    needed = []
+    for _, problem, fit in fitted:
+        series = problem.series
+        count = len(np.unique(series.r))
+        if count < distances / 3 or fit.dof <= 0:
+            continue
+        square = (series.values - fit.fitted) ** 2
+        bias = np.nan_to_num(series.bias) ** 2
+        target = fit.dof * len(square) / count
+
+        def excess(
+            log_error: float,
+            square: FloatArray = square,
+            bias: FloatArray = bias,
+            scale: FloatArray = series.scale,
+            target: float = target,
+        ) -> float:
+            return float(np.sum(square / (bias + (np.exp(log_error) * scale) ** 2)) - target)
+
+        low, high = np.log(ROUNDING), np.log(1e3)
+        if excess(low) <= 0:
+            return 0.0
+        if excess(high) < 0:
+            needed.append(np.exp(brentq(excess, low, high)))
+    return float(min(needed)) if needed else 1.0
