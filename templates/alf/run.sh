@@ -1,5 +1,5 @@
 #!/bin/sh
-# shellcheck disable=SC2034,SC2154,SC2329
+# shellcheck disable=SC2034,SC2154,SC2317,SC2329
 # Runs the Markov chains of this job with ALF; POSIX shell, so that a compute node or a container
 # needs nothing else. Start it in this directory:
 #

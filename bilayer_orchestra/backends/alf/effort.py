@@ -18,6 +18,8 @@ SEGMENT, SHORT_SEGMENT, FIRST_SEGMENT = 10, 2, 1.0
 SEGMENT_SHARE = 0.05
 #: A segment starts with up to one sweep's worth of work that is not sampling.
 SWEEPS_PER_SEGMENT = 100
+#: Part of the time that every step gets, however little its value matters for the limit.
+LEAST_SHARE = 0.05
 #: Bytes per second that ALF formats into text, and the share of the time that it may cost.
 TEXT_RATE, TEXT_SHARE = 2e7, 0.01
 #: Bytes of output per chain and time step that a run should stay below.
@@ -78,7 +80,7 @@ def plan_effort(
     weights = extrapolation_weights(steps)
     # least variance of the extrapolated value at given time: time ~ |weight| sqrt(cost)
     wish = [abs(weight) * math.sqrt(seconds) for weight, seconds in zip(weights, cost, strict=True)]
-    shares = [max(0.1, part / sum(wish)) for part in wish]
+    shares = [max(LEAST_SHARE, part / sum(wish)) for part in wish]
     shares = [share / sum(shares) for share in shares]
     plans = []
     for seconds, share, count in zip(cost, shares, slices, strict=True):
