@@ -132,7 +132,7 @@ run_segment() {
     rm -rf "$part"
     mkdir "$part" || fail "cannot write to $PWD/$home"
     sed "s/@NBIN@/$n/" "dtau-$k/parameters" >"$part/parameters" || fail "cannot write to $PWD/$part"
-    for file in terms.dat trial.dat "$home/seeds"; do
+    for file in terms.dat trial.dat "dtau-$k/trial.dat" "$home/seeds"; do
         [ ! -f "$file" ] || cp "$file" "$part/" || fail "cannot write to $PWD/$part"
     done
     if [ "$1" -gt 1 ]; then
@@ -225,9 +225,11 @@ run_chain() {
     done
     mark=$(date +%s)
     while [ ! -e stop ] && [ ! -e failed ] && kill -0 "$parent" 2>/dev/null; do
-        if [ "$budget" -gt 0 ] && [ "$elapsed" -ge "$budget" ]; then break; fi
         choose_step
         if [ "$k" -lt 0 ]; then break; fi
+        eval "bins=\$bins_$k"
+        # every step gets a first segment: without one there would be no result at all
+        if [ "$budget" -gt 0 ] && [ "$elapsed" -ge "$budget" ] && [ "$bins" -gt 0 ]; then break; fi
         choose_length
         if [ "$n" -lt 1 ]; then break; fi
         eval "run_segment \$((segments_$k + 1))"

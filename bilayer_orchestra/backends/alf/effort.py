@@ -18,6 +18,8 @@ SEGMENT, SHORT_SEGMENT, FIRST_SEGMENT = 10, 2, 1.0
 SEGMENT_SHARE = 0.05
 #: A segment starts with up to one sweep's worth of work that is not sampling.
 SWEEPS_PER_SEGMENT = 100
+#: Bins of a segment at least: every step starts with one, whatever the budget.
+LEAST_BINS = 4
 #: Part of the time that every step gets, however little its value matters for the limit.
 LEAST_SHARE = 0.05
 #: Bytes per second that ALF formats into text, and the share of the time that it may cost.
@@ -91,7 +93,7 @@ def plan_effort(
                 slices=count,
                 sweeps_per_bin=per_bin,
                 bins=math.ceil(numerics.sweeps / per_bin) if numerics.sweeps else 0,
-                first=max(1, round(FIRST_SEGMENT / (seconds * per_bin))),
+                first=max(LEAST_BINS, round(_first_segment(numerics, share) / (seconds * per_bin))),
                 share=max(1, round(1000 * share)),
             )
         )
@@ -99,6 +101,12 @@ def plan_effort(
     if numerics.effective_budget:
         segment = min(segment, max(SHORT_SEGMENT, SEGMENT_SHARE * numerics.effective_budget))
     return plans, math.ceil(max(segment, SWEEPS_PER_SEGMENT * max(cost)))
+
+
+def _first_segment(numerics: ALFNumerics, share: float) -> float:
+    """Seconds of the first segment: a step with a small share of a short run must not eat it up."""
+    budget = numerics.effective_budget
+    return FIRST_SEGMENT if budget is None else min(FIRST_SEGMENT, 0.1 * share * budget)
 
 
 def _sweeps_per_bin(numerics: ALFNumerics, seconds: float, share: float, bin_bytes: float) -> int:

@@ -176,7 +176,8 @@ def _summary(steps: list[StepEstimates]) -> str:
     trotter = (
         f"Trotter error of dtau = {steps[0].data.dtau:g} not estimated"
         if len(steps) == 1
-        else f"extrapolated in dtau^2{' and dtau^4' * (len(steps) > 2)} from " + ", ".join(f"{step.data.dtau:g}" for step in steps)
+        else f"extrapolated in dtau^2{' and dtau^4' * (len(steps) > 2)} from "
+        + ", ".join(f"{step.data.dtau:g}" for step in steps)
     )
     return (
         f"{used} bins in {max(len(step.data.bins) for step in steps)} chains after {warmup} of "
