@@ -99,6 +99,42 @@ def test_errors_cover_68_percent_under_autocorrelation(tau, chains, n):
     assert 0.64 <= connected <= 0.72
 
 
+def ensemble(rng, taus, mixing, chains, n, trials):
+    """Coverage of every element of mixed series, and the mean of chi^2/dof of the whole vector."""
+    hits, chi2 = np.zeros(len(taus)), []
+    for _ in range(trials):
+        x = [np.stack([ar1(rng, t, (n,)) for t in taus], axis=1) @ mixing for _ in range(chains)]
+        time = autocorrelation(x)
+        length = block_length([time], [n] * chains)
+        factor = {"x": time.block_inflation(length)}
+        found = jackknife({"x": merge(x, length)}, lambda r: {"x": r["x"]}, factor)["x"]
+        hits += np.abs(found.value) < found.stderr
+        chi2.append(chi_squared(found.value, found.deviations, found.degrees))
+    return hits / trials, np.mean(chi2)
+
+
+@pytest.mark.parametrize(
+    ("taus", "n"),
+    [
+        ([0.2] * 6, 200),  # anticorrelated
+        ([0.3] * 6, 100),
+        ([0.5] * 12, 60),
+        ([0.5] * 5 + [3.0] * 5, 1500),  # fast and slow elements of one matrix
+        ([0.2] * 5 + [3.0] * 5, 1500),
+        ([0.5] * 9 + [8.0], 1500),
+    ],
+)
+@pytest.mark.parametrize("mixed", [False, True])
+def test_errors_and_covariance_of_a_matrix_are_honest(taus, n, mixed):
+    """Also for the small modes of an ill-conditioned covariance, which chi^2 is made of."""
+    rng = np.random.default_rng(12)
+    count = len(taus)
+    mixing = np.diag(np.logspace(0, -3, count)) @ rng.standard_normal((count, count))
+    hits, chi2 = ensemble(rng, taus, mixing if mixed else np.eye(count), 2, n, 200)
+    assert 0.64 <= hits.mean() <= 0.72
+    assert 0.88 <= chi2 <= 1.15
+
+
 def test_ignoring_autocorrelation_would_fail_that_test():
     rng = np.random.default_rng(5)
     hits = 0

@@ -21,7 +21,7 @@ SWEEPS_PER_SEGMENT = 100
 #: Bins of a segment at least: every step starts with one, whatever the budget.
 LEAST_BINS = 4
 #: Part of the time that every step gets, however little its value matters for the limit.
-LEAST_SHARE = 0.05
+LEAST_SHARE = 0.08
 #: Bytes per second that ALF formats into text, and the share of the time that it may cost.
 TEXT_RATE, TEXT_SHARE = 2e7, 0.01
 #: Bytes of output per chain and time step that a run should stay below.
@@ -31,7 +31,7 @@ BINS, FEWEST_BINS = 500, 50
 #: Sweeps of a bin, if there is time for them: about twice the autocorrelation time or more.
 LEAST_SWEEPS = 5
 #: Seconds; shorter bins cost reading time and gain nothing for the autocorrelation.
-SHORTEST_BIN = 0.02
+SHORTEST_BIN = 0.005
 
 
 @dataclass(frozen=True)
