@@ -29,7 +29,7 @@ class Extrapolated(NamedTuple):
         step. With three or more steps: the line in dtau^2 through the two smallest, minus the
         limit, that is the last correction; what is left was at most 0.3 of it wherever the steps
         were as small as they should be. With two: the correction itself times the squared ratio of
-        the steps. See docs/decisions/0008.
+        the steps. See docs/decisions/0009.
     correction : array
         Value at the smallest step minus the limit; NaN with one step.
     chi2 : array

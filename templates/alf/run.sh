@@ -101,8 +101,8 @@ choose_step() {
     while [ "$i" -lt "$steps" ]; do
         eval "spent=\$spent_$i share=\$share_$i bins=\$bins_$i wanted=\$wanted_$i"
         if [ "$wanted" -eq 0 ] || [ "$bins" -lt "$wanted" ]; then
-            # a step without bins comes first; else seconds per share
-            if [ "$bins" -eq 0 ]; then score=$((i - steps)); else score=$((spent * 1000 / share)); fi
+            # a step with too few bins for an error comes first; else seconds per share
+            if [ "$bins" -lt 40 ]; then score=$((bins + i - 1000)); else score=$((spent * 1000 / share)); fi
             if [ "$k" -lt 0 ] || [ "$score" -lt "$best" ]; then
                 k=$i
                 best=$score

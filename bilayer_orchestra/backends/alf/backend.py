@@ -104,7 +104,7 @@ class ALFBackend:
 def _judge_projection(directory: Path, request: Request, averages: Averages) -> None:
     """Add to the verdict whether the projection time was long enough, and to the bias what is left.
 
-    See docs/decisions/0009.
+    See docs/decisions/0010.
     """
     from bilayer_orchestra.backends.alf import projection
     from bilayer_orchestra.backends.alf.segments import read_job

@@ -1,4 +1,4 @@
-"""Whether the projector method has reached the ground state: three tests, see docs/decisions/0009.
+"""Whether the projector method has reached the ground state: three tests, see docs/decisions/0010.
 
 - Pair and Green matrices are measured twice: in the window, at least theta away from the trial
   state, and at the edge, about theta/2 away from it. What is still decaying differs between the

@@ -16,7 +16,7 @@ from bilayer_orchestra.terms import GrandCanonical, Terms
 
 #: Relative deviation of beta/dtau from a whole number that is rounding of decimal input.
 TOLERANCE = 1e-9
-#: The smallest automatic step times the energy scale: docs/decisions/0008.
+#: The smallest automatic step times the energy scale: docs/decisions/0009.
 AUTO_PRODUCT, FINEST = 0.4, 0.1
 
 
