@@ -192,7 +192,7 @@ def test_recorded_run_is_converged_and_says_what_it_did(tmp_path):
     assert 96 > found.diagnostics["bins"] >= 96 - 4 * found.diagnostics["warmup_bins"]
 
 
-def test_the_bias_is_that_of_the_smallest_step(tmp_path):
+def test_the_correction_is_that_of_the_smallest_step_and_a_quarter_of_it_may_be_left(tmp_path):
     directory, terms = recorded("thermal", tmp_path)
     both = read(directory, terms)
     shutil.move(directory / "dtau-1", directory / "dtau-0-new")
@@ -201,7 +201,10 @@ def test_the_bias_is_that_of_the_smallest_step(tmp_path):
     (directory / "job.json").write_text(json.dumps({"dtau": [0.05]}))
     smallest = read(directory, terms)
     for name, bias in both.bias.items():
-        np.testing.assert_allclose(smallest.values[name] - bias, both.values[name], atol=1e-12)
+        correction = smallest.values[name] - both.values[name]
+        np.testing.assert_allclose(bias, correction / 4, atol=1e-12)
+        largest = both.attributes[name]["trotter_correction"]
+        assert largest == pytest.approx(np.abs(correction).max(), abs=1e-12)
         assert np.isnan(smallest.bias[name]).all()
 
 
@@ -582,18 +585,28 @@ def test_warm_up_is_dropped_and_stated(tmp_path):
     assert found.values["kinetic_energy"] == pytest.approx(-3, abs=0.03)
 
 
-def test_a_curved_trotter_line_is_noticed(tmp_path):
+@pytest.mark.parametrize(
+    ("dtau", "power", "reason"),
+    [
+        ((0.4, 0.2, 0.1), 4, "too coarse to extrapolate energy, interaction_energy: the dtau^4"),
+        ((0.4, 0.3, 0.2, 0.1), 8, "no parabola in dtau^2"),
+    ],
+)
+def test_what_is_no_parabola_is_noticed(tmp_path, dtau, power, reason):
     rng = np.random.default_rng(2)
     chains = []
-    for dtau in (0.4, 0.2, 0.1):
+    for step in dtau:
         raw = [random_bins(rng, 60) for _ in range(2)]
         for one in raw:
-            one["Pot_scal"] += 30 * dtau**4
+            one["Pot_scal"] += 30 * (step / 0.4) ** power
         chains.append(raw)
-    found = read(make_job(tmp_path / "job", chains, dtau=(0.4, 0.2, 0.1)))
-    assert "not linear in dtau^2" in found.reason
-    assert found.attributes["interaction_energy"]["trotter_chi2_per_dof"] > 4
-    assert found.attributes["kinetic_energy"]["trotter_chi2_per_dof"] < 4
+    found = read(make_job(tmp_path / "job", chains, dtau=dtau))
+    assert not found.converged
+    assert reason in found.reason
+    assert "kinetic_energy" not in found.reason
+    if len(dtau) > 3:
+        assert found.attributes["interaction_energy"]["trotter_chi2_per_dof"] > 4
+        assert found.attributes["kinetic_energy"]["trotter_chi2_per_dof"] < 4
 
 
 # ---- long runs, live errors, the dataset -----------------------------------------------------

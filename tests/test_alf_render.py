@@ -52,7 +52,14 @@ GOLDEN_CASES = {
     ),
     "projector": with_alf(
         {"n_up": 1, "n_down": 1},
-        alf={"projection_time": 8.0, "sweeps": 1000, "seed": 7, "chains": 1, "ranks": 2},
+        alf={
+            "dtau": 0.1,
+            "projection_time": 8.0,
+            "sweeps": 1000,
+            "seed": 7,
+            "chains": 1,
+            "ranks": 2,
+        },
         observables=["pair", "density_density"],
     ),
 }
@@ -203,26 +210,26 @@ def test_nearest_steps_divide_and_are_near(step, total):
 @given(beta=st.floats(0.3, 60.0), interaction=st.floats(-20.0, 0.0))
 def test_automatic_steps_divide_and_shrink_with_the_interaction(beta, interaction):
     model = with_alf({"beta": beta}, alf={"dtau": "auto"}, P={"interaction": interaction})
-    coarse, fine = time_steps(model.terms(), model.numerics.alf)
-    assert divides(coarse, beta)
-    assert divides(fine, beta)
-    assert coarse == pytest.approx(2 * fine)
+    coarse, middle, fine = time_steps(model.terms(), model.numerics.alf)
+    assert all(divides(step, beta) for step in (coarse, middle, fine))
+    assert coarse == pytest.approx(2 * middle) == pytest.approx(4 * fine)
     assert fine <= 0.1 + 1e-12
     assert fine * max(abs(interaction), 1) <= 0.4 * (1 + 1e-9)
 
 
 def test_automatic_steps_at_the_measured_points():
-    for interaction, steps in ((-4.0, (0.2, 0.1)), (-8.0, (0.1, 0.05))):
+    for interaction, steps in ((-4.0, (0.4, 0.2, 0.1)), (-8.0, (0.2, 0.1, 0.05))):
         model = with_alf({"beta": 10.0}, alf={"dtau": "auto"}, P={"interaction": interaction})
         assert time_steps(model.terms(), model.numerics.alf) == pytest.approx(steps)
 
 
-def test_extrapolation_weights_remove_the_square():
+def test_extrapolation_weights_remove_the_first_orders():
     assert extrapolation_weights((0.2, 0.1)) == pytest.approx([-1 / 3, 4 / 3])
-    steps = np.array([0.3, 0.2, 0.1])
+    steps = np.array([0.3, 0.2, 0.15, 0.1])
     weights = np.array(extrapolation_weights(tuple(steps)))
     assert weights.sum() == pytest.approx(1)
     assert weights @ steps**2 == pytest.approx(0, abs=1e-12)
+    assert weights @ steps**4 == pytest.approx(0, abs=1e-12)
 
 
 def test_seeds_are_distinct_reproducible_and_stable():

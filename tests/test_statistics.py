@@ -12,7 +12,7 @@ from bilayer_orchestra.analysis.autocorrelation import autocorrelation
 from bilayer_orchestra.analysis.binning import MAX_BLOCKS, block_length, merge
 from bilayer_orchestra.analysis.jackknife import Estimate, chi_squared, jackknife, student_factor
 from bilayer_orchestra.analysis.stationarity import chains_disagree, drifts
-from bilayer_orchestra.analysis.trotter import extrapolate, line_weights
+from bilayer_orchestra.analysis.trotter import extrapolate, limit_weights
 from bilayer_orchestra.analysis.warmup import mser, warmup_length
 
 
@@ -99,6 +99,42 @@ def test_errors_cover_68_percent_under_autocorrelation(tau, chains, n):
     assert 0.64 <= connected <= 0.72
 
 
+def ensemble(rng, taus, mixing, chains, n, trials):
+    """Coverage of every element of mixed series, and the mean of chi^2/dof of the whole vector."""
+    hits, chi2 = np.zeros(len(taus)), []
+    for _ in range(trials):
+        x = [np.stack([ar1(rng, t, (n,)) for t in taus], axis=1) @ mixing for _ in range(chains)]
+        time = autocorrelation(x)
+        length = block_length([time], [n] * chains)
+        factor = {"x": time.block_inflation(length)}
+        found = jackknife({"x": merge(x, length)}, lambda r: {"x": r["x"]}, factor)["x"]
+        hits += np.abs(found.value) < found.stderr
+        chi2.append(chi_squared(found.value, found.deviations, found.degrees))
+    return hits / trials, np.mean(chi2)
+
+
+@pytest.mark.parametrize(
+    ("taus", "n"),
+    [
+        ([0.2] * 6, 200),  # anticorrelated
+        ([0.3] * 6, 100),
+        ([0.5] * 12, 60),
+        ([0.5] * 5 + [3.0] * 5, 1500),  # fast and slow elements of one matrix
+        ([0.2] * 5 + [3.0] * 5, 1500),
+        ([0.5] * 9 + [8.0], 1500),
+    ],
+)
+@pytest.mark.parametrize("mixed", [False, True])
+def test_errors_and_covariance_of_a_matrix_are_honest(taus, n, mixed):
+    """Also for the small modes of an ill-conditioned covariance, which chi^2 is made of."""
+    rng = np.random.default_rng(12)
+    count = len(taus)
+    mixing = np.diag(np.logspace(0, -3, count)) @ rng.standard_normal((count, count))
+    hits, chi2 = ensemble(rng, taus, mixing if mixed else np.eye(count), 2, n, 200)
+    assert 0.64 <= hits.mean() <= 0.72
+    assert 0.88 <= chi2 <= 1.15
+
+
 def test_ignoring_autocorrelation_would_fail_that_test():
     rng = np.random.default_rng(5)
     hits = 0
@@ -183,29 +219,45 @@ def estimates_of(values, errors, rng, blocks=50):
     return result
 
 
-@pytest.mark.parametrize("dtau", [[0.2, 0.1], [0.05, 0.2, 0.1]])
-def test_extrapolation_is_exact_for_a_parabola(dtau):
+@pytest.mark.parametrize("dtau", [[0.2, 0.1], [0.05, 0.2, 0.1], [0.4, 0.05, 0.3, 0.2, 0.1]])
+def test_extrapolation_is_exact_for_a_polynomial(dtau):
     rng = np.random.default_rng(0)
-    limit, slope = rng.standard_normal((2, 3, 4))
-    values = [limit + slope * step**2 for step in dtau]
+    limit, slope, curve = rng.standard_normal((3, 3, 4))
+    if len(dtau) == 2:
+        curve = 0.0
+    values = [limit + slope * step**2 + curve * step**4 for step in dtau]
     found = extrapolate(dtau, estimates_of(values, [0.01] * len(dtau), rng))
-    np.testing.assert_allclose(found.estimate.value, limit, atol=1e-13)
-    np.testing.assert_allclose(found.bias, slope * min(dtau) ** 2, atol=1e-13)
+    np.testing.assert_allclose(found.estimate.value, limit, atol=1e-12)
+    smallest, second = sorted(dtau)[:2]
+    correction = slope * smallest**2 + curve * smallest**4
+    np.testing.assert_allclose(found.correction, correction, atol=1e-12)
+    # two steps: the correction scaled down; more: the dtau^4 term that a line leaves
+    left = correction / 4 if len(dtau) == 2 else -curve * smallest**2 * second**2
+    np.testing.assert_allclose(found.bias, left, atol=1e-12)
 
 
 def test_extrapolation_propagates_errors_and_tests_the_line():
     rng = np.random.default_rng(1)
-    dtau, errors, truth = [0.2, 0.1, 0.05], np.array([0.01, 0.02, 0.03]), 1.0
-    scores, chi2 = [], []
+    dtau, errors, truth = [0.4, 0.2, 0.1, 0.05], np.array([0.02, 0.01, 0.02, 0.03]), 1.0
+    scores, left, chi2 = [], [], []
     for _ in range(2000):
-        values = truth + 3 * np.array(dtau) ** 2 + errors * rng.standard_normal(3)
+        values = truth + 3 * np.array(dtau) ** 2 + errors * rng.standard_normal(4)
         found = extrapolate(dtau, estimates_of(values, errors, rng))
         scores.append((found.estimate.value - truth) / found.estimate.stderr)
+        left.append(found.bias / found.remainder.stderr)
         chi2.append(found.chi2)
     assert np.std(scores) == pytest.approx(1.0, abs=0.05)
+    assert np.std(left) == pytest.approx(1.0, abs=0.05)
     assert np.mean(chi2) / found.dof == pytest.approx(1.0, abs=0.1)
-    curved = truth + 400 * np.array(dtau) ** 4
+    curved = truth + 800 * np.array(dtau) ** 6
     assert extrapolate(dtau, estimates_of(curved, errors / 10, rng)).chi2 > 20
+
+
+def test_the_fourth_order_costs_little_error_with_steps_in_powers_of_two():
+    line = np.linalg.norm(limit_weights(np.array([0.2, 0.1]), np.ones(2)))
+    parabola = limit_weights(np.array([0.4, 0.2, 0.1]), np.ones(3))
+    np.testing.assert_allclose(parabola, [1 / 45, -20 / 45, 64 / 45])
+    assert np.linalg.norm(parabola) < 1.1 * line
 
 
 def test_one_step_has_no_bias_estimate():
@@ -229,14 +281,17 @@ def test_deviations_of_the_limit_carry_the_covariance_of_both_steps():
     st.lists(st.floats(0.01, 1.0), min_size=2, max_size=6, unique=True),
     st.integers(0, 2**31),
 )
-def test_extrapolation_weights_reproduce_lines(steps, seed):
+def test_extrapolation_weights_reproduce_polynomials(steps, seed):
     steps = np.array(steps)
     if np.min(np.diff(np.sort(steps))) < 1e-3:
         return
     stderr = np.random.default_rng(seed).uniform(1e-6, 1e-3, (len(steps), 3))
-    weights = line_weights(steps, stderr)
-    np.testing.assert_allclose(weights.sum(axis=0), 1.0, rtol=1e-6)
-    np.testing.assert_allclose((weights * steps[:, None] ** 2).sum(axis=0), 0.0, atol=1e-6)
+    weights = limit_weights(steps, stderr)
+    scale = np.abs(weights).max()
+    np.testing.assert_allclose(weights.sum(axis=0), 1.0, atol=1e-8 * scale)
+    for power in (2, 4)[: len(steps) - 1]:
+        moments = (weights * (steps / steps.max())[:, None] ** power).sum(axis=0)
+        np.testing.assert_allclose(moments, 0.0, atol=1e-8 * scale)
 
 
 def test_elements_without_an_error_are_extrapolated_too():

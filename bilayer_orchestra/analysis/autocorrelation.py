@@ -122,7 +122,8 @@ def _windowed(
     """Return (tau, window, closed) for every column of ``rho``, shape (lags, M)."""
     running = np.cumsum(rho, axis=0) - 0.5
     lags = np.arange(len(rho))[:, None]
-    closed = lags >= WINDOW * np.maximum(running, 0.2)
+    # alternating series too: their first term alone would make tau far too short
+    closed = lags >= WINDOW * np.maximum(running, 0.5)
     closed[0] = False
     windows = np.where(closed.any(axis=0), closed.argmax(axis=0), len(rho) - 1)
     times = running[windows, np.arange(rho.shape[1])]

@@ -1,5 +1,5 @@
 #!/bin/sh
-# shellcheck disable=SC2034,SC2154,SC2329
+# shellcheck disable=SC2034,SC2154,SC2317,SC2329
 # Runs the Markov chains of this job with ALF; POSIX shell, so that a compute node or a container
 # needs nothing else. Start it in this directory:
 #
@@ -102,8 +102,8 @@ choose_step() {
     while [ "$i" -lt "$steps" ]; do
         eval "spent=\$spent_$i share=\$share_$i bins=\$bins_$i wanted=\$wanted_$i"
         if [ "$wanted" -eq 0 ] || [ "$bins" -lt "$wanted" ]; then
-            # a step without bins comes first; else seconds per share
-            if [ "$bins" -eq 0 ]; then score=$((i - steps)); else score=$((spent * 1000 / share)); fi
+            # a step with too few bins for an error comes first; else seconds per share
+            if [ "$bins" -lt 40 ]; then score=$((bins + i - 1000)); else score=$((spent * 1000 / share)); fi
             if [ "$k" -lt 0 ] || [ "$score" -lt "$best" ]; then
                 k=$i
                 best=$score
@@ -133,7 +133,7 @@ run_segment() {
     rm -rf "$part"
     mkdir "$part" || fail "cannot write to $PWD/$home"
     sed "s/@NBIN@/$n/" "dtau-$k/parameters" >"$part/parameters" || fail "cannot write to $PWD/$part"
-    for file in terms.dat trial.dat "$home/seeds"; do
+    for file in terms.dat trial.dat "dtau-$k/trial.dat" "$home/seeds"; do
         [ ! -f "$file" ] || cp "$file" "$part/" || fail "cannot write to $PWD/$part"
     done
     if [ "$1" -gt 1 ]; then
@@ -226,9 +226,11 @@ run_chain() {
     done
     mark=$(date +%s)
     while [ ! -e stop ] && [ ! -e failed ] && kill -0 "$parent" 2>/dev/null; do
-        if [ "$budget" -gt 0 ] && [ "$elapsed" -ge "$budget" ]; then break; fi
         choose_step
         if [ "$k" -lt 0 ]; then break; fi
+        eval "bins=\$bins_$k"
+        # every step gets a first segment: without one there would be no result at all
+        if [ "$budget" -gt 0 ] && [ "$elapsed" -ge "$budget" ] && [ "$bins" -gt 0 ]; then break; fi
         choose_length
         if [ "$n" -lt 1 ]; then break; fi
         eval "run_segment \$((segments_$k + 1))"

@@ -19,7 +19,7 @@ class ALFBackend:
     """Finite temperature (grand canonical) and projector (canonical ground state)."""
 
     name = "alf"
-    revision = 2  # random proposals instead of strictly sequential flips
+    revision = 3  # three time steps by default; the projection is checked with what is known
     summary = "auxiliary-field quantum Monte Carlo with ALF; T > 0 and T = 0, attractive models"
 
     def __init__(self) -> None:
@@ -97,22 +97,41 @@ class ALFBackend:
         self._monitors.pop(directory, None)
         averages = averages_from_job(directory, request.terms, request.observables, numerics)
         if isinstance(request.terms.state, Canonical):
-            _judge_projection(directory, request.terms, numerics, averages)
+            _judge_projection(directory, request, averages)
         return averages
 
 
-def _judge_projection(
-    directory: Path, terms: Terms, numerics: ALFNumerics, averages: Averages
-) -> None:
-    """Add to the verdict whether the projection time was long enough."""
-    from bilayer_orchestra.backends.alf.projection import not_projected
+def _judge_projection(directory: Path, request: Request, averages: Averages) -> None:
+    """Add to the verdict whether the projection time was long enough, and to the bias what is left.
+
+    See docs/decisions/0010.
+    """
+    from bilayer_orchestra.backends.alf import projection
+    from bilayer_orchestra.backends.alf.segments import read_job
     from bilayer_orchestra.backends.alf.steps import time_steps
 
+    terms, numerics = request.terms, request.numerics
+    assert isinstance(numerics, ALFNumerics)
+    theta = numerics.projection_time
     steps = time_steps(terms, numerics)
     finest = steps.index(min(steps))  # has most of the bins
-    problem = not_projected(directory / f"dtau-{finest}", terms.n_sites, numerics.projection_time)
+    problem = projection.not_projected(directory / f"dtau-{finest}", terms.n_sites, theta)
+    passed = "half the projection time gives the same within errors"
+    if projection.in_reach(terms):
+        worse, exact = projection.not_yet_ground_state(terms, theta, averages)
+        problem = worse or problem
+        for name, error in exact.error.items():
+            if name in averages.bias:
+                bias = averages.bias[name]
+                averages.bias[name] = np.copysign(np.abs(bias) + np.abs(error), bias)
+        passed += " and what is left of the trial state, computed exactly, is below the errors"
+    elif "probe" in read_job(directory):
+        problem = problem or projection.depends_on_trial(
+            directory, terms, request.observables, theta
+        )
+        passed += " and so does another trial state"
     if problem is None:
-        averages.reason += "; half the projection time gives the same within errors"
+        averages.reason += f"; {passed}"
         return
     averages.reason = f"{averages.reason}; {problem}" if not averages.converged else problem
     averages.converged = False

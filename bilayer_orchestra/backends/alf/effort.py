@@ -18,6 +18,10 @@ SEGMENT, SHORT_SEGMENT, FIRST_SEGMENT = 10, 2, 1.0
 SEGMENT_SHARE = 0.05
 #: A segment starts with up to one sweep's worth of work that is not sampling.
 SWEEPS_PER_SEGMENT = 100
+#: Bins of a segment at least: every step starts with one, whatever the budget.
+LEAST_BINS = 4
+#: Part of the time that every step gets, however little its value matters for the limit.
+LEAST_SHARE = 0.08
 #: Bytes per second that ALF formats into text, and the share of the time that it may cost.
 TEXT_RATE, TEXT_SHARE = 2e7, 0.01
 #: Bytes of output per chain and time step that a run should stay below.
@@ -27,7 +31,7 @@ BINS, FEWEST_BINS = 500, 50
 #: Sweeps of a bin, if there is time for them: about twice the autocorrelation time or more.
 LEAST_SWEEPS = 5
 #: Seconds; shorter bins cost reading time and gain nothing for the autocorrelation.
-SHORTEST_BIN = 0.02
+SHORTEST_BIN = 0.005
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def plan_effort(
     weights = extrapolation_weights(steps)
     # least variance of the extrapolated value at given time: time ~ |weight| sqrt(cost)
     wish = [abs(weight) * math.sqrt(seconds) for weight, seconds in zip(weights, cost, strict=True)]
-    shares = [max(0.1, part / sum(wish)) for part in wish]
+    shares = [max(LEAST_SHARE, part / sum(wish)) for part in wish]
     shares = [share / sum(shares) for share in shares]
     plans = []
     for seconds, share, count in zip(cost, shares, slices, strict=True):
@@ -89,7 +93,7 @@ def plan_effort(
                 slices=count,
                 sweeps_per_bin=per_bin,
                 bins=math.ceil(numerics.sweeps / per_bin) if numerics.sweeps else 0,
-                first=max(1, round(FIRST_SEGMENT / (seconds * per_bin))),
+                first=max(LEAST_BINS, round(_first_segment(numerics, share) / (seconds * per_bin))),
                 share=max(1, round(1000 * share)),
             )
         )
@@ -97,6 +101,12 @@ def plan_effort(
     if numerics.effective_budget:
         segment = min(segment, max(SHORT_SEGMENT, SEGMENT_SHARE * numerics.effective_budget))
     return plans, math.ceil(max(segment, SWEEPS_PER_SEGMENT * max(cost)))
+
+
+def _first_segment(numerics: ALFNumerics, share: float) -> float:
+    """Seconds of the first segment: a step with a small share of a short run must not eat it up."""
+    budget = numerics.effective_budget
+    return FIRST_SEGMENT if budget is None else min(FIRST_SEGMENT, 0.1 * share * budget)
 
 
 def _sweeps_per_bin(numerics: ALFNumerics, seconds: float, share: float, bin_bytes: float) -> int:

@@ -36,8 +36,11 @@ class ALFNumerics(SpecModel):
         | Annotated[Literal["auto"], Tag("word")]
         | Annotated[tuple[Step, ...], Field(min_length=1, max_length=8), Tag("several")],
         Discriminator(kind_of_value),  # one message instead of one for each alternative
-        Field(description="imaginary-time step; a list or `auto` extrapolates in dtau^2"),
-    ] = 0.1
+        Field(
+            description="imaginary-time step; a list is extrapolated in dtau^2 (three or more: and "
+            "dtau^4), `auto` chooses three"
+        ),
+    ] = "auto"
     target_stderr: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict,
         description="stop once the largest error of each named observable is below this",

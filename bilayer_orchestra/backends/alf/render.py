@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 from bilayer_orchestra.backends.alf.effort import StepPlan, plan_effort
 from bilayer_orchestra.backends.alf.numerics import REPRODUCIBLE_CHAINS, ALFNumerics
 from bilayer_orchestra.backends.alf.seeds import chain_seeds
 from bilayer_orchestra.backends.alf.steps import time_steps
-from bilayer_orchestra.backends.alf.trial import trial_orbitals
+from bilayer_orchestra.backends.alf.trial import probe_orbitals, trial_orbitals
 from bilayer_orchestra.resources import resource
 from bilayer_orchestra.terms import Canonical, FloatArray, Terms
 
@@ -23,6 +24,8 @@ FORMAT = 1
 STABILIZATION_TIME, MOST_SLICES = 1.0, 20
 #: Measurement window of the projector, in units of theta: a tenth of the work, many measurements.
 WINDOW = 0.5
+#: Part of the time for a second trial state, where one is needed.
+PROBE_SHARE = 0.15
 
 
 def render_files(
@@ -38,7 +41,12 @@ def render_files(
     ]
     measured = measurements(observables, numerics)
     plans, target = plan_effort(terms.n_sites, steps, slices, numerics, sum(measured.values()))
-    seeds = chain_seeds(numerics.seed, len(steps), chains, numerics.ranks)
+    probe = needs_probe(terms)
+    if probe:
+        coarsest = steps.index(max(steps))
+        plans = [replace(plan, share=round((1 - PROBE_SHARE) * plan.share)) for plan in plans]
+        plans.append(replace(plans[coarsest], share=round(1000 * PROBE_SHARE)))
+    seeds = chain_seeds(numerics.seed, len(plans), chains, numerics.ranks)
     job = {
         "format": FORMAT,
         "terms": terms.to_dict(),
@@ -64,6 +72,12 @@ def render_files(
     }
     if isinstance(terms.state, Canonical):
         files["trial.dat"] = trial_text(trial_orbitals(terms, terms.state.n_up))
+        if probe:
+            orbitals = probe_orbitals(terms, terms.state.n_up)
+            files[f"dtau-{len(steps)}/trial.dat"] = trial_text(orbitals)
+            job["probe"] = {"step": len(steps), "compare": coarsest}
+            files["job.json"] = json.dumps(job, indent=1) + "\n"
+            steps, lengths = (*steps, steps[coarsest]), [*lengths, lengths[coarsest]]
     for k, (step, (beta, theta), plan) in enumerate(zip(steps, lengths, plans, strict=True)):
         files[f"dtau-{k}/parameters"] = _parameters(
             numerics, measured, step, beta, theta, projector, plan
@@ -72,6 +86,20 @@ def render_files(
             text = "".join(f"{value}\n" for value in seeds[k][c])
             files[f"dtau-{k}/chain-{c}/seeds"] = text
     return files
+
+
+def needs_probe(terms: Terms) -> bool:
+    """Whether a second trial state has to show that the projection is long enough.
+
+    Where the sector is small, that is computed exactly instead.
+    """
+    from bilayer_orchestra.backends.alf.projection_exact import in_reach
+
+    return (
+        isinstance(terms.state, Canonical)
+        and not in_reach(terms)
+        and bool((terms.interaction < 0).any())
+    )
 
 
 def measurements(observables: tuple[str, ...], numerics: ALFNumerics) -> dict[str, bool]:

@@ -17,6 +17,7 @@ from bilayer_orchestra.backends.alf.live import forget, quick_error
 from bilayer_orchestra.backends.alf.numerics import ALFNumerics
 from bilayer_orchestra.backends.alf.reduce import StepData, reduce_step
 from bilayer_orchestra.backends.alf.segments import read_job
+from bilayer_orchestra.backends.alf.steps import energy_scale
 from bilayer_orchestra.terms import FloatArray, Terms
 
 __all__ = ["averages_from_job", "estimate_step", "quick_error"]
@@ -54,8 +55,8 @@ def averages_from_job(
     Returns
     -------
     Averages
-        With several time steps the values are extrapolated to dtau = 0 and ``bias`` is the value
-        at the smallest step minus that; with one step ``bias`` is NaN.
+        With several time steps the values are extrapolated to dtau = 0 and ``bias`` is the size
+        of what may be left (see :mod:`bilayer_orchestra.analysis.trotter`); with one it is NaN.
 
     Raises
     ------
@@ -74,7 +75,7 @@ def averages_from_job(
         name: extrapolate(dtau, [step.estimates[name] for step in steps])
         for name in steps[0].estimates
     }
-    converged, reason = verdict.judge(steps, limits, numerics)
+    converged, reason = verdict.judge(steps, limits, numerics, energy_scale(terms))
     return Averages(
         values={name: limit.estimate.value for name, limit in limits.items()},
         bias={name: limit.bias for name, limit in limits.items()},
@@ -154,6 +155,8 @@ def _attributes(name: str, steps: list[StepEstimates], limit: Extrapolated) -> d
         "autocorrelation_time_bins": max(step.tau[name] for step in steps),
         "covariance_degrees_of_freedom": limit.estimate.degrees,
     }
+    if len(limit.steps) > 1:
+        attributes["trotter_correction"] = float(np.abs(limit.correction).max())
     if limit.dof:
         attributes["trotter_chi2_per_dof"] = float(np.mean(limit.chi2)) / limit.dof
     return attributes

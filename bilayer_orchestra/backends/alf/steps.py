@@ -16,8 +16,8 @@ from bilayer_orchestra.terms import GrandCanonical, Terms
 
 #: Relative deviation of beta/dtau from a whole number that is rounding of decimal input.
 TOLERANCE = 1e-9
-#: dtau times the largest energy scale at which the Trotter error is about a percent.
-AUTO_PRODUCT = 0.4
+#: The smallest automatic step times the energy scale: docs/decisions/0009.
+AUTO_PRODUCT, FINEST = 0.4, 0.1
 
 
 def time_steps(terms: Terms, numerics: ALFNumerics) -> tuple[float, ...]:
@@ -73,17 +73,22 @@ def _duration(terms: Terms, numerics: ALFNumerics) -> tuple[str, float]:
 
 
 def _automatic(terms: Terms, total: float) -> tuple[float, ...]:
-    """Two steps, the finer half the coarser: 0.2 and 0.1 at |U| = 4, half of that at |U| = 8."""
+    """Three steps h, h/2, h/4: 0.4, 0.2, 0.1 at |U| = 4, half of that at |U| = 8."""
+    scale = max(energy_scale(terms), AUTO_PRODUCT / FINEST)
+    count = max(1, math.ceil(total * scale / (4 * AUTO_PRODUCT) * (1 - TOLERANCE)))
+    return total / count, total / (2 * count), total / (4 * count)
+
+
+def energy_scale(terms: Terms) -> float:
+    """Return the energy that a time step has to be small against."""
     bandwidth = float(np.abs(np.linalg.eigvalsh(terms.one_body)).max())
-    scale = max(float(np.abs(terms.interaction).max()), 1.5 * bandwidth, AUTO_PRODUCT)
-    coarse_count = math.ceil(total * scale / (2 * AUTO_PRODUCT) * (1 - TOLERANCE))
-    coarse_count = max(coarse_count, math.ceil(total / 0.2 * (1 - TOLERANCE)))
-    return total / coarse_count, total / (2 * coarse_count)
+    return max(float(np.abs(terms.interaction).max()), 1.5 * bandwidth)
 
 
 def extrapolation_weights(steps: tuple[float, ...]) -> list[float]:
-    """Return the weights of the intercept of a straight line in dtau^2 (equal errors)."""
+    """Return the weights of the limit dtau = 0 (equal errors)."""
     if len(steps) == 1:
         return [1.0]
-    design = np.stack([np.ones(len(steps)), np.square(steps)], axis=1)
-    return [float(weight) for weight in np.linalg.pinv(design)[0]]
+    from bilayer_orchestra.analysis.trotter import limit_weights
+
+    return [float(weight) for weight in limit_weights(np.asarray(steps), np.ones(len(steps)))]

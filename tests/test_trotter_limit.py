@@ -1,0 +1,119 @@
+"""The limit dtau -> 0 without any noise: exact averages of the discretized weight on two rungs.
+
+ALF samples exp(-dtau T/2) exp(-dtau V) exp(-dtau T/2) with T the one-body part, U/2 n included, and
+V = -|U|/2 (n_up - n_dn)^2. For four sites these are matrices of 256 x 256.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bilayer_orchestra.analysis.jackknife import Estimate
+from bilayer_orchestra.analysis.trotter import Extrapolated, extrapolate
+from bilayer_orchestra.backends.alf.numerics import ALFNumerics
+from bilayer_orchestra.backends.alf.steps import energy_scale, time_steps
+from bilayer_orchestra.backends.alf.verdict import _against_steps, too_coarse
+from bilayer_orchestra.terms import Terms
+from tests.brute_force import FockSpace
+from tests.conftest import make_model
+
+SPACE = FockSpace(4)
+C = [[c.toarray() for c in pair] for pair in SPACE.c]
+N = [[n.toarray() for n in pair] for pair in SPACE.n]
+SITES = range(4)
+
+
+def operators() -> np.ndarray:
+    """Pair, green, <n n> and spin matrices, upper triangles."""
+    total = [up + down for up, down in N]
+    spin = [(up - down) / 2 for up, down in N]
+    pair = [C[i][1] @ C[i][0] for i in SITES]
+    found = []
+    for i in SITES:
+        for j in range(i, 4):
+            found += [pair[i].T @ pair[j], C[i][0].T @ C[j][0], total[i] @ total[j]]
+            found.append(spin[i] @ spin[j])
+    return np.array([(one + one.T) / 2 for one in found])
+
+
+def exponential(matrix: np.ndarray, factor: float) -> np.ndarray:
+    energies, states = np.linalg.eigh(matrix)
+    return (states * np.exp(factor * energies)) @ states.T
+
+
+def averages(terms: Terms, dtau: float) -> np.ndarray:
+    """Averages of all operators; dtau = 0 is the exact thermal state."""
+    one_body = sum(
+        (terms.one_body[i, j] - (i == j) * (terms.chemical_potential[i] - terms.interaction[i] / 2))
+        * (C[i][s].T @ C[j][s])
+        for i in SITES
+        for j in SITES
+        for s in (0, 1)
+    )
+    vertex = sum(
+        terms.interaction[i] * (N[i][0] @ N[i][1] - (N[i][0] + N[i][1]) / 2) for i in SITES
+    )
+    beta = terms.state.beta
+    if dtau == 0:
+        energies, states = np.linalg.eigh(one_body + vertex)
+        weights = np.exp(-beta * (energies - energies[0]))
+    else:
+        half = exponential(one_body, -dtau / 2)
+        levels, states = np.linalg.eigh(half @ exponential(vertex, -dtau) @ half)
+        weights = (levels / levels.max()) ** round(beta / dtau)
+    density_matrix = (states * weights) @ states.T / weights.sum()
+    return np.einsum("aij,ij->a", operators(), density_matrix)
+
+
+def random_terms(rng: np.random.Generator) -> Terms:
+    attraction = -rng.uniform(1, 8)
+    return make_model(
+        {"beta": float(rng.choice([2, 4, 8]))},
+        2,
+        P={
+            "interaction": attraction,
+            "chemical_potential": attraction / 2 + rng.uniform(-0.5, 0.5),
+            "hopping": float(rng.choice([0.0, 0.4])),
+        },
+        M={
+            "interaction": float(rng.choice([0.0, -3.0])),
+            "chemical_potential": rng.uniform(-1.5, 0.5),
+        },
+        t_perp=rng.uniform(0.2, 1.5),
+    ).terms()
+
+
+def limit_of(terms: Terms, steps: tuple[float, ...]) -> Extrapolated:
+    none = np.zeros((2, len(operators())))
+    return extrapolate(list(steps), [Estimate(averages(terms, s), none, 1.0) for s in steps])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_left_is_within_the_stated_bias(seed):
+    terms = random_terms(np.random.default_rng(seed))
+    exact = averages(terms, 0)
+    automatic = time_steps(terms, ALFNumerics())
+    for steps, size in ((automatic, 3e-4), ((0.2, 0.1), 4e-3)):
+        found = limit_of(terms, steps)
+        left = np.abs(found.estimate.value - exact)
+        assert left.max() < size
+        # single elements may cross zero: those are judged by the size of their neighbours
+        assert (left <= np.maximum(np.abs(found.bias), 0.2 * np.abs(found.bias).max())).all()
+        assert np.linalg.norm(left) < 0.5 * np.linalg.norm(found.bias)
+        # and the stated size is no excuse for everything
+        assert np.abs(found.bias).max() < 0.3 * np.abs(found.correction).max()
+        assert not too_coarse(found)
+
+
+def test_steps_far_too_coarse_hide_what_is_left_and_are_refused_by_their_size():
+    """Steps of 0.5 at |U| = 16: off by 0.54 where they themselves say 0.02."""
+    layer = {"interaction": -16.0, "chemical_potential": -8.3}
+    terms = make_model({"beta": 4.0}, 2, P=layer, t_perp=1.5).terms()
+    found = limit_of(terms, (2.0, 1.0, 0.5))
+    left = np.abs(found.estimate.value - averages(terms, 0)).max()
+    assert left > 10 * np.abs(found.bias).max()
+    assert _against_steps([2.0, 1.0, 0.5], energy_scale(terms))
+    automatic = time_steps(terms, ALFNumerics())
+    assert not _against_steps(list(automatic), energy_scale(terms))
+    assert np.abs(limit_of(terms, automatic).estimate.value - averages(terms, 0)).max() < 3e-4
