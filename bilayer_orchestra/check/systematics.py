@@ -8,16 +8,12 @@ import xarray as xr
 from bilayer_orchestra.check.elements import Elements
 from bilayer_orchestra.terms import FloatArray
 
-#: An extrapolated value keeps this part of the correction as its possible error: the next order,
-#: dtau^4, is smaller than dtau^2 by (dtau_min / dtau_max)^2 = 1/4 for the usual pair of steps.
-TROTTER_REMAINDER = 0.25
-
 
 def systematic_terms(dataset: xr.Dataset, elements: Elements) -> dict[str, FloatArray]:
     """Return name -> size (p,) of the systematic errors; NaN where one is not estimated."""
     match dataset.attrs["backend"]:
         case "alf":
-            return {"Trotter": TROTTER_REMAINDER * elements.bias}
+            return {"Trotter": elements.bias}
         case "block2" | "itensor":
             return {"truncation": elements.bias}
         case _:
