@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 TWO_POINT = ("layer", "x", "layer_", "x_")
+#: Between two sites of the chain in which the engines order the sites.
+CUT = "cut"
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,12 @@ OBSERVABLES = {
             "pair susceptibility",
             "integral over tau from 0 to beta of <Delta+_i(tau) Delta_j(0)>",
             "1 / energy unit of the model file",
+        ),
+        Observable(
+            "entanglement_entropy",
+            (CUT,),
+            "entanglement entropy",
+            "-Tr rho ln rho of the first `cut` sites, counted rung by rung (P 0, M 0, P 1, ...)",
         ),
     )
 }

@@ -24,6 +24,9 @@ class DMRGNumerics(SpecModel):
     discarded_weight: Annotated[
         Positive, Field(le=1e-2, description="growth stops once truncation discards less than this")
     ] = 1e-13
+    energy_variance: Annotated[
+        float, Field(ge=0, le=1.0, description="growth stops once <H^2> - <H>^2 is below this, too")
+    ] = 0.0
     energy_accuracy: Annotated[
         Positive,
         Field(

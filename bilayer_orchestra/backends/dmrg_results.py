@@ -20,7 +20,14 @@ SAME_CORRELATORS = 1e-3
 #: Smallest variance that double precision resolves for energies of order 10 to 1000.
 VARIANCE_ROUNDING = 1e-12
 
-_OPERATORS = ("green", "double_occupancy", "pair", "density_product", "spin_spin")
+_OPERATORS = (
+    "green",
+    "double_occupancy",
+    "pair",
+    "density_product",
+    "spin_spin",
+    "entanglement_entropy",
+)
 
 
 def averages_from_stages(
