@@ -43,8 +43,8 @@ def managed_julia() -> tuple[Path, str, str] | None:
     except Exception as error:  # of many kinds: network, disk, Julia's own
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise MissingEngineError(
-            f"juliapkg could not install Julia with its packages: {lines[-1]}; with a Julia of your "
-            "own, name it in ORCHESTRA_JULIA and its project in ORCHESTRA_JULIA_PROJECT"
+            f"juliapkg could not install Julia with its packages: {lines[-1]}; with a Julia of "
+            "your own, name it in ORCHESTRA_JULIA and its project in ORCHESTRA_JULIA_PROJECT"
         ) from error
 
 

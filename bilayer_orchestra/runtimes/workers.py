@@ -69,8 +69,10 @@ class Workers:
         with self._lock:
             idle = self._idle.get(key)
             worker = idle.pop() if idle else None
-        if worker is None or not worker.alive:
-            worker = _Worker(module, environment, directory)
+        if worker is not None and not worker.alive:
+            worker.stop()
+            worker = None
+        worker = worker or _Worker(module, environment, directory)
         try:
             worker.solve(directory, lock, on_poll)
         except BaseException:

@@ -8,17 +8,18 @@ from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.backends.base import Job, Request, settings_of
 from bilayer_orchestra.backends.dmrg_results import averages_from_stages
 from bilayer_orchestra.backends.itensor.job import JOB, render_job
+from bilayer_orchestra.backends.itensor.memory import refuse_if_too_large, write_bond_dimension
 from bilayer_orchestra.backends.itensor.numerics import ITensorNumerics
 from bilayer_orchestra.engine_io import OUTPUT, last_event, load_arrays
 from bilayer_orchestra.engines.julia import find_julia
-from bilayer_orchestra.engines.julia_half import engine_hash
+from bilayer_orchestra.engines.julia_half import engine_half, engine_hash
 from bilayer_orchestra.engines.juliacall import juliacall_problem
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.resources import resource
 from bilayer_orchestra.terms import Canonical
 
-SCRIPT = "dmrg.jl"
+SCRIPT, ENGINE = "dmrg.jl", "engine.path"
 
 
 class ITensorBackend:
@@ -53,6 +54,9 @@ class ITensorBackend:
             )
         if sum(request.terms.state) == 0:
             raise OrchestraError("itensor needs at least one electron; use --backend exact")
+        numerics = request.numerics
+        assert isinstance(numerics, ITensorNumerics)
+        refuse_if_too_large(request.terms, numerics)
 
     def render(self, request: Request) -> Job:
         """Return the job."""
@@ -62,6 +66,7 @@ class ITensorBackend:
         settings = settings_of(numerics) | {
             "stages": numerics.bond_dimensions(),
             "threads": threads,
+            "write_bond_dimension": write_bond_dimension(request.terms, numerics),
         }
         return Job(
             program="julia",
@@ -69,6 +74,7 @@ class ITensorBackend:
             files={
                 JOB: render_job(request.terms, request.observables, settings),
                 SCRIPT: resource("templates", "itensor", SCRIPT).read_text(encoding="utf-8"),
+                ENGINE: f"{engine_half()}\n",
             },
             environment={**thread_environment(threads), "JULIA_NUM_THREADS": "1"},
             engine="julia",

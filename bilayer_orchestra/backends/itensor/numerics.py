@@ -16,7 +16,7 @@ class ITensorNumerics(DMRGNumerics):
         int | None,
         Field(
             ge=1,
-            description="beyond this bond dimension environments go to disk; default: where they "
-            "would take more than half of the memory",
+            description="beyond this bond dimension environments go to disk; default: where the "
+            "run would take more than half of the memory",
         ),
     ] = None
