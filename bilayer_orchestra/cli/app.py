@@ -111,23 +111,34 @@ def collect(
 
 @app.command()
 def check(
-    model_file: ModelFile,
+    targets: Annotated[
+        list[Path],
+        typer.Argument(metavar="MODEL.yaml | RESULT.nc ...", help="a model file, or stored results"),
+    ],
     backends: Annotated[
         str | None,
         typer.Option(help="comma-separated engines [all that are found and can solve it]"),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="directory of the runs [runs/NAME]")
+        Path | None,
+        typer.Option("--output", "-o", help="directory of runs and report [runs/NAME]"),
     ] = None,
     overrides: Overrides = None,
+    identities: Annotated[
+        bool,
+        typer.Option("--identities", help="test each result alone, by exact identities"),
+    ] = False,
 ) -> None:
-    """Solve a model with several engines and say whether they agree.
+    """Solve a model with several engines and say whether they agree, also as T goes to 0.
+
+    Leaves check.nc and check.html. Given two or more results instead of a model, compares those.
+    With --identities a single result, or every engine's, is tested by sum rules and exact limits.
 
     Exit code: 0 agree, 1 disagree, 2 undecided, 3 could not run.
     """
     from bilayer_orchestra.cli.check import check_command
 
-    check_command(model_file, backends, output, tuple(overrides or ()))
+    check_command(targets, backends, output, tuple(overrides or ()), identities)
 
 
 @app.command()
