@@ -108,11 +108,11 @@ def _elements(
     verdicts: list[Verdict], name: str, terms: list[str]
 ) -> dict[str, xr.DataArray]:
     """Return the element-wise arrays of one observable."""
-    like = next(
+    like = _sorted(next(
         v.pair.first[name]
         for v in verdicts
         if v.pair is not None and _finding(v, name) is not None and name in v.pair.first
-    )
+    ))
     empty = xr.full_like(like, np.nan, dtype=float)
     columns: dict[str, list[xr.DataArray]] = {
         "difference": [], "stderr": [], "allowance": [], "pull": [], "systematic": []
@@ -158,6 +158,11 @@ def _elements(
         }
         result[f"{name}_{column}"] = array
     return result
+
+
+def _sorted(array: xr.DataArray) -> xr.DataArray:
+    """Return ``array`` in the order of labels, which elements come in."""
+    return array.sortby([d for d in array.dims if d in array.coords])
 
 
 def _finding(verdict: Verdict, name: str) -> Finding | None:
