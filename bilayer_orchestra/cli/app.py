@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 app = typer.Typer(
     name="orchestra",
@@ -109,7 +110,20 @@ def collect(
     collect_command(study_file, runtime, output, image or [], site)
 
 
-@app.command()
+class _CheckCommand(TyperCommand):
+    """A wrong command line is "could not run", 3; the usual 2 would be a verdict here."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse the command line."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except Exception as error:  # the parser's own class, which typer may or may not bring
+            if getattr(error, "exit_code", None) == 2:
+                error.exit_code = 3  # type: ignore[attr-defined]
+            raise
+
+
+@app.command(cls=_CheckCommand)
 def check(
     targets: Annotated[
         list[Path],
