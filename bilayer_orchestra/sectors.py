@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.model.state import CanonicalState
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -120,7 +121,7 @@ class Placement:
 def level_of(dataset: xr.Dataset, model: Model) -> Level:
     """Return the ground level of a canonical result."""
     state = model.state
-    assert hasattr(state, "n_up")
+    assert isinstance(state, CanonicalState)
     density = dataset["density"].sum(("spin", "x"))
     own = sum(
         float(density.sel(layer=name)) * getattr(model.layers, name).chemical_potential
@@ -138,7 +139,7 @@ def level_of(dataset: xr.Dataset, model: Model) -> Level:
 def neighbours(model: Model) -> list[tuple[int, int]]:
     """Return the sectors (n_up, n_down) around the model's own that exist on its sites."""
     state, sites = model.state, len(model.sites)
-    assert hasattr(state, "n_up")
+    assert isinstance(state, CanonicalState)
     sectors = [(state.n_up + up, state.n_down + down) for up, down in CHANGES]
     return [(a, b) for a, b in sectors if 0 <= a <= sites and 0 <= b <= sites]
 
@@ -149,7 +150,7 @@ def with_sector(model: Model, n_up: int, n_down: int) -> Model:
 
 
 def with_beta(model: Model, beta: float, mu: float = 0.0) -> Model:
-    """Return the thermal state of the same Hamiltonian with all chemical potentials raised by mu."""
+    """Return the thermal state of the same Hamiltonian, all chemical potentials raised by mu."""
     layers = {
         name: layer.model_dump() | {"chemical_potential": layer.chemical_potential + mu}
         for name, layer in (("P", model.layers.P), ("M", model.layers.M))
@@ -180,7 +181,7 @@ def solve_sectors(
         (n_up, n_down) -> result, n_up >= n_down, of all sectors that were solved.
     """
     state = model.state
-    assert hasattr(state, "n_up")
+    assert isinstance(state, CanonicalState)
     own = (state.n_up, state.n_down)
     levels: dict[tuple[int, int], Level] = {}
     results: dict[tuple[int, int], xr.Dataset] = {}

@@ -120,7 +120,9 @@ MUTATIONS |= {
     "U off by 3 %": lambda exact: exact(P=MU["P"] | {"interaction": -4.12}),
     "wrong sign of t_perp": lambda exact: exact(t_perp=-0.5),
     "repulsion instead of attraction": lambda exact: exact(P=MU["P"] | {"interaction": 4.0}),
-    "hopping in the wrong layer": lambda exact: exact(P=MU["P"] | {"hopping": 1.0}, M={"hopping": 0.0}),
+    "hopping in the wrong layer": lambda exact: exact(
+        P=MU["P"] | {"hopping": 1.0}, M={"hopping": 0.0}
+    ),
     "pair half as large": lambda exact: exact().assign(pair=lambda d: 0.5 * d.pair),
     "shifted by one site": lambda exact: exact().assign(
         green=lambda d: d.green.roll(x=1, roll_coords=False)
@@ -131,7 +133,9 @@ MUTATIONS |= {
     "density correlation subtracted twice": lambda exact: exact().assign(
         density_density=lambda d: d.density_density - 0.3
     ),
-    "spin correlation four times": lambda exact: exact().assign(spin_spin=lambda d: 4 * d.spin_spin),
+    "spin correlation four times": lambda exact: exact().assign(
+        spin_spin=lambda d: 4 * d.spin_spin
+    ),
     "one element wrong": lambda exact: exact().assign(
         pair=lambda d: d.pair.where((d.x != 0) | (d.x_ != 1) | (d.layer != "P"), d.pair + 0.05)
     ),
@@ -228,7 +232,6 @@ def test_two_hundred_seeds(exact):
     alarms = sum(v.word == "disagree" for v in verdicts)
     assert alarms <= 7  # 1 % of 200 is 2; more than 7 once in 1000 suites
     single = np.array([min(f.test.p_value for f in v.findings) for v in verdicts])
-    print("alarms", alarms, "smallest p < 0.1:", np.mean(single < 0.1))
     assert np.mean(single < 0.1) > 0.05
 
 

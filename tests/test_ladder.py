@@ -123,5 +123,7 @@ def test_the_report_is_complete_and_escaped(easy, tmp_path):
         assert float(np.abs(pair).max()) < 1e-6
         assert np.isfinite(pair).all()
         assert "temperature" in dataset["systematic"].values
-        thermal = dataset["pair_systematic"].sel(pair="exact T->0 / exact", systematic="temperature")
+        thermal = dataset["pair_systematic"].sel(
+            pair="exact T->0 / exact", systematic="temperature"
+        )
         assert float(thermal.max()) > 0

@@ -6,7 +6,7 @@ see whether the difference is gone. Each hypothesis is one line in :data:`HYPOTH
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,7 +47,7 @@ def _exchanged(*dims: str) -> Undo:
 def _rolled(step: int, *dims: str) -> Undo:
     def undo(dataset: xr.Dataset, name: str) -> xr.DataArray | None:
         array = dataset[name]
-        present = {dim: step for dim in dims if dim in array.dims}
+        present: dict[Hashable, int] = {dim: step for dim in dims if dim in array.dims}
         return array.roll(present, roll_coords=False) if present else None
 
     return undo
@@ -71,7 +71,7 @@ def _transposed(dataset: xr.Dataset, name: str) -> xr.DataArray | None:
 
 
 def _with_product(sign: float) -> Undo:
-    """Connected or not: add or remove <n_i><n_j>."""
+    """Add or remove <n_i><n_j>."""
 
     def undo(dataset: xr.Dataset, name: str) -> xr.DataArray | None:
         if name != "density_density" or "density" not in dataset:
@@ -161,7 +161,7 @@ def _distance(
 def _energy_shift(
     first: xr.Dataset, second: xr.Dataset, labels: tuple[str, str], different: Sequence[Finding]
 ) -> str:
-    """An energy that contains -mu N although its parts agree."""
+    """Notice an energy that contains -mu N although its parts agree."""
     names = {finding.name for finding in different}
     if "energy" not in names or names & {"density", "interaction_energy"}:
         return ""

@@ -12,7 +12,6 @@ import numpy as np
 import xarray as xr
 
 from bilayer_orchestra.observables import OBSERVABLES
-from bilayer_orchestra.terms import FloatArray
 
 #: Allowed violation relative to the largest value, where no error is stated.
 ROUNDING = 1e-6
@@ -46,7 +45,7 @@ def _errors(dataset: xr.Dataset) -> Iterator[str]:
         if f"{name}_deviation" not in dataset:
             continue
         deviations = dataset[f"{name}_deviation"].astype(float)
-        norm = np.sqrt((deviations**2).sum("block")).transpose(*stderr.dims)
+        norm = (deviations**2).sum("block") ** (0.5).transpose(*stderr.dims)
         ratio = float(stderr.sum()) / max(float(norm.sum()), 1e-300)
         if norm.any() and not abs(ratio - 1.0) <= SAME_ERROR:
             yield f"{name}_stderr is {ratio:.3g} times what {name}_deviation says"
@@ -59,7 +58,7 @@ def _symmetric(dataset: xr.Dataset) -> Iterator[str]:
         values = dataset[name]
         other = values.rename({"layer": "layer_", "layer_": "layer", "x": "x_", "x_": "x"})
         # labels decide, not positions: a file with its layers in another order is no error
-        difference = np.abs(values - other.transpose(*values.dims).reindex_like(values))
+        difference = abs(values - other.transpose(*values.dims).reindex_like(values))
         yield from _violation(
             f"{name} is not symmetric", difference, _allowed(dataset, name, values)
         )
@@ -111,7 +110,7 @@ def _same(
 ) -> Iterator[str]:
     (left, left_name), (right, right_name) = one, other
     allowed = _allowed(dataset, left_name, left) + _allowed(dataset, right_name, right)
-    yield from _violation(text, np.abs(left - right), allowed)
+    yield from _violation(text, abs(left - right), allowed)
 
 
 def _allowed(dataset: xr.Dataset, name: str, values: xr.DataArray) -> xr.DataArray:
@@ -135,18 +134,14 @@ def _allowed(dataset: xr.Dataset, name: str, values: xr.DataArray) -> xr.DataArr
     return allowed
 
 
-def _violation(
-    text: str, difference: xr.DataArray, allowed: xr.DataArray
-) -> Iterator[str]:
+def _violation(text: str, difference: xr.DataArray, allowed: xr.DataArray) -> Iterator[str]:
     difference, allowed = xr.align(difference, allowed, join="exact")
     excess = difference - allowed.transpose(*difference.dims)
     if not (excess > 0).any():  # NaN has been said already
         return
     place = excess.fillna(-np.inf).argmax(...) if excess.ndim else {}
     largest = float(difference.isel(place) if place else difference)
-    where = " ".join(
-        f"{dim}={difference[dim].values[int(k)]}" for dim, k in place.items()  # type: ignore[union-attr]
-    )
+    where = " ".join(f"{dim}={difference[dim].values[int(k)]}" for dim, k in place.items())
     yield f"{text} (by {largest:.2g}{' at ' + where if where else ''})"
 
 
@@ -160,5 +155,3 @@ def _diagonal(matrix: xr.DataArray) -> xr.DataArray:
     ]
     rows = [xr.concat(row, "x").assign_coords(x=length) for row in picked]
     return xr.concat(rows, "layer").assign_coords(layer=layers)
-
-

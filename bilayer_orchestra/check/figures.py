@@ -7,9 +7,12 @@ import io
 from typing import NamedTuple
 
 import numpy as np
+import xarray as xr
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure as Drawing
 
 from bilayer_orchestra.check.plan import CheckResult
-from bilayer_orchestra.plotting import by_distance, plt
+from bilayer_orchestra.plotting import by_distance
 
 #: Results that are drawn in one panel at most; more would hide each other.
 MOST = 8
@@ -68,16 +71,13 @@ def _overlay(outcome: CheckResult) -> Figure | None:
     axes[0][0].legend(frameon=False, fontsize="small")
     return Figure(
         "correlations",
-        "Correlations within the layers, averaged over all pairs of sites at one distance; bars are "
-        "standard errors, dashes are results without statistical error.",
+        "Correlations within the layers, averaged over all pairs of sites at one distance; bars "
+        "are standard errors, dashes are results without statistical error.",
         _svg(figure),
     )
 
 
-def _error_of_means(d: object, name: str, layer: str, periodic: bool) -> np.ndarray | None:
-    import xarray as xr
-
-    assert isinstance(d, xr.Dataset)
+def _error_of_means(d: xr.Dataset, name: str, layer: str, periodic: bool) -> np.ndarray | None:
     if f"{name}_deviation" not in d:
         return None
     blocks = [
@@ -103,15 +103,16 @@ def _pulls(outcome: CheckResult) -> Figure | None:
     edges = np.linspace(-5, 5, 41)
     for label, pulls in list(collected.items())[:MOST]:
         axis.hist(
-            np.clip(pulls, -5, 5), edges, density=True, histtype="step", lw=1.4, label=label
+            np.clip(pulls, -5, 5), list(edges), density=True, histtype="step", lw=1.4, label=label
         )
     axis.plot(edges, np.exp(-(edges**2) / 2) / np.sqrt(2 * np.pi), "k--", lw=1, label="expected")
     axis.set(xlabel="pull = (difference beyond systematic errors) / standard error", yticks=[])
     axis.legend(frameon=False, fontsize="small")
     return Figure(
         "pulls",
-        "Pulls of all elements. Elements are correlated, so a histogram may be shifted or lumpy; one "
-        "much narrower or wider than expected means that the stated errors are too large or too small.",
+        "Pulls of all elements. Elements are correlated, so a histogram may be shifted or lumpy; "
+        "one much narrower or wider than expected means that the stated errors are too large or "
+        "too small.",
         _svg(figure),
     )
 
@@ -120,25 +121,18 @@ def _approach(outcome: CheckResult) -> Figure | None:
     """Energy, double occupancy and the longest pair correlation on the ladder."""
     if not outcome.thermal:
         return None
-    panels = {
-        "energy": lambda d, suffix: d[f"energy{suffix}"],
-        "electrons": lambda d, suffix: d["density"].sum() if not suffix else None,
-        "double occupancy": lambda d, suffix: (
-            d["double_occupancy"].sum() if not suffix else None
-        ),
-    }
+    panels = {"energy": "energy", "electrons": "density", "double occupancy": "double_occupancy"}
     figure, axes = plt.subplots(1, len(panels), figsize=(11, 3.4), layout="constrained")
-    sources = {"energy": "energy", "electrons": "density", "double occupancy": "double_occupancy"}
-    for axis, (title, value) in zip(axes, panels.items(), strict=True):
+    for axis, (title, source) in zip(axes, panels.items(), strict=True):
         for name, by_beta in outcome.thermal.items():
-            usable = {b: d for b, d in by_beta.items() if sources[title] in d}
+            usable = {b: d for b, d in by_beta.items() if source in d}
             if not usable:
                 continue
             temperature = [1 / beta for beta in usable]
-            errors = [_error_of_sum(d, sources[title]) for d in usable.values()]
+            errors = [_error_of_sum(d, source) for d in usable.values()]
             axis.errorbar(
                 temperature,
-                [float(value(d, "")) for d in usable.values()],
+                [float(d[source].sum()) for d in usable.values()],
                 errors,
                 fmt="o-" if name == "exact" else "s",
                 ms=4,
@@ -147,8 +141,8 @@ def _approach(outcome: CheckResult) -> Figure | None:
                 label=name,
             )
         for label, d in outcome.results.items():
-            if d.attrs["ensemble"] == "canonical" and sources[title] in d and "alf" not in label:
-                axis.axhline(float(value(d, "")), lw=0.8, ls=":", color="black")
+            if d.attrs["ensemble"] == "canonical" and source in d and "alf" not in label:
+                axis.axhline(float(d[source].sum()), lw=0.8, ls=":", color="black")
         axis.set(title=title, xlabel="T")
         axis.set_xlim(left=0)
     axes[0].legend(frameon=False, fontsize="small")
@@ -160,10 +154,7 @@ def _approach(outcome: CheckResult) -> Figure | None:
     )
 
 
-def _error_of_sum(d: object, name: str) -> float:
-    import xarray as xr
-
-    assert isinstance(d, xr.Dataset)
+def _error_of_sum(d: xr.Dataset, name: str) -> float:
     if f"{name}_deviation" not in d:
         return 0.0
     deviations = d[f"{name}_deviation"].astype(float)
@@ -171,7 +162,7 @@ def _error_of_sum(d: object, name: str) -> float:
     return float(np.sqrt((total**2).sum()))
 
 
-def _svg(figure: plt.Figure) -> str:
+def _svg(figure: Drawing) -> str:
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
     plt.close(figure)

@@ -102,7 +102,10 @@ def _judged(name: str, difference: FloatArray, allowed: FloatArray, text: str) -
     if not np.isfinite(difference).all():
         return Identity(name, "violated", f"{text}: not finite")
     worst = int(np.argmax(difference / allowed))
-    largest, limit = float(difference.flat[worst]), float(np.broadcast_to(allowed, difference.shape).flat[worst])
+    largest, limit = (
+        float(difference.flat[worst]),
+        float(np.broadcast_to(allowed, difference.shape).flat[worst]),
+    )
     outcome: Outcome = "violated" if largest > limit else "holds"
     return Identity(name, outcome, f"{text}: deviation {largest:.1e}, errors allow {limit:.1e}")
 
@@ -234,7 +237,7 @@ def sublattices(terms: Terms) -> FloatArray | None:
     return signs
 
 
-def not_pseudospin_symmetric(terms: Terms) -> str | None:
+def not_pseudospin_symmetric(terms: Terms) -> str | None:  # noqa: PLR0911  (one per reason)
     """Return why the state is no pseudospin singlet (or SU(2) average), or None."""
     signs = sublattices(terms)
     if signs is None:

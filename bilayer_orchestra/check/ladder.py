@@ -100,7 +100,8 @@ def plan_ladder(model: Model, placement: Placement, monte_carlo: bool) -> Ladder
             (),
             placement,
             needed,
-            f"the lowest excitation ({first}) costs {cost:.2g}, which {what} beta = {needed:.3g}; "
+            f"the lowest excitation ({first}) costs {cost:.2g}, the gap within the sector is "
+            f"{placement.wanted.gap:.2g}: this {what} beta = {needed:.3g}; "
             f"beyond {LONGEST / scale:.3g} nothing is tried, and nothing is extrapolated from "
             "higher temperatures",
         )
@@ -171,7 +172,7 @@ def temperature_term(colder: xr.Dataset, warmer: xr.Dataset, gap: float) -> dict
     terms = {}
     for name in OBSERVABLES:
         if name in colder and name in warmer:
-            change = np.abs(colder[name] - warmer[name])
+            change = abs(colder[name] - warmer[name])
             terms[name] = rest * _at_least_typical(change)
     return terms
 
@@ -198,16 +199,16 @@ def sector_term(
         weight = weights[f"({level.n_up}, {level.n_down})"] / norm
         there = raw_averages(results[(max(level[:2]), min(level[:2]))])
         mirrored = level.n_up < level.n_down
-        for name in mixed:
+        for name, sum_so_far in mixed.items():
             value = there[name]
             if mirrored and "spin" in value.dims:
                 value = value.isel(spin=slice(None, None, -1)).assign_coords(spin=value["spin"])
-            mixed[name] = mixed[name] + weight * value
+            mixed[name] = sum_so_far + weight * value
         used += weight
     # excited states of the wanted sector are the temperature's, not another sector's
     mixed = {name: value + (1.0 - used) * own[name] for name, value in mixed.items()}
     before, after = _connected(own), _connected(mixed)
-    return {name: _at_least_typical(np.abs(after[name] - before[name])) for name in before}
+    return {name: _at_least_typical(abs(after[name] - before[name])) for name in before}
 
 
 def projection_term(dataset: xr.Dataset, theta: float, gap: float) -> dict[str, xr.DataArray]:
@@ -259,8 +260,8 @@ def _typical(array: xr.DataArray) -> float:
 
 
 def _at_least_typical(change: xr.DataArray) -> xr.DataArray:
-    """A change that crosses zero at one element says nothing about what is left there."""
-    return np.maximum(change, _typical(change))
+    """Raise what is small by chance: a change that crosses zero does not say that nothing is left."""
+    return change.clip(min=_typical(change))
 
 
 def _seconds_per_sweep(model: Model, beta: float, mu: float) -> float:

@@ -128,14 +128,12 @@ class Check:
             self.outcome.notes.append(f"{label}: {_first_line(error)}")
             return []
         extra = (
-            {"projection": rungs_of.projection_term(result, theta, gap)}
-            if np.isfinite(gap)
-            else {}
+            {"projection": rungs_of.projection_term(result, theta, gap)} if np.isfinite(gap) else {}
         )
         return [Pair(result, other, (label, name), extra=extra) for name, other in direct]
 
     def _ladder(self, direct: list[tuple[str, xr.Dataset]]) -> list[Pair]:
-        """The thermal states that go over into the ground state."""
+        """Solve the thermal states that go over into the ground state."""
         first = with_beta(self.model, 1.0).terms()
         exact_reaches = out_of_reach(first) is None and "exact" in self.names
         alf_reaches = "alf" in self.names
@@ -259,7 +257,7 @@ def _gap(direct: list[tuple[str, xr.Dataset]]) -> float:
 
 
 def _extrapolating(model: Model) -> Model:
-    """A single time step that nobody asked for leaves a Trotter error that nobody knows."""
+    """Extrapolate in dtau unless the file sets it: one step has a Trotter error nobody knows."""
     if "dtau" in model.numerics.alf.model_fields_set:
         return model
     return _with_alf(model, dtau="auto")
@@ -267,9 +265,7 @@ def _extrapolating(model: Model) -> Model:
 
 def _with_alf(model: Model, **settings: object) -> Model:
     alf = model.numerics.alf
-    changed = type(alf).model_validate(
-        alf.model_dump(mode="python", exclude_unset=True) | settings
-    )
+    changed = type(alf).model_validate(alf.model_dump(mode="python", exclude_unset=True) | settings)
     return model.model_copy(update={"numerics": model.numerics.model_copy(update={"alf": changed})})
 
 

@@ -70,13 +70,13 @@ def as_dataset(outcome: CheckResult, headline: str) -> xr.Dataset:
             {"definition": definition, "units": "1"},
         )
     for column, what in (("word", "observable_verdict"), ("worst_label", "worst_element")):
-        rows = [[str(getattr(_finding(v, n), column, "not compared")) for n in names] for v in verdicts]
+        rows = [
+            [str(getattr(_finding(v, n), column, "not compared")) for n in names] for v in verdicts
+        ]
         variables[what] = xr.Variable(
             ("pair", "observable"), np.array(rows, dtype=object).reshape(len(verdicts), len(names))
         )
-    terms = list(
-        dict.fromkeys(t for v in verdicts for f in v.findings for t in f.sizes)
-    )
+    terms = list(dict.fromkeys(t for v in verdicts for f in v.findings for t in f.sizes))
     for name in names:
         variables |= _elements(verdicts, name, terms)
     dataset = xr.Dataset(
@@ -104,18 +104,22 @@ def as_dataset(outcome: CheckResult, headline: str) -> xr.Dataset:
     return dataset
 
 
-def _elements(
-    verdicts: list[Verdict], name: str, terms: list[str]
-) -> dict[str, xr.DataArray]:
+def _elements(verdicts: list[Verdict], name: str, terms: list[str]) -> dict[str, xr.DataArray]:
     """Return the element-wise arrays of one observable."""
-    like = _sorted(next(
-        v.pair.first[name]
-        for v in verdicts
-        if v.pair is not None and _finding(v, name) is not None and name in v.pair.first
-    ))
+    like = _sorted(
+        next(
+            v.pair.first[name]
+            for v in verdicts
+            if v.pair is not None and _finding(v, name) is not None and name in v.pair.first
+        )
+    )
     empty = xr.full_like(like, np.nan, dtype=float)
     columns: dict[str, list[xr.DataArray]] = {
-        "difference": [], "stderr": [], "allowance": [], "pull": [], "systematic": []
+        "difference": [],
+        "stderr": [],
+        "allowance": [],
+        "pull": [],
+        "systematic": [],
     }
     for verdict in verdicts:
         finding = _finding(verdict, name)

@@ -172,10 +172,9 @@ def judge_all(pairs: Sequence[Pair], level: float = LEVEL) -> list[Verdict]:
 def overall(verdicts: Sequence[Verdict]) -> Word:
     """Return the word for the whole check: one disagreement decides, one doubt is enough."""
     words = {verdict.word for verdict in verdicts}
-    for word in ("disagree", "undecided"):
-        if word in words:
-            return word  # type: ignore[return-value]
-    return "agree" if words else "undecided"
+    if "disagree" in words:
+        return "disagree"
+    return "agree" if words == {"agree"} else "undecided"
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:
@@ -312,7 +311,9 @@ def _word(
     return "agree", f"would have noticed {100 * test.detectable:.2g} %"
 
 
-def _overall(pair: Pair, findings: list[Finding]) -> tuple[Word, str, str]:
+def _overall(  # noqa: PLR0911  (one return for each kind of answer)
+    pair: Pair, findings: list[Finding]
+) -> tuple[Word, str, str]:
     """Return (word, reason, likely cause)."""
     broken = [
         f"{label}: {text}"
@@ -329,7 +330,9 @@ def _overall(pair: Pair, findings: list[Finding]) -> tuple[Word, str, str]:
         for word in ("agree", "disagree", "undecided")
     }
     if broken:
-        return "disagree", f"inconsistent in itself: {broken[0]}", "; ".join(broken)
+        trace = likely_cause(pair.first, pair.second, pair.labels, findings)
+        text = "; ".join([*broken, *([trace] if trace else [])])
+        return "disagree", f"inconsistent in itself: {broken[0]}", text
     names = ", ".join(by_word["disagree"])
     if by_word["disagree"]:
         noisy = [label for label, dataset in unsure if dataset.attrs["backend"] == "alf"]

@@ -127,7 +127,9 @@ class _CheckCommand(TyperCommand):
 def check(
     targets: Annotated[
         list[Path],
-        typer.Argument(metavar="MODEL.yaml | RESULT.nc ...", help="a model file, or stored results"),
+        typer.Argument(
+            metavar="MODEL.yaml | RESULT.nc ...", help="a model file, or stored results"
+        ),
     ],
     backends: Annotated[
         str | None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import typer
+import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
@@ -82,7 +83,7 @@ def _compare_files(
         )
     if has_options:
         raise OrchestraError("--backends and --set have no meaning for stored results")
-    results = {}
+    results: dict[str, xr.Dataset] = {}
     for target in targets:
         dataset = open_result(target)
         label = str(dataset.attrs["backend"])
@@ -148,20 +149,32 @@ def verdict_table(verdict: Verdict) -> Table:
         if test is None:
             table.add_row(finding.name, finding.word, "", "", "", "", "", finding.reason)
             continue
-        named = " ".join(
-            f"{what.split(' (')[0]} {size:.1g}" for what, size in finding.systematics.items()
+        named = ", ".join(
+            f"{what.split(' (')[0]} {size:.1g}"
+            for what, size in finding.systematics.items()
+            if size > 1e-12
         )
         table.add_row(
             finding.name,
             finding.word,
             f"{finding.corrected_p:.2g}",
             f"{test.chi2:.2f} ({test.modes})" if test.modes else "",
-            finding.worst_label,
+            _site_label(finding.worst_label) if test.pulls[test.worst] else "",
             f"{test.pulls[test.worst]:+.1f}",
             named,
             finding.reason,
         )
     return table
+
+
+def _site_label(label: str) -> str:
+    """Shorten ``spin=up layer=P x=0 layer_=M x_=3`` to ``up P0 M3``."""
+    values = [part.partition("=")[2] for part in label.split()]
+    keys = [part.partition("=")[0] for part in label.split()]
+    text = ""
+    for key, value in zip(keys, values, strict=True):
+        text += value if key in ("x", "x_") else f" {value}"
+    return text.strip()
 
 
 def _store(outcome: CheckResult, root: Path, console: Console) -> None:

@@ -34,7 +34,9 @@ def identities_command(
         console.print(identity_table(identities))
         words.append(word_of(identities, bool(dataset.attrs["converged"])))
         console.print(words[-1].upper(), markup=False, highlight=False)
-    return next((w for w in ("disagree", "undecided") if w in words), "agree")  # type: ignore[return-value]
+    if "disagree" in words:
+        return "disagree"
+    return "undecided" if "undecided" in words else "agree"
 
 
 def word_of(identities: list[Identity], converged: bool) -> Word:
