@@ -127,3 +127,14 @@ def test_the_report_is_complete_and_escaped(easy, tmp_path):
             pair="exact T->0 / exact", systematic="temperature"
         )
         assert float(thermal.max()) > 0
+
+
+def test_truncation_at_twenty_states_is_noticed(root):
+    model = make_model({"n_up": 3, "n_down": 3}, 6, t_perp=1.0, P={"interaction": -2.0})
+    few = {"block2": {"max_bond_dimension": 20}}
+    model = type(model).model_validate(model.model_dump(exclude_unset=True) | {"numerics": few})
+    outcome = Check(model, ["exact", "block2"], root, lambda line: None).run()
+    verdict = next(v for v in outcome.verdicts if v.second == "block2")
+    assert verdict.word == "disagree"
+    assert "truncation" in verdict.cause
+    assert any("no engine here" in note for note in outcome.notes)  # 12 sites, no AFQMC named

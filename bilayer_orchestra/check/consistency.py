@@ -45,7 +45,7 @@ def _errors(dataset: xr.Dataset) -> Iterator[str]:
         if f"{name}_deviation" not in dataset:
             continue
         deviations = dataset[f"{name}_deviation"].astype(float)
-        norm = (deviations**2).sum("block") ** (0.5).transpose(*stderr.dims)
+        norm = xr.apply_ufunc(np.sqrt, (deviations**2).sum("block"))
         ratio = float(stderr.sum()) / max(float(norm.sum()), 1e-300)
         if norm.any() and not abs(ratio - 1.0) <= SAME_ERROR:
             yield f"{name}_stderr is {ratio:.3g} times what {name}_deviation says"

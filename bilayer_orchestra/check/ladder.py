@@ -260,7 +260,7 @@ def _typical(array: xr.DataArray) -> float:
 
 
 def _at_least_typical(change: xr.DataArray) -> xr.DataArray:
-    """Raise what is small by chance: a change that crosses zero does not say that nothing is left."""
+    """Raise what is small by chance: a change that crosses zero is not one that ended."""
     return change.clip(min=_typical(change))
 
 
