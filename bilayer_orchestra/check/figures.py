@@ -91,7 +91,11 @@ def _pulls(outcome: CheckResult) -> Figure | None:
     """Histogram of all pulls of every pair that has statistical errors."""
     collected = {
         f"{v.first} / {v.second}": np.concatenate(
-            [f.test.pulls[f.test.stderr > 0] for f in v.findings if f.test and f.test.stochastic]
+            [
+                (f.test.difference / np.hypot(f.test.stderr, f.test.allowance))[f.test.stderr > 0]
+                for f in v.findings
+                if f.test and f.test.stochastic
+            ]
             or [np.zeros(0)]
         )
         for v in outcome.verdicts
@@ -106,13 +110,13 @@ def _pulls(outcome: CheckResult) -> Figure | None:
             np.clip(pulls, -5, 5), list(edges), density=True, histtype="step", lw=1.4, label=label
         )
     axis.plot(edges, np.exp(-(edges**2) / 2) / np.sqrt(2 * np.pi), "k--", lw=1, label="expected")
-    axis.set(xlabel="pull = (difference beyond systematic errors) / standard error", yticks=[])
+    axis.set(xlabel="difference / error (statistical and systematic in quadrature)", yticks=[])
     axis.legend(frameon=False, fontsize="small")
     return Figure(
         "pulls",
         "Pulls of all elements. Elements are correlated, so a histogram may be shifted or lumpy; "
-        "one much narrower or wider than expected means that the stated errors are too large or "
-        "too small.",
+        "one much wider than expected means a difference or errors that are too small, a narrow one "
+        "that statistical or systematic errors are overestimated.",
         _svg(figure),
     )
 

@@ -215,11 +215,14 @@ def projection_term(dataset: xr.Dataset, theta: float, gap: float) -> dict[str, 
     """Return, per observable, what a projection of this length may have left of the next level.
 
     The amplitude exp(-theta gap), times the typical size of the observable: the overlap with the
-    next level is not known and taken to be one.
+    next level is not known and taken to be one. The energy is stationary: there it is the square.
     """
     amplitude = math.exp(-theta * gap)
     return {
-        name: xr.full_like(dataset[name], amplitude * _typical(dataset[name]))
+        name: xr.full_like(
+            dataset[name],
+            (amplitude**2 if name == "energy" else amplitude) * _typical(dataset[name]),
+        )
         for name in OBSERVABLES
         if name in dataset
     }

@@ -53,12 +53,8 @@ class Check:
     """Runs the engines of one check."""
 
     def __init__(self, model: Model, names: list[str], root: Path, show: Show) -> None:
-        self.model, self.names, self.root, self.show = _extrapolating(model), names, root, show
+        self.model, self.names, self.root, self.show = model, names, root, show
         self.outcome = CheckResult(model.name, self.model)
-        if self.model is not model:
-            self.outcome.notes.append(
-                "alf: numerics.alf.dtau is not set, so two time steps are extrapolated (auto)"
-            )
 
     def run(self) -> CheckResult:
         """Solve, compare, judge.
@@ -254,13 +250,6 @@ def _gap(direct: list[tuple[str, xr.Dataset]]) -> float:
     if "exact" in gaps:
         return 0.0 if float(dict(direct)["exact"]["degeneracy"]) > 1 else gaps["exact"]
     return min(gaps.values(), default=np.nan)
-
-
-def _extrapolating(model: Model) -> Model:
-    """Extrapolate in dtau unless the file sets it: one step has a Trotter error nobody knows."""
-    if "dtau" in model.numerics.alf.model_fields_set:
-        return model
-    return _with_alf(model, dtau="auto")
 
 
 def _with_alf(model: Model, **settings: object) -> Model:
