@@ -177,7 +177,7 @@ def _patterns(
     different = {f.name for f in findings if f.word == "disagree"}
     widths = [t.width for t in tests.values() if t.stochastic and np.isfinite(t.width)]
     pulls = [float(np.abs(t.pulls).max()) for t in tests.values() if t.stochastic]
-    if widths and 1.3 < min(widths) and max(widths) < 5 and max(pulls) < 3.5 * max(widths):
+    if widths and min(widths) > 1.3 and max(widths) < 5 and max(pulls) < 3.5 * max(widths):
         return [f"all pulls are wide alike: stated errors too small by {np.median(widths):.2g}?"]
     causes = []
     if "density" in different:

@@ -115,8 +115,8 @@ def _pulls(outcome: CheckResult) -> Figure | None:
     return Figure(
         "pulls",
         "Pulls of all elements. Elements are correlated, so a histogram may be shifted or lumpy; "
-        "one much wider than expected means a difference or errors that are too small, a narrow one "
-        "that statistical or systematic errors are overestimated.",
+        "one much wider than expected means a difference or errors that are too small, a narrow "
+        "one that statistical or systematic errors are overestimated.",
         _svg(figure),
     )
 

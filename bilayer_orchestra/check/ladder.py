@@ -24,6 +24,7 @@ import xarray as xr
 from bilayer_orchestra.backends.alf.effort import sweep_seconds
 from bilayer_orchestra.backends.alf.steps import divides, time_steps
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.model.load import parse_model
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.sectors import Placement, with_beta
@@ -215,13 +216,17 @@ def projection_term(dataset: xr.Dataset, theta: float, gap: float) -> dict[str, 
     """Return, per observable, what a projection of this length may have left of the next level.
 
     The amplitude exp(-theta gap), times the typical size of the observable: the overlap with the
-    next level is not known and taken to be one. The energy is stationary: there it is the square.
+    next level is not known and taken to be one. The energy is stationary
+    if all chemical potentials are equal: there it is the square.
     """
     amplitude = math.exp(-theta * gap)
+    potential = parse_model(dataset.attrs["model"]).terms().chemical_potential
+    stationary = float(np.ptp(potential)) == 0.0
     return {
         name: xr.full_like(
             dataset[name],
-            (amplitude**2 if name == "energy" else amplitude) * _typical(dataset[name]),
+            (amplitude**2 if name == "energy" and stationary else amplitude)
+            * _typical(dataset[name]),
         )
         for name in OBSERVABLES
         if name in dataset
@@ -251,8 +256,6 @@ def _product(density: xr.DataArray) -> xr.DataArray:
 
 
 def _beta(dataset: xr.Dataset) -> float:
-    from bilayer_orchestra.model.load import parse_model
-
     state = parse_model(dataset.attrs["model"]).state
     assert hasattr(state, "beta")
     return float(state.beta)
