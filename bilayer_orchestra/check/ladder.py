@@ -216,8 +216,8 @@ def projection_term(dataset: xr.Dataset, theta: float, gap: float) -> dict[str, 
     """Return, per observable, what a projection of this length may have left of the next level.
 
     The amplitude exp(-theta gap), times the typical size of the observable: the overlap with the
-    next level is not known and taken to be one. The energy is stationary
-    if all chemical potentials are equal: there it is the square.
+    next level is not known and taken to be one. If all chemical potentials are equal the energy is
+    stationary: there it is the square.
     """
     amplitude = math.exp(-theta * gap)
     potential = parse_model(dataset.attrs["model"]).terms().chemical_potential
