@@ -38,10 +38,28 @@ def make_request(model: Model, backend: Backend) -> Request:
     """Return what ``backend`` needs to know of ``model``."""
     return Request(
         terms=model.terms(),
-        observables=tuple(model.observables),
-        numerics=getattr(model.numerics, backend.name),
+        observables=model.measured(),
+        numerics=model.settings(backend.name),
         label=model.name,
     )
+
+
+def checked_request(model: Model, backend: Backend) -> Request:
+    """Return the request if ``backend`` can solve it.
+
+    Raises
+    ------
+    OrchestraError
+        If it cannot; says so when the words are those of a model that this one is mapped to.
+    """
+    request = make_request(model, backend)
+    try:
+        backend.check(request)
+    except OrchestraError as error:
+        if model.remark() is None:
+            raise
+        raise OrchestraError(f"{error} ({model.remark()})") from error
+    return request
 
 
 def run_point(
@@ -71,8 +89,7 @@ def run_point(
     OrchestraError
         On every failure that is not a defect of this program.
     """
-    request = make_request(model, backend)
-    backend.check(request)
+    request = checked_request(model, backend)
     run = RunDirectory.for_request(root, model, backend)
     if run.result.exists():
         return _stored(run)
@@ -145,11 +162,11 @@ def _label(
     from bilayer_orchestra import dataset as labelled
 
     try:
-        averages = backend.parse(run.job, request)
+        averages = model.reported(backend.parse(run.job, request))
     except EngineError:
         run.forget_execution()  # its output is no good: the next attempt runs the engine again
         raise
-    dataset = labelled.build(request.terms, averages, request.observables)
+    dataset = labelled.build(request.terms, averages, tuple(model.observables))
     dataset.attrs = {
         "title": f"{model.name}: {backend.summary}",
         "orchestra_schema": labelled.SCHEMA_VERSION,

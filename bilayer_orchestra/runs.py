@@ -59,12 +59,14 @@ def request_hash(model: Model, backend: Backend) -> str:
     Names, comments and other backends' settings do not count.
     """
     numerics = getattr(model.numerics, backend.name)
-    identity = {
+    identity: dict[str, Any] = {
         "terms": model.terms().to_dict(),
         "observables": sorted(model.observables),
         "numerics": numerics.model_dump(mode="json"),
         "backend": [backend.name, backend.revision, backend.version()],
     }
+    if model.TRANSLATION:
+        identity["translation"] = [model.model, model.TRANSLATION]
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -13,7 +13,7 @@ from bilayer_orchestra.check.verdict import Verdict, judge
 from bilayer_orchestra.cli.progress import progress
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import load_model
-from bilayer_orchestra.pipeline import make_request, run_point
+from bilayer_orchestra.pipeline import checked_request, run_point
 from bilayer_orchestra.runtimes.registry import get_runtime
 
 EXIT_CODES = {"agree": 0, "disagree": 1, "undecided": 2}
@@ -54,7 +54,7 @@ def _verdicts(
     for name in list(BACKENDS) if not names else []:
         try:
             BACKENDS[name].version()
-            BACKENDS[name].check(make_request(model, BACKENDS[name]))
+            checked_request(model, BACKENDS[name])
         except OrchestraError as error:
             reason = str(error).splitlines()[0]
             console.print(f"without {name}: {reason}", markup=False, soft_wrap=True)

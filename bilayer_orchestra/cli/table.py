@@ -6,6 +6,8 @@ import numpy as np
 import xarray as xr
 from rich.table import Table
 
+ENERGIES = ("energy", "kinetic_energy", "interaction_energy", "total_energy")
+
 
 def result_table(dataset: xr.Dataset, reused: bool) -> Table:
     """Return energies, densities, double occupancy and the convergence of one result."""
@@ -16,11 +18,14 @@ def result_table(dataset: xr.Dataset, reused: bool) -> Table:
     stored = f" (stored {attributes['created']})" if reused else ""
     table.add_row("model", f"{attributes['model_name']}, {attributes['ensemble']}{stored}")
     table.add_row("engine", f"{attributes['engine']} [{attributes['backend']}]".replace("[", r"\["))
-    for name in ("energy", "kinetic_energy", "interaction_energy"):
-        table.add_row(name.replace("_", " "), with_uncertainty(dataset, name))
+    for name in ENERGIES:
+        if name in dataset:
+            table.add_row(name.replace("_", " "), with_uncertainty(dataset, name))
     if "density" in dataset:
         per_layer = dataset["density"].sum("spin").mean("x")
         table.add_row("density per site", _by_layer(per_layer))
+    if "magnetization" in dataset:
+        table.add_row("magnetization per site", _by_layer(dataset["magnetization"].mean("x")))
     if "double_occupancy" in dataset:
         table.add_row("double occupancy per site", _by_layer(dataset["double_occupancy"].mean("x")))
     for name, form in (

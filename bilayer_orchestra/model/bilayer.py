@@ -6,18 +6,21 @@ H = sum_{l=P,M} [ -t_l sum_<x,x+1> (c+_{x,l} c_{x+1,l} + h.c.) + U_l sum_x n_up 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from bilayer_orchestra.model.base import SpecModel
-from bilayer_orchestra.terms import FloatArray, Site
+from bilayer_orchestra.model.chains import Coupling, ladder_one_body, ladder_sites
+from bilayer_orchestra.model.spec import Model, observables_field
+from bilayer_orchestra.model.state import CanonicalState
+from bilayer_orchestra.observables import SELECTABLE
+from bilayer_orchestra.terms import Canonical, FloatArray, GrandCanonical, Site, Terms
 
-#: Larger couplings are typing errors; the bound also keeps every product finite.
-Coupling = Annotated[float, Field(ge=-1e4, le=1e4)]
-#: Longer chains are out of reach of every engine; the bound turns a typing error into a message.
-MAX_LENGTH = 1000
+ObservableName = Literal[
+    "density", "double_occupancy", "pair", "green", "density_density", "spin_spin"
+]
 
 
 class Layer(SpecModel):
@@ -35,42 +38,25 @@ class Layers(SpecModel):
     M: Annotated[Layer, Field(description="metallic layer")]
 
 
-class Bilayer(SpecModel):
-    """Geometry and couplings of the bilayer; knows the site order P0 M0 P1 M1 ..."""
+class BilayerModel(Model):
+    """A model file with `model: bilayer`."""
+
+    ORDER: ClassVar = ("layers", "t_perp")
 
     model: Annotated[Literal["bilayer"], Field(description="geometry")] = "bilayer"
-    length: Annotated[int, Field(ge=1, le=MAX_LENGTH, description="number of rungs L")]
-    boundary: Annotated[
-        Literal["open", "periodic"], Field(description="boundary condition along the chains")
-    ] = "open"
     layers: Layers
     t_perp: Annotated[Coupling, Field(description="inter-layer tunnelling amplitude")]
+    observables: Annotated[tuple[ObservableName, ...], observables_field()] = SELECTABLE  # type: ignore[assignment]
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        """Site labels, rung by rung: nearest neighbours stay close, which DMRG needs."""
-        return tuple(Site(layer, x) for x in range(self.length) for layer in ("P", "M"))
+        """Site labels P0 M0 P1 M1 ..."""
+        return ladder_sites(self.length, ("P", "M"))
 
     def one_body(self) -> FloatArray:
-        """Return h, shape (2 L, 2 L).
-
-        A periodic chain of two sites has its bond twice (once around each way), hence 2 t; one of
-        a single site has no bond.
-        """
-        matrix = np.zeros((2 * self.length, 2 * self.length))
-
-        def bond(a: int, b: int, hopping: float) -> None:
-            matrix[a, b] -= hopping
-            matrix[b, a] -= hopping
-
-        for x in range(self.length):
-            bond(2 * x, 2 * x + 1, self.t_perp)
-            following = (x + 1) % self.length
-            if following == x or (following == 0 and self.boundary == "open"):
-                continue
-            for offset, layer in enumerate((self.layers.P, self.layers.M)):
-                bond(2 * x + offset, 2 * following + offset, layer.hopping)
-        return matrix
+        """Return h, shape (2 L, 2 L); see :func:`ladder_one_body`."""
+        hoppings = (self.layers.P.hopping, self.layers.M.hopping)
+        return ladder_one_body(self.length, self.boundary == "periodic", hoppings, self.t_perp)
 
     def on_site(self) -> tuple[FloatArray, FloatArray]:
         """Return the interactions U_i and the chemical potentials mu_i, shape (2 L,) each."""
@@ -78,3 +64,13 @@ class Bilayer(SpecModel):
         interaction = np.tile([layer.interaction for layer in layers], self.length)
         potential = np.tile([layer.chemical_potential for layer in layers], self.length)
         return interaction, potential
+
+    def terms(self) -> Terms:
+        """Return the model without physics words, from which every backend starts."""
+        interaction, potential = self.on_site()
+        state = (
+            Canonical(self.state.n_up, self.state.n_down)
+            if isinstance(self.state, CanonicalState)
+            else GrandCanonical(self.state.beta)
+        )
+        return Terms(self.sites, self.one_body(), interaction, potential, state)
