@@ -88,16 +88,27 @@ def run_point(
     ------
     OrchestraError
         On every failure that is not a defect of this program.
+
+    Notes
+    -----
+    A model with a ``filling`` is solved at the chemical potentials that give it; the search and its
+    runs are part of the run directory.
     """
+    if getattr(model, "filling", None) is not None:
+        from bilayer_orchestra.model.bilayer import BilayerModel
+        from bilayer_orchestra.tuning.point import run_tuned
+
+        assert isinstance(model, BilayerModel)
+        return run_tuned(model, backend, runtime, root, on_progress, wait)
     request = checked_request(model, backend)
     run = RunDirectory.for_request(root, model, backend)
     if run.result.exists():
-        return _stored(run)
+        return stored(run)
     with run.locked(
         wait, lambda holder: on_progress(f"waiting for {holder}, who computes this point")
     ) as lock:
         if run.result.exists():  # by whoever held the lock before
-            return _stored(run)
+            return stored(run)
         record = started_record(model, backend)
         run.write_record(record)
         try:
@@ -113,7 +124,7 @@ def run_point(
                 run.mark_executed(place)
             with _LIBRARIES:
                 dataset = _label(model, backend, request, run, place)
-                _store(dataset, run)
+                store(dataset, run)
         except BaseException as error:
             message = str(error) or type(error).__name__
             run.write_record(replace(record, state="failed", ended=utc_now(), message=message))
@@ -149,7 +160,8 @@ def _load_libraries() -> None:
     import xarray  # noqa: F401
 
 
-def _stored(run: RunDirectory) -> Outcome:
+def stored(run: RunDirectory) -> Outcome:
+    """Return the finished result of a run directory."""
     from bilayer_orchestra.dataset import open_result
 
     with _LIBRARIES:
@@ -189,7 +201,8 @@ def _label(
     return dataset
 
 
-def _store(dataset: xr.Dataset, run: RunDirectory) -> None:
+def store(dataset: xr.Dataset, run: RunDirectory) -> None:
+    """Write the result; what the engine computed is kept if that fails."""
     from bilayer_orchestra.dataset import write_atomic
 
     try:

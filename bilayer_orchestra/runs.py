@@ -33,6 +33,8 @@ State = Literal["pending", "running", "finished", "failed"]
 
 STATE_FILE, RESULT, LOCK, MODEL = "run.json", "result.nc", "lock", "model.yaml"
 EXECUTED, JOB_DIRECTORY = "executed.json", "job"
+#: Raised when tuned chemical potentials change for the same request.
+TUNING_REVISION = 1
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ def request_hash(model: Model, backend: Backend) -> str:
         "numerics": numerics.model_dump(mode="json"),
         "backend": [backend.name, backend.revision, backend.version()],
     }
+    filling = getattr(model, "filling", None)
+    if filling is not None:
+        identity["filling"] = [*filling.model_dump().values(), TUNING_REVISION]
     if model.TRANSLATION:
         identity["translation"] = [model.model, model.TRANSLATION]
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"))

@@ -6,13 +6,15 @@ H = sum_{l=P,M} [ -t_l sum_<x,x+1> (c+_{x,l} c_{x+1,l} + h.c.) + U_l sum_x n_up 
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from bilayer_orchestra.model.base import SpecModel
 from bilayer_orchestra.model.chains import Coupling, ladder_one_body, ladder_sites
+from bilayer_orchestra.model.filling import Filling, particles, with_state
 from bilayer_orchestra.model.spec import Model, observables_field
 from bilayer_orchestra.model.state import CanonicalState
 from bilayer_orchestra.observables import SELECTABLE
@@ -38,15 +40,68 @@ class Layers(SpecModel):
     M: Annotated[Layer, Field(description="metallic layer")]
 
 
+def _state_or_filling(schema: dict[str, Any]) -> None:
+    """A filling without a state means a ground state of equal spins."""
+    schema["required"].remove("state")
+    schema["anyOf"] = [{"required": ["state"]}, {"required": ["filling"]}]
+
+
 class BilayerModel(Model):
     """A model file with `model: bilayer`."""
 
-    ORDER: ClassVar = ("layers", "t_perp")
+    model_config = ConfigDict(json_schema_extra=_state_or_filling)
+
+    ORDER: ClassVar = ("layers", "t_perp", "filling")
 
     model: Annotated[Literal["bilayer"], Field(description="geometry")] = "bilayer"
     layers: Layers
     t_perp: Annotated[Coupling, Field(description="inter-layer tunnelling amplitude")]
+    filling: Annotated[
+        Filling | None,
+        Field(
+            description="wished densities; the chemical potentials that give them are tuned, "
+            "starting from those of the layers where these are not zero"
+        ),
+    ] = None
     observables: Annotated[tuple[ObservableName, ...], observables_field()] = SELECTABLE  # type: ignore[assignment]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ground_state_of_filling(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "filling" in data and "state" not in data:
+            return with_state(data)
+        return data
+
+    @model_validator(mode="after")
+    def _filling_has_these_particles(self) -> BilayerModel:
+        if self.filling is None or not isinstance(self.state, CanonicalState):
+            return self
+        balanced = self.state.n_up == self.state.n_down
+        wished = particles(self.filling, self.length, balanced)
+        given = self.state.n_up + self.state.n_down
+        if given != wished:
+            raise PydanticCustomError(
+                "filling",
+                "has {given} electrons, but {p:g} and {m:g} per site on {length} rungs make "
+                "{wished}; leave `state` out for equal spins",
+                {
+                    "given": given,
+                    "wished": wished,
+                    "p": self.filling.P,
+                    "m": self.filling.M,
+                    "length": self.length,
+                    "path": ("state",),
+                },
+            )
+        return self
+
+    def at(self, mu_p: float, mu_m: float) -> BilayerModel:
+        """Return the model with these chemical potentials and no filling to tune."""
+        layers = Layers(
+            P=self.layers.P.model_copy(update={"chemical_potential": mu_p}),
+            M=self.layers.M.model_copy(update={"chemical_potential": mu_m}),
+        )
+        return self.model_copy(update={"layers": layers, "filling": None})
 
     @property
     def sites(self) -> tuple[Site, ...]:

@@ -132,9 +132,10 @@ class Model(TwoChains):
     def to_data(self) -> dict[str, Any]:
         """Return plain data in the order of the documentation, defaults of numerics left out."""
         order = ["version", "name", "model", "length", "boundary", *self.ORDER, "state"]
-        data = self.model_dump(mode="json", exclude={"numerics"})
+        data = self.model_dump(mode="json", exclude={"numerics"}, exclude_none=True)
         numerics = self.numerics.model_dump(mode="json", exclude_defaults=True)
-        ordered = {key: data[key] for key in order} | {"observables": data["observables"]}
+        ordered = {key: data[key] for key in order if key in data}
+        ordered |= {"observables": data["observables"]}
         return ordered | ({"numerics": numerics} if numerics else {})
 
     def to_yaml(self) -> str:
