@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 #: The netCDF and HDF5 libraries are not safe to use from several threads at once.
-_LIBRARIES = threading.Lock()
+LIBRARIES = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,14 @@ def checked_request(model: Model, backend: Backend) -> Request:
     return request
 
 
+def refuse_search(model: Model, instead: str) -> None:
+    """Raise OrchestraError if the model's chemical potentials are yet to be searched for."""
+    if getattr(model, "filling", None) is not None:
+        raise OrchestraError(
+            "a `filling` takes several runs, each after the result of the one before; " + instead
+        )
+
+
 def run_point(
     model: Model,
     backend: Backend,
@@ -99,7 +107,7 @@ def run_point(
         from bilayer_orchestra.tuning.point import run_tuned
 
         assert isinstance(model, BilayerModel)
-        return run_tuned(model, backend, runtime, root, on_progress, wait)
+        return run_tuned(model, backend, runtime, root, on_progress, wait, meanwhile)
     request = checked_request(model, backend)
     run = RunDirectory.for_request(root, model, backend)
     if run.result.exists():
@@ -122,7 +130,7 @@ def run_point(
                 poll = _Poller(backend, request, run.job, on_progress)
                 place = runtime.execute(job, run.job, lock, poll)
                 run.mark_executed(place)
-            with _LIBRARIES:
+            with LIBRARIES:
                 dataset = _label(model, backend, request, run, place)
                 store(dataset, run)
         except BaseException as error:
@@ -164,7 +172,7 @@ def stored(run: RunDirectory) -> Outcome:
     """Return the finished result of a run directory."""
     from bilayer_orchestra.dataset import open_result
 
-    with _LIBRARIES:
+    with LIBRARIES:
         return Outcome(run, open_result(run.result), reused=True)
 
 

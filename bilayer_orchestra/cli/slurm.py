@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bilayer_orchestra.machine import cores
-from bilayer_orchestra.pipeline import make_request
+from bilayer_orchestra.pipeline import make_request, refuse_search
 from bilayer_orchestra.runtimes.images import image_table
 from bilayer_orchestra.runtimes.slurm.collect import label_executed
 from bilayer_orchestra.runtimes.slurm.script import task_script

@@ -7,6 +7,7 @@ search. A killed search is repeated from there: finished runs are taken, the int
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from bilayer_orchestra.backends.base import Backend
 from bilayer_orchestra.model.bilayer import BilayerModel
 from bilayer_orchestra.model.state import CanonicalState
-from bilayer_orchestra.pipeline import Outcome, checked_request, store, stored
+from bilayer_orchestra.pipeline import LIBRARIES, Outcome, checked_request, store, stored
 from bilayer_orchestra.runs import MODEL, RunDirectory, request_hash, started_record, write_text_atomic
 from bilayer_orchestra.runtimes.base import Runtime
 from bilayer_orchestra.timestamps import utc_now
@@ -36,6 +37,7 @@ def run_tuned(
     root: Path,
     on_progress: Callable[[str], None],
     wait: bool,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Return the result at the chemical potentials that give ``model.filling``.
 
@@ -54,9 +56,12 @@ def run_tuned(
         run.write_record(record)
         write_text_atomic(run.path / MODEL, model.to_yaml())
         steps = Steps(run.path, backend, runtime, on_progress, wait)
+        threading.Thread(target=meanwhile, daemon=True).start()
         try:
-            dataset = _tuned_dataset(model, backend, steps)
-            store(dataset, run)
+            last, uncertainty, tolerance = _search(model, steps)
+            with LIBRARIES:
+                dataset = label(model, backend, steps.done, last, uncertainty, tolerance)
+                store(dataset, run)
         except BaseException as error:
             message = str(error) or type(error).__name__
             run.write_record(replace(record, state="failed", ended=utc_now(), message=message))
@@ -66,20 +71,20 @@ def run_tuned(
     return Outcome(run, dataset, reused=False)
 
 
-def _tuned_dataset(model: BilayerModel, backend: Backend, steps: Steps) -> xr.Dataset:
-    if isinstance(model.state, CanonicalState):
-        from bilayer_orchestra.tuning.ground import TOLERANCE, tune_ground
+def _search(model: BilayerModel, steps: Steps) -> tuple[Step, FloatArray, float]:
+    """Return the run with the wished densities, the uncertainty of mu (2,), and the tolerance."""
+    if not isinstance(model.state, CanonicalState):
+        from bilayer_orchestra.tuning.thermal import tune_thermal
 
-        last, slope = tune_ground(model, steps)
-        assert model.filling is not None
-        miss = abs(last.density[1] - model.filling.M)
-        # what the remaining miss is in mu; mu_P is fixed
-        uncertainty = np.array([0.0, miss / slope if slope > 0 else math.nan])
-        tolerance = model.filling.tolerance or TOLERANCE
-        return label(model, backend, steps.done, last, uncertainty, tolerance)
-    from bilayer_orchestra.tuning.thermal import tune_thermal
+        return tune_thermal(model, steps)
+    from bilayer_orchestra.tuning.ground import TOLERANCE, tune_ground
 
-    return label(model, backend, steps.done, *tune_thermal(model, steps))
+    last, slope = tune_ground(model, steps)
+    assert model.filling is not None
+    miss = abs(last.density[1] - model.filling.M)
+    # what the remaining miss is in mu; mu_P is fixed
+    uncertainty = np.array([0.0, miss / slope if slope > 0 else math.nan])
+    return last, uncertainty, model.filling.tolerance or TOLERANCE
 
 
 def label(

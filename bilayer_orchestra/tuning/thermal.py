@@ -1,134 +1,191 @@
-"""Tuning at T > 0: both chemical potentials together, with or without statistical noise.
+"""The search at T > 0: where to run next, how long, and when to stop.
 
-Every run gives the densities n(mu) and, from the fluctuations of the layers' particle numbers, most
-of their response. K = dn/dmu is symmetric, and since the total number commutes with H,
-
-    K (1, 1) = (beta / L) <dN_l dN>    exactly,
-
-so that K = S - r D with S_ll' = (beta / L) <dN_l dN_l'> and D = ((1, -1), (-1, 1)): one unknown
-r >= 0, the part of the relative fluctuations that is quantum mechanical. It follows from pairs of
-runs. Every run k then predicts where the target is,
-
-    mu*_k = mu_k + K^-1 (n_target - n_k),
-
-and all predictions are averaged with their covariances: statistical error of n_k, and the curvature
-of n(mu) over the distance. Runs far away therefore count less and less, those near the target add
-up as one long run. This is the feedback with compressibility and memory of C. Miles et al., PRE 105,
-045311 (2022), for two densities, with error bars in place of a fixed memory.
+Every run follows from the results before it, so a search that was killed repeats itself up to the
+run that was interrupted. What is learnt from the runs is in :mod:`bilayer_orchestra.tuning.response`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from bilayer_orchestra.backends.alf.numerics import ALFNumerics
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.model.bilayer import BilayerModel
+from bilayer_orchestra.model.state import ThermalState
 from bilayer_orchestra.terms import FloatArray
+from bilayer_orchestra.tuning.cheap import cheap_sampling
+from bilayer_orchestra.tuning.guess import energy_scale, layer_guess
+from bilayer_orchestra.tuning.response import Measurement, Prediction, predict, response_at
+from bilayer_orchestra.tuning.steps import Step, Steps
 
-#: Direction of relative changes, which do not conserve each layer's number.
-RELATIVE = np.array([1.0, -1.0])
-D = np.outer(RELATIVE, RELATIVE)
-#: Change of the response over a change of mu by the energy scale: what a prediction may be off by.
-CURVATURE = 0.5
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One run: mu (2,), density (2,), its covariance (2, 2), and S (2, 2)."""
-
-    mu: FloatArray
-    density: FloatArray
-    covariance: FloatArray
-    fluctuations: FloatArray
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Where the target is: mu (2,), covariance (2, 2), and K (2, 2) there."""
-
-    mu: FloatArray
-    covariance: FloatArray
-    response: FloatArray
-
-    @property
-    def density_error(self) -> FloatArray:
-        """Standard errors of the densities at ``mu``, shape (2,)."""
-        spread = self.response @ self.covariance @ self.response.T
-        return np.sqrt(np.maximum(np.diagonal(spread), 0.0))
+#: Of a layer's density, if the model file says nothing: without and with statistical noise.
+TOLERANCE, NOISY_TOLERANCE = 1e-5, 2e-3
+#: A short run's part of the effort of the last one; short runs together may take SHORT_TOTAL.
+SHORT, SHORT_TOTAL = 0.05, 1.0
+#: Predicted error of the densities, over the tolerance, at which the last run is worth its cost.
+GOOD = 0.5
+#: Runs without noise, and full runs with noise, that a search may take.
+MAX_RUNS, MAX_FULL = 40, 3
+#: Most effort of short runs if they do not come near at all.
+MOST_SHORT = 3.0
+#: Long steps are cut to this part of the energy scale at first.
+FIRST_RADIUS = 0.5
+#: A step has gone too far if the missing density along it is turned round by more than this part.
+OVERSHOT = 0.3
 
 
-def predict(
-    runs: list[Measurement], target: FloatArray, scale: float, ratio: float
-) -> Prediction:
-    """Combine all runs.
+def tune_thermal(model: BilayerModel, steps: Steps) -> tuple[Step, FloatArray, float]:
+    """Return the run at the wished densities, the uncertainty of mu (2,), and the tolerance.
 
-    Parameters
-    ----------
-    runs : list of Measurement
-    target : array, shape (2,)
-    scale : float
-        Energy over which responses change.
-    ratio : float
-        First estimate of (relative response) / (relative fluctuations), before two runs tell it.
+    Raises
+    ------
+    OrchestraError
+        If the densities are not reached within the allowed number of runs.
     """
-    quantum = _quantum_part(runs, scale, ratio)
-    guess = runs[int(np.argmin([np.abs(run.density - target).max() for run in runs]))].mu
-    for _ in range(20):
-        shifts, covariances, responses = [], [], []
-        for run in runs:
-            response = _positive(run.fluctuations - quantum(run) * D)
-            inverse = np.linalg.inv(response)
-            step = inverse @ (target - run.density)
-            distance = float(np.linalg.norm(guess - run.mu)) / scale
-            error = (CURVATURE * distance * max(np.linalg.norm(step), 1e-12)) ** 2
-            shifts.append(run.mu + step)
-            covariances.append(inverse @ run.covariance @ inverse.T + error * np.eye(2))
-            responses.append(response)
-        weights = [np.linalg.inv(c + 1e-30 * np.eye(2)) for c in covariances]
-        covariance = np.linalg.inv(sum(weights))
-        mu = covariance @ sum(w @ s for w, s in zip(weights, shifts, strict=True))
-        if np.abs(mu - guess).max() < 1e-12 * max(1.0, float(np.abs(mu).max())):
-            break
-        guess = mu
-    nearest = int(np.argmax([np.trace(w) for w in weights]))
-    return Prediction(mu, covariance, responses[nearest])
+    search = _Search(model, steps)
+    if isinstance(getattr(model.numerics, steps.backend.name), ALFNumerics):
+        return search.with_noise()
+    return search.without_noise()
 
 
-def _quantum_part(runs: list[Measurement], scale: float, ratio: float):  # type: ignore[no-untyped-def]
-    """Return r as a function of the run."""
-    prior = ratio
-    numbers, weights = [], []
-    for k, run in enumerate(runs):
-        for other in runs[:k]:
-            shift = run.mu - other.mu
-            lever = float(RELATIVE @ shift)
-            if lever == 0:
-                continue
-            mean = 0.5 * (run.fluctuations + other.fluctuations)
-            change = float(RELATIVE @ (run.density - other.density))
-            total = float(RELATIVE @ (mean @ shift))
-            # fraction f of the relative response along the way that fluctuations suggest
-            relative = float(RELATIVE @ mean @ RELATIVE)
-            value = (total - change) / (2 * lever) / (relative / 4)
-            noise = float(RELATIVE @ (run.covariance + other.covariance) @ RELATIVE)
-            variance = noise / (2 * lever) ** 2 / (relative / 4) ** 2
-            curved = CURVATURE * float(shift @ shift) / scale**2
-            numbers.append(value)
-            weights.append(1 / (variance + curved**2 + 1e-24))
-    # the prior is worth little, and stops a first noisy pair from being believed blindly
-    numbers.append(1 - prior)
-    weights.append(1 / 0.3**2)
-    share = float(np.average(numbers, weights=weights))
-    share = min(max(share, 0.0), 1 - 1e-3)
+class _Search:
+    def __init__(self, model: BilayerModel, steps: Steps) -> None:
+        assert model.filling is not None
+        assert isinstance(model.state, ThermalState)
+        self.steps, self.beta, self.length = steps, model.state.beta, model.length
+        needed = ["density", "density_density"]
+        self.model = model.model_copy(
+            update={"observables": tuple(dict.fromkeys([*model.observables, *needed]))}
+        )
+        self.filling = model.filling
+        self.target = np.array([model.filling.P, model.filling.M])
+        layers = (model.layers.P, model.layers.M)
+        self.scale = 1 / self.beta + energy_scale(
+            (*(layer.hopping for layer in layers), model.t_perp),
+            tuple(layer.interaction for layer in layers),
+        )
+        self.start = np.array(
+            [
+                layer.chemical_potential
+                or layer_guess(layer.hopping, layer.interaction, wished, self.beta)
+                for layer, wished in zip(layers, self.target, strict=True)
+            ]
+        )
+        # until two runs tell: relative fluctuations are quantum mechanical below the hopping scale
+        kinetic = 2 * max(abs(model.t_perp), *(abs(layer.hopping) for layer in layers))
+        self.ratio = 1 / (1 + self.beta * kinetic / 2)
+        self.radius = FIRST_RADIUS * self.scale
+        # the response of a small cold system changes within the temperature, of others slower
+        self.memory = 2 / self.beta + self.scale / self.length
+        self.base: Measurement
+        self.measured: list[Measurement] = []
 
-    def part(run: Measurement) -> float:
-        return share * float(RELATIVE @ run.fluctuations @ RELATIVE) / 4
+    def without_noise(self) -> tuple[Step, FloatArray, float]:
+        """Newton steps within a trust region."""
+        tolerance = self.filling.tolerance or TOLERANCE
+        mu = self.start
+        for _ in range(MAX_RUNS):
+            step = self._run(self.model, mu, final=True)
+            self._judge()
+            shift = self._newton()
+            if np.abs(step.density - self.target).max() <= tolerance:
+                return step, np.abs(shift), tolerance
+            mu = self.base.mu + self._cut(shift)
+        raise OrchestraError(self._failure())
 
-    return part
+    def with_noise(self) -> tuple[Step, FloatArray, float]:
+        """Short runs until they predict the target well enough, then runs of full length."""
+        tolerance = self.filling.tolerance or NOISY_TOLERANCE
+        mu, spent, effort = self.start, 0.0, SHORT
+        while True:
+            step = self._run(cheap_sampling(self.model, effort), mu, final=False)
+            spent += effort
+            self._judge()
+            prediction = self._predict()
+            shift = prediction.mu - self.base.mu
+            if shift @ self._miss(self.base) <= 0:  # noise of runs far away: not even downhill
+                shift = self._newton()
+            cut = self._cut(shift)
+            mu = self.base.mu + cut
+            near = np.abs(prediction.response @ (mu - step.mu)).max()
+            noise = float(prediction.density_error.max())
+            if cut is shift and (noise <= GOOD * tolerance or spent + effort > SHORT_TOTAL):
+                break
+            if spent > MOST_SHORT:
+                break
+            if near <= 3 * float(step.stderr.max()):
+                effort *= 2  # noise is what remains: longer runs, not more of them
+        for _ in range(MAX_FULL):
+            step = self._run(self.model, mu, final=True)
+            prediction = self._predict()
+            miss = np.abs(step.density - self.target)
+            # where the error of the run exceeds the tolerance, another one would not do better
+            if miss.max() <= tolerance or (miss <= 2 * step.stderr).all():
+                break
+            mu = step.mu + self._cut(prediction.mu - step.mu)
+        spread = np.diagonal(prediction.covariance)
+        uncertainty = np.sqrt(spread + (prediction.mu - step.mu) ** 2)
+        return step, uncertainty, tolerance
 
+    def _judge(self) -> None:
+        """Take the newest run as the new base, or shorten the steps that start from the old one.
 
-def _positive(matrix: FloatArray) -> FloatArray:
-    """Return the nearest matrix whose eigenvalues are not too small to be inverted."""
-    values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
-    floor = max(1e-3 * float(values.max()), 1e-6)
-    return np.asarray((vectors * np.maximum(values, floor)) @ vectors.T)
+        T log Z is convex in mu, so the component of the missing density along a step can only fall
+        along it. A step that turns it round has gone too far.
+        """
+        newest = self.measured[-1]
+        if len(self.measured) == 1:
+            self.base = newest
+            return
+        shift = newest.mu - self.base.mu
+        before, after = shift @ self._miss(self.base), shift @ self._miss(newest)
+        noise = 2 * float(np.sqrt(shift @ newest.covariance @ shift))
+        if after < -OVERSHOT * before - noise:
+            fraction = min(max(before / (before - after), 0.1), 0.5)
+            self.radius = fraction * float(np.linalg.norm(shift))
+            return
+        if after > 0.5 * before:
+            self.radius = min(2 * self.radius, 4 * self.scale)
+        self.base = newest
+
+    def _miss(self, run: Measurement) -> FloatArray:
+        return self.target - run.density
+
+    def _newton(self) -> FloatArray:
+        response = response_at(self.base, self.measured, self.memory, self.ratio)
+        return np.asarray(np.linalg.solve(response, self._miss(self.base)))
+
+    def _cut(self, shift: FloatArray) -> FloatArray:
+        """Return the step, cut to the trust region (the very same object if it lies inside)."""
+        length = float(np.linalg.norm(shift))
+        return shift if length <= self.radius else shift * (self.radius / length)
+
+    def _run(self, model: BilayerModel, mu: FloatArray, final: bool) -> Step:
+        step = self.steps.run(model, mu, final)
+        correlation = step.dataset["density_density"].sum(["x", "x_"])
+        layers = ["P", "M"]
+        matrix = correlation.sel(layer=layers, layer_=layers).transpose("layer", "layer_").values
+        # few degrees of freedom: the error itself is uncertain (variance of Student's t)
+        degrees = step.degrees
+        inflation = degrees / (degrees - 2) if 2 < degrees < np.inf else 1.0
+        self.measured.append(
+            Measurement(
+                step.mu,
+                step.density,
+                inflation * step.covariance,
+                self.beta / self.length * 0.5 * (matrix + matrix.T),
+            )
+        )
+        return step
+
+    def _predict(self) -> Prediction:
+        return predict(self.measured, self.target, self.memory, self.ratio)
+
+    def _failure(self) -> str:
+        best = min(self.measured, key=lambda run: float(np.abs(self._miss(run)).max()))
+        return (
+            f"filling P: {self.target[0]:g}, M: {self.target[1]:g} was not reached in {MAX_RUNS} "
+            f"runs; the nearest, at mu_P = {best.mu[0]:.8g} and mu_M = {best.mu[1]:.8g}, has P: "
+            f"{best.density[0]:.6g}, M: {best.density[1]:.6g}. At low temperature the densities of "
+            "a small system change in steps: raise the temperature or the length"
+        )
