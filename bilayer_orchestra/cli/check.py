@@ -12,7 +12,7 @@ from bilayer_orchestra.backends.registry import BACKENDS, get_backend
 from bilayer_orchestra.check.verdict import Verdict, judge
 from bilayer_orchestra.cli.progress import progress
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.model.load import load_model
+from bilayer_orchestra.model.load import load_model, parse_model
 from bilayer_orchestra.pipeline import checked_request, run_point
 from bilayer_orchestra.runtimes.registry import get_runtime
 
@@ -72,6 +72,9 @@ def _verdicts(
             results[name] = run_point(
                 model, get_backend(name), get_runtime("local"), root, show
             ).dataset
+            if "tuned_model" in results[name].attrs:
+                # the others are compared at the chemical potentials that the first one found
+                model = parse_model(results[name].attrs["tuned_model"])
     return [judge(results[a], results[b]) for k, a in enumerate(names) for b in names[k + 1 :]]
 
 

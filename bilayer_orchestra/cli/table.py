@@ -36,6 +36,14 @@ def result_table(dataset: xr.Dataset, reused: bool) -> Table:
     ):
         if name in dataset:
             table.add_row(name.replace("_", " "), form.format(float(dataset[name])))
+    if "tuning_cost" in dataset:
+        table.add_row("wished density per site", _by_layer(dataset["filling"]))
+        table.add_row("chemical potential", tuned_potentials(dataset))
+        table.add_row(
+            "search",
+            f"{dataset.sizes['step']} runs, {float(dataset['tuning_cost']):.1f} times the cost of "
+            "the last",
+        )
     verdict = "yes" if attributes["converged"] else "NO"
     table.add_row("converged", f"{verdict}: {attributes['converged_reason']}")
     return table
@@ -48,6 +56,16 @@ def with_uncertainty(dataset: xr.Dataset, name: str) -> str:
         text = f"{float(dataset[name]):.6f} +- {float(dataset[f'{name}_stderr']):.6f}"
     bias = float(dataset[f"{name}_bias"])
     return text if np.isnan(bias) else f"{text}  (bias {abs(bias):.1e})"
+
+
+def tuned_potentials(dataset: xr.Dataset) -> str:
+    """Return the tuned chemical potentials with their uncertainties."""
+    texts = []
+    for layer in dataset["layer"].values:
+        value = float(dataset["chemical_potential"].sel(layer=layer))
+        error = float(dataset["chemical_potential_uncertainty"].sel(layer=layer))
+        texts.append(f"{layer} {value:.8g}" + (f" +- {error:.1e}" if error > 0 else ""))
+    return "  ".join(texts)
 
 
 def _by_layer(values: xr.DataArray) -> str:

@@ -41,7 +41,7 @@ class Layers(SpecModel):
 
 
 def _state_or_filling(schema: dict[str, Any]) -> None:
-    """A filling without a state means a ground state of equal spins."""
+    """Require a state or a filling: without a state it means a ground state of equal spins."""
     schema["required"].remove("state")
     schema["anyOf"] = [{"required": ["state"]}, {"required": ["filling"]}]
 
@@ -82,13 +82,13 @@ class BilayerModel(Model):
         if given != wished:
             raise PydanticCustomError(
                 "filling",
-                "has {given} electrons, but {p:g} and {m:g} per site on {length} rungs make "
+                "has {given} electrons, but {p} and {m} per site on {length} rungs make "
                 "{wished}; leave `state` out for equal spins",
                 {
                     "given": given,
                     "wished": wished,
-                    "p": self.filling.P,
-                    "m": self.filling.M,
+                    "p": f"{self.filling.P:g}",
+                    "m": f"{self.filling.M:g}",
                     "length": self.length,
                     "path": ("state",),
                 },

@@ -47,12 +47,12 @@ def particles(filling: Filling, length: int, spin_balanced: bool) -> int:
     what = "an even number" if spin_balanced else "a whole number"
     raise PydanticCustomError(
         "filling",
-        "{p:g} and {m:g} electrons per site make {number:g} electrons on {length} rungs, and a "
+        "{p} and {m} electrons per site make {number} electrons on {length} rungs, and a "
         "ground state has {what} of them; nearest: {choices}",
         {
-            "p": filling.P,
-            "m": filling.M,
-            "number": number,
+            "p": f"{filling.P:g}",
+            "m": f"{filling.M:g}",
+            "number": f"{number:g}",
             "length": length,
             "what": what,
             "choices": " or ".join(_choices(filling, length, number, unit)),
@@ -72,7 +72,9 @@ def _choices(filling: Filling, length: int, number: float, unit: int) -> list[st
     fitting = [
         other
         for other in sorted(range(1, 4 * length), key=lambda k: (abs(k - length), k))
-        if abs(other * (filling.P + filling.M) / unit - round(other * (filling.P + filling.M) / unit))
+        if abs(
+            other * (filling.P + filling.M) / unit - round(other * (filling.P + filling.M) / unit)
+        )
         < 1e-9 * length
     ]
     if fitting:

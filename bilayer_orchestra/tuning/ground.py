@@ -11,7 +11,13 @@ from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.bilayer import BilayerModel
 from bilayer_orchestra.tuning.cheap import cheap_ground
 from bilayer_orchestra.tuning.guess import energy_scale, layer_guess, limits
-from bilayer_orchestra.tuning.monotone import Jump, OutOfRange, Point, Solution, monotone_root
+from bilayer_orchestra.tuning.monotone import (
+    JumpError,
+    OutOfRangeError,
+    Point,
+    Solution,
+    monotone_root,
+)
 from bilayer_orchestra.tuning.steps import Step, Steps
 
 #: Of a layer's density, if the model file says nothing.
@@ -43,7 +49,6 @@ def tune_ground(model: BilayerModel, steps: Steps) -> tuple[Step, float]:
     start = model.layers.M.chemical_potential or mu_p + _guess(model)
     bounds = limits(_guess(model) + mu_p, scale, np.inf)
     starts, slope = [start], length / (4 * scale)
-    settings = {"limits": bounds, "largest_step": scale / 2}
     target = length * filling.M
     try:
         cheap = cheap_ground(model, steps.backend.name)
@@ -51,23 +56,29 @@ def tune_ground(model: BilayerModel, steps: Steps) -> tuple[Step, float]:
             allowed = length * max(tolerance, CHEAP_TOLERANCE)
             try:
                 near = monotone_root(
-                    evaluated(cheap, False), target, allowed, starts, slope, **settings
+                    evaluated(cheap, False), target, allowed, starts, slope, bounds, scale / 2
                 )
                 starts, slope = [near.point.mu], near.slope
-            except Jump as jump:  # to be confirmed, or refuted, by accurate runs
+            except JumpError as jump:  # to be confirmed, or refuted, by accurate runs
                 starts = [jump.below.mu, jump.above.mu]
         with_density = model.model_copy(
             update={"observables": tuple(dict.fromkeys([*model.observables, "density"]))}
         )
         solution: Solution = monotone_root(
-            evaluated(with_density, True), target, length * tolerance, starts, slope, **settings
+            evaluated(with_density, True),
+            target,
+            length * tolerance,
+            starts,
+            slope,
+            bounds,
+            scale / 2,
         )
-    except Jump as jump:
+    except JumpError as jump:
         raise OrchestraError(_jump_message(model, jump)) from jump
-    except OutOfRange as end:
+    except OutOfRangeError as end:
         raise OrchestraError(
-            f"filling: M: {filling.M:g} is not reached even at mu_M = {end.point.mu:g}, where M has "
-            f"{end.point.number / length:g} electrons per site"
+            f"filling: M: {filling.M:g} is not reached even at mu_M = {end.point.mu:g}, where M "
+            f"has {end.point.number / length:g} electrons per site"
         ) from end
     return steps.done[-1], solution.slope / length
 
@@ -103,7 +114,7 @@ def _guess(model: BilayerModel) -> float:
     return metal - pairs
 
 
-def _jump_message(model: BilayerModel, jump: Jump) -> str:
+def _jump_message(model: BilayerModel, jump: JumpError) -> str:
     assert model.filling is not None
     total = model.filling.P + model.filling.M
     sides = [
@@ -111,8 +122,8 @@ def _jump_message(model: BilayerModel, jump: Jump) -> str:
         for side in (jump.below, jump.above)
     ]
     return (
-        f"filling P: {model.filling.P:g}, M: {model.filling.M:g} does not exist in the ground state "
-        f"of {model.length} rungs: at mu_M - mu_P = "
+        f"filling P: {model.filling.P:g}, M: {model.filling.M:g} does not exist in the ground "
+        f"state of {model.length} rungs: at mu_M - mu_P = "
         f"{jump.mu - model.layers.P.chemical_potential:.8g} two levels cross, and the densities "
         f"jump from ({sides[0]}) to ({sides[1]}). Take one of these, another length, a larger "
         "t_perp, or a thermal state"

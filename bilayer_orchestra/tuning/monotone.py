@@ -5,10 +5,10 @@ two levels cross. Every run gives value and slope of
 
     G(mu) = E(mu) + mu N_target,    G' = N_target - N_M(mu)
 
-whose maximum is wanted. The tangents of two runs on either side of it meet above it. If a run at the meeting
-lies on both tangents, the maximum is a kink: the levels cross there, no density in between exists,
-and no bisection is needed to say so. Otherwise the cubic through both values and slopes is
-maximized. Bisection is the safeguard.
+whose maximum is wanted. The tangents of two runs on either side of it meet above it. If a run at
+the meeting lies on both tangents, the maximum is a kink: the levels cross there, no density in
+between exists, and no bisection is needed to say so. Otherwise the cubic through both values and
+slopes is maximized, or mu(N) interpolated once runs are near. Bisection is the safeguard.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ NARROW = 1e-2
 #: Energies are trusted to this, relative to max(1, |E|).
 ENERGY_ROUNDING = 1e-10
 MAX_RUNS = 60
+#: Runs without gain after which the bracket is halved.
+LONGEST_IDLE = 3
+#: Change of a number, over what it still misses the target by, that counts as none.
+FLAT = 0.05
 
 
 class Point(NamedTuple):
@@ -36,7 +40,7 @@ class Point(NamedTuple):
     energy_error: float
 
 
-class Jump(Exception):
+class JumpError(Exception):
     """The wished number lies inside a jump.
 
     Attributes
@@ -52,7 +56,7 @@ class Jump(Exception):
         self.mu, self.below, self.above = mu, below, above
 
 
-class OutOfRange(Exception):
+class OutOfRangeError(Exception):
     """The wished number is not reached at the largest |mu| that makes sense."""
 
     def __init__(self, point: Point) -> None:
@@ -104,17 +108,19 @@ def monotone_root(
 
     Raises
     ------
-    Jump, OutOfRange
+    JumpError, OutOfRangeError
         If no chemical potential gives the wished number.
     """
     state = _Bracket()
     waiting = list(starts)
-    mu, step, widths = waiting.pop(0), largest_step, [math.inf, math.inf]
+    mu, step = waiting.pop(0), largest_step
+    last_width, last_miss, idle, met = math.inf, math.inf, 0, False
     for _ in range(MAX_RUNS):
         point = evaluate(mu)
         state.runs.append(point)
         if abs(point.number - target) <= tolerance:
             return Solution(point, state.runs, _slope(state, point, slope))
+        before = (state.below, state.above)
         _update(state, point, target)
         below, above = state.below, state.above
         if waiting:
@@ -122,7 +128,7 @@ def monotone_root(
             continue
         if below is None or above is None:
             if mu in limits:
-                raise OutOfRange(point)
+                raise OutOfRangeError(point)
             slope = _slope(state, point, slope)
             wished = 1.2 * (target - point.number) / slope
             shift = math.copysign(min(abs(wished), step), wished)
@@ -133,16 +139,54 @@ def monotone_root(
             continue
         _refuse_jump(state.runs, target, tolerance, below, above)
         width = above.mu - below.mu
-        slow = width > 0.5 * widths[-1]
-        stuck = width > 0.25 * widths[-2]
-        widths.append(width)
-        if slow and stuck:
-            mu, widths = below.mu + 0.5 * width, [math.inf, math.inf]
-        elif slow:
+        miss = min(abs(run.number - target) for run in state.runs)
+        advanced = width < 0.5 * last_width or miss < 0.5 * last_miss
+        idle = 0 if advanced else idle + 1
+        last_width, last_miss = min(width, last_width), min(miss, last_miss)
+        # densities that do not move on one side of the target: a step, whose place tangents tell
+        flat = any(
+            old is not None and abs(new.number - old.number) < FLAT * abs(new.number - target)
+            for old, new in ((before[0], below), (before[1], above))
+            if old is not new
+        )
+        met = flat and not met
+        if met:
             mu = _inside(_tangents(below, above, target), below.mu, above.mu)
-        else:
-            mu = _inside(_cubic(below, above, target), below.mu, above.mu)
-    raise Jump(mu, *_both(state))
+            continue
+        mu = _inside(_next(state.runs, below, above, target, idle), below.mu, above.mu)
+        if idle == LONGEST_IDLE:
+            idle = 0
+    raise JumpError(mu, *_both(state))
+
+
+def _next(runs: list[Point], below: Point, above: Point, target: float, idle: int) -> float:
+    """Return where to run next, more cautiously the longer nothing was gained."""
+    if idle == LONGEST_IDLE:
+        return 0.5 * (below.mu + above.mu)
+    if idle == LONGEST_IDLE - 1:
+        return _tangents(below, above, target)
+    if idle == 0 and len(runs) > 2:
+        mu = _local(runs, target)
+        if below.mu < mu < above.mu:
+            return mu
+    return _cubic(below, above, target)
+
+
+def _local(runs: list[Point], target: float) -> float:
+    """Return the root of mu(N) through the runs nearest to the target: three, if all are near."""
+    near = sorted(runs, key=lambda run: abs(run.number - target))[:3]
+    if abs(near[2].number - target) > 5 * abs(near[1].number - target):
+        near = near[:2]
+    if len({run.number for run in near}) < len(near):
+        return math.nan
+    total = 0.0
+    for one in near:  # Lagrange's formula
+        weight = one.mu
+        for other in near:
+            if other is not one:
+                weight *= (target - other.number) / (one.number - other.number)
+        total += weight
+    return total
 
 
 def _both(state: _Bracket) -> tuple[Point, Point]:
@@ -210,11 +254,11 @@ def _inside(mu: float, low: float, high: float) -> float:
 def _refuse_jump(
     runs: list[Point], target: float, tolerance: float, below: Point, above: Point
 ) -> None:
-    """Raise Jump if the bracket, one of whose ends is the newest run, shows that levels cross."""
+    """Raise JumpError if the bracket, one of whose ends is the newest run, shows that levels cross."""
     resolution = RESOLUTION * max(1.0, abs(below.mu), abs(above.mu))
     width = above.mu - below.mu
     if width <= resolution:
-        raise Jump(0.5 * (below.mu + above.mu), below, above)
+        raise JumpError(0.5 * (below.mu + above.mu), below, above)
     rise = above.number - below.number
     meeting = _tangents(below, above, target)
     ends = (below, above)
@@ -230,4 +274,4 @@ def _refuse_jump(
         # a run at the crossing itself is a mixture; the sides are the nearest runs beside it
         left = max((p for p in runs if p.mu < meeting - resolution), key=lambda p: p.mu)
         right = min((p for p in runs if p.mu > meeting + resolution), key=lambda p: p.mu)
-        raise Jump(meeting, left, right)
+        raise JumpError(meeting, left, right)

@@ -1,7 +1,8 @@
 """One point with density targets: search, last run, and a dataset that carries the search.
 
 The run directory of the point holds ``steps/``, an ordinary run directory for every run of the
-search. A killed search is repeated from there: finished runs are taken, the interrupted one resumes.
+search. A killed search is repeated from there: finished runs are taken, the interrupted one
+resumes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,13 @@ from bilayer_orchestra.backends.base import Backend
 from bilayer_orchestra.model.bilayer import BilayerModel
 from bilayer_orchestra.model.state import CanonicalState
 from bilayer_orchestra.pipeline import LIBRARIES, Outcome, checked_request, store, stored
-from bilayer_orchestra.runs import MODEL, RunDirectory, request_hash, started_record, write_text_atomic
+from bilayer_orchestra.runs import (
+    MODEL,
+    RunDirectory,
+    request_hash,
+    started_record,
+    write_text_atomic,
+)
 from bilayer_orchestra.runtimes.base import Runtime
 from bilayer_orchestra.timestamps import utc_now
 from bilayer_orchestra.tuning.steps import LAYERS, Step, Steps
@@ -111,7 +118,9 @@ def label(
         names = [name for name in dataset if str(name).partition("_")[0] == "density"]
         dataset = dataset.drop_vars([n for n in names if "density_density" not in str(n)])
 
-    def variable(dims: tuple[str, ...], values: object, units: str, long_name: str, definition: str):  # type: ignore[no-untyped-def]
+    def variable(
+        dims: tuple[str, ...], values: object, units: str, long_name: str, definition: str
+    ) -> xr.Variable:
         attributes = {"units": units, "long_name": long_name, "definition": definition}
         return xr.Variable(dims, np.asarray(values, dtype=float), attributes)
 

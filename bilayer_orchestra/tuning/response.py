@@ -13,8 +13,8 @@ runs. Every run k then predicts where the target is,
 
 and all predictions are averaged with their covariances: statistical error of n_k, and the curvature
 of n(mu) over the distance. Runs far away therefore count less and less, those near the target add
-up as one long run. This is the feedback with compressibility and memory of C. Miles et al., PRE 105,
-045311 (2022), for two densities, with error bars in place of a fixed memory.
+up as one long run. This is the feedback with compressibility and memory of C. Miles et al., PRE
+105, 045311 (2022), for two densities, with error bars in place of a fixed memory.
 """
 
 from __future__ import annotations
@@ -58,9 +58,7 @@ class Prediction:
         return np.sqrt(np.maximum(np.diagonal(spread), 0.0))
 
 
-def predict(
-    runs: list[Measurement], target: FloatArray, scale: float, ratio: float
-) -> Prediction:
+def predict(runs: list[Measurement], target: FloatArray, scale: float, ratio: float) -> Prediction:
     """Combine all runs.
 
     Parameters

@@ -92,9 +92,7 @@ class Steps:
             np.array(mu, float), density, covariance, degrees, seconds, final, outcome.dataset
         )
         self.done.append(step)
-        errors = "".join(
-            f" +- {error:.1e}" if error > 0 else "" for error in step.stderr[:1]
-        )
+        errors = "".join(f" +- {error:.1e}" if error > 0 else "" for error in step.stderr[:1])
         self.on_progress(f"{where}  n_P = {density[0]:.6f}{errors}  n_M = {density[1]:.6f}")
         return step
 

@@ -1,7 +1,8 @@
 """The search at T > 0: where to run next, how long, and when to stop.
 
 Every run follows from the results before it, so a search that was killed repeats itself up to the
-run that was interrupted. What is learnt from the runs is in :mod:`bilayer_orchestra.tuning.response`.
+run that was interrupted. What is learnt from the runs is in
+:mod:`bilayer_orchestra.tuning.response`.
 """
 
 from __future__ import annotations
@@ -138,7 +139,8 @@ class _Search:
             self.base = newest
             return
         shift = newest.mu - self.base.mu
-        before, after = shift @ self._miss(self.base), shift @ self._miss(newest)
+        before = float(shift @ self._miss(self.base))
+        after = float(shift @ self._miss(newest))
         noise = 2 * float(np.sqrt(shift @ newest.covariance @ shift))
         if after < -OVERSHOT * before - noise:
             fraction = min(max(before / (before - after), 0.1), 0.5)
