@@ -37,7 +37,7 @@ def result_table(dataset: xr.Dataset, reused: bool) -> Table:
         if name in dataset:
             table.add_row(name.replace("_", " "), form.format(float(dataset[name])))
     if "tuning_cost" in dataset:
-        table.add_row("wished density per site", _by_layer(dataset["filling"]))
+        table.add_row("wished density per site", _by_layer(dataset["target_density"]))
         table.add_row("chemical potential", tuned_potentials(dataset))
         table.add_row(
             "search",

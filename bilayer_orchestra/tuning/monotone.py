@@ -18,8 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-#: Width in mu, relative to max(1, |mu|), below which a change of density counts as a jump.
-RESOLUTION = 1e-6
+#: Width in mu, relative to max(1, |mu|), of a transition that tangents call a crossing, and of a
+#: bracket that is not narrowed any more.
+RESOLUTION, FINEST = 1e-6, 1e-9
 #: A kink is accepted if its place is known to this part of the bracket.
 NARROW = 1e-2
 #: Energies are trusted to this, relative to max(1, |E|).
@@ -254,10 +255,11 @@ def _inside(mu: float, low: float, high: float) -> float:
 def _refuse_jump(
     runs: list[Point], target: float, tolerance: float, below: Point, above: Point
 ) -> None:
-    """Raise JumpError if the bracket, one of whose ends is the newest run, shows that levels cross."""
-    resolution = RESOLUTION * max(1.0, abs(below.mu), abs(above.mu))
+    """Raise JumpError if the bracket, with the newest run at one end, shows a crossing."""
+    size = max(1.0, abs(below.mu), abs(above.mu))
+    resolution = RESOLUTION * size
     width = above.mu - below.mu
-    if width <= resolution:
+    if width <= FINEST * size:
         raise JumpError(0.5 * (below.mu + above.mu), below, above)
     rise = above.number - below.number
     meeting = _tangents(below, above, target)

@@ -129,7 +129,7 @@ def label(
 
     layer, history = ("layer",), ("step", "layer")
     extra = {
-        "filling": variable(layer, targets, "1", "target density", f"wished {per_site}"),
+        "target_density": variable(layer, targets, "1", "target density", f"wished {per_site}"),
         "chemical_potential": variable(
             layer, last.mu, energy, "tuned chemical potential", "mu of -mu n"
         ),

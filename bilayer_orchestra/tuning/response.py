@@ -79,7 +79,7 @@ def predict(runs: list[Measurement], target: FloatArray, scale: float, ratio: fl
             inverse = np.linalg.inv(response)
             step = inverse @ (target - run.density)
             distance = float(np.linalg.norm(guess - run.mu)) / scale
-            error = (CURVATURE * distance * max(np.linalg.norm(step), 1e-12)) ** 2
+            error = (CURVATURE * distance * max(float(np.linalg.norm(step)), 1e-12)) ** 2
             shifts.append(run.mu + step)
             covariances.append(inverse @ run.covariance @ inverse.T + error * np.eye(2))
             responses.append(response)
