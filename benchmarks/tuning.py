@@ -32,7 +32,7 @@ CASES = [  # P, M, t_perp, U, boundary
 ]
 
 
-class Reached(Exception):
+class ReachedError(Exception):
     """The density is within the tolerance."""
 
 
@@ -65,7 +65,7 @@ def runs_of(model: BilayerModel, method: Callable[..., object], root: Path) -> i
         dataset = run_point(model.at(0.0, mu), backend, LocalRuntime(), root).dataset
         value = float(dataset["density"].sum("spin").mean("x").sel(layer="M")) - target
         if abs(value) <= TOLERANCE:
-            raise Reached
+            raise ReachedError
         return value
 
     layers = model.layers
@@ -88,7 +88,7 @@ def runs_of(model: BilayerModel, method: Callable[..., object], root: Path) -> i
                 break
             last, step = mu, 2 * step
         method(stored, min(last, mu), max(last, mu))
-    except Reached:
+    except ReachedError:
         return count
     raise AssertionError("ended without reaching the density")
 
