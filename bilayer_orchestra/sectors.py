@@ -25,7 +25,7 @@ from bilayer_orchestra.model.state import CanonicalState
 if TYPE_CHECKING:
     import xarray as xr
 
-    from bilayer_orchestra.model.spec import Model
+    from bilayer_orchestra.model.bilayer import BilayerModel
 
 #: Changes of (n_up, n_down) that are looked at: electrons, pairs, a flipped spin, two pairs.
 CHANGES = (
@@ -37,7 +37,7 @@ SAME = 1e-8
 #: A sector's margin if nothing lies on one side of it (empty or full): any value will do.
 FREE_MARGIN = 1.0
 
-Solver = Callable[["Model"], "xr.Dataset"]
+Solver = Callable[["BilayerModel"], "xr.Dataset"]
 
 
 class Level(NamedTuple):
@@ -118,7 +118,7 @@ class Placement:
         return high
 
 
-def level_of(dataset: xr.Dataset, model: Model) -> Level:
+def level_of(dataset: xr.Dataset, model: BilayerModel) -> Level:
     """Return the ground level of a canonical result."""
     state = model.state
     assert isinstance(state, CanonicalState)
@@ -136,7 +136,7 @@ def level_of(dataset: xr.Dataset, model: Model) -> Level:
     )
 
 
-def neighbours(model: Model) -> list[tuple[int, int]]:
+def neighbours(model: BilayerModel) -> list[tuple[int, int]]:
     """Return the sectors (n_up, n_down) around the model's own that exist on its sites."""
     state, sites = model.state, len(model.sites)
     assert isinstance(state, CanonicalState)
@@ -144,12 +144,12 @@ def neighbours(model: Model) -> list[tuple[int, int]]:
     return [(a, b) for a, b in sectors if 0 <= a <= sites and 0 <= b <= sites]
 
 
-def with_sector(model: Model, n_up: int, n_down: int) -> Model:
+def with_sector(model: BilayerModel, n_up: int, n_down: int) -> BilayerModel:
     """Return the same Hamiltonian in another sector."""
     return _changed(model, state={"n_up": n_up, "n_down": n_down})
 
 
-def with_beta(model: Model, beta: float, mu: float = 0.0) -> Model:
+def with_beta(model: BilayerModel, beta: float, mu: float = 0.0) -> BilayerModel:
     """Return the thermal state of the same Hamiltonian, all chemical potentials raised by mu."""
     layers = {
         name: layer.model_dump() | {"chemical_potential": layer.chemical_potential + mu}
@@ -158,14 +158,14 @@ def with_beta(model: Model, beta: float, mu: float = 0.0) -> Model:
     return _changed(model, state={"beta": beta}, layers=layers)
 
 
-def _changed(model: Model, **changes: object) -> Model:
+def _changed(model: BilayerModel, **changes: object) -> BilayerModel:
     return type(model).model_validate(
         model.model_dump(mode="python", exclude_unset=True) | changes  # checks ranges again
     )
 
 
 def solve_sectors(
-    model: Model, solve: Solver
+    model: BilayerModel, solve: Solver
 ) -> tuple[Level, list[Level], dict[tuple[int, int], xr.Dataset]]:
     """Solve the model's sector and those around it.
 

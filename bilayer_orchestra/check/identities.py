@@ -16,6 +16,7 @@ import xarray as xr
 
 from bilayer_orchestra.check.closed_forms import averages, no_closed_form
 from bilayer_orchestra.check.consistency import inconsistencies
+from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import parse_model
 from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.terms import Canonical, FloatArray, Terms
@@ -38,8 +39,20 @@ class Identity:
 
 
 def check_identities(dataset: xr.Dataset) -> list[Identity]:
-    """Test everything that can be tested in ``dataset``."""
-    terms = parse_model(dataset.attrs["model"]).terms()
+    """Test everything that can be tested in ``dataset``.
+
+    Raises
+    ------
+    OrchestraError
+        If its observables are not those of the sites that were solved.
+    """
+    model = parse_model(dataset.attrs["model"])
+    if model.TRANSLATION:
+        raise OrchestraError(
+            f"identities are those of `model: bilayer`, this is `model: {model.model}`; run the "
+            "bilayer that it maps to, or compare two engines with orchestra check"
+        )
+    terms = model.terms()
     result = _Sites(dataset, terms)
     found = [identity for rule in RULES for identity in rule(result)]
     broken = inconsistencies(dataset)

@@ -24,6 +24,7 @@ import xarray as xr
 from bilayer_orchestra.backends.alf.effort import sweep_seconds
 from bilayer_orchestra.backends.alf.steps import divides, time_steps
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.model.bilayer import BilayerModel
 from bilayer_orchestra.model.load import parse_model
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.observables import OBSERVABLES
@@ -82,12 +83,12 @@ class Ladder:
         return lines
 
 
-def plan_ladder(model: Model, placement: Placement, monte_carlo: bool) -> Ladder:
+def plan_ladder(model: BilayerModel, placement: Placement, monte_carlo: bool) -> Ladder:
     """Return the rungs that lead to the sector of ``placement``.
 
     Parameters
     ----------
-    model : Model
+    model : BilayerModel
         Canonical; its numerics decide what Monte Carlo can afford.
     monte_carlo : bool
         Whether only Monte Carlo reaches these sites, so that its cost counts.
@@ -270,7 +271,7 @@ def _at_least_typical(change: xr.DataArray) -> xr.DataArray:
     return change.clip(min=_typical(change))
 
 
-def _seconds_per_sweep(model: Model, beta: float, mu: float) -> float:
+def _seconds_per_sweep(model: BilayerModel, beta: float, mu: float) -> float:
     """Estimated cost of one sweep at the finest time step."""
     there = with_beta(model, beta, mu)
     steps = time_steps(there.terms(), there.numerics.alf)

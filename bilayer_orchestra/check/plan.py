@@ -19,9 +19,11 @@ from bilayer_orchestra.check import ladder as rungs_of
 from bilayer_orchestra.check.ladder import Ladder, plan_ladder
 from bilayer_orchestra.check.verdict import Pair, Verdict, Word, judge_all, overall
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.model.bilayer import BilayerModel
+from bilayer_orchestra.model.load import parse_model
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.model.state import CanonicalState
-from bilayer_orchestra.pipeline import make_request, run_point
+from bilayer_orchestra.pipeline import checked_request, run_point
 from bilayer_orchestra.runtimes.registry import get_runtime
 from bilayer_orchestra.sectors import place, solve_sectors, with_beta
 
@@ -64,6 +66,7 @@ class Check:
         OrchestraError
             If there are not two results that can be compared.
         """
+        self._tune()
         pairs = self._ground() if isinstance(self.model.state, CanonicalState) else self._thermal()
         if not pairs and self.outcome.ladder is None:
             raise OrchestraError(
@@ -72,6 +75,17 @@ class Check:
             )
         self.outcome.verdicts = judge_all(pairs)
         return self.outcome
+
+    def _tune(self) -> None:
+        """Search for a `filling` once: all engines are compared at the same potentials."""
+        if getattr(self.model, "filling", None) is None or not self.names:
+            return
+        name = next((name for name in self.names if name != "alf"), "alf")
+        tuned = self._solve(self.model, name, f"chemical potentials, from {name}")
+        self.model = self.outcome.model = parse_model(str(tuned.attrs["tuned_model"]))
+        self.outcome.notes.append(
+            f"compared at the chemical potentials that {name} found for the wished filling"
+        )
 
     def _solve(self, model: Model, name: str, label: str) -> xr.Dataset:
         self.show(f"{model.name}: {label}")
@@ -118,7 +132,7 @@ class Check:
             model = _with_alf(model, projection_time=theta)
         theta = model.numerics.alf.projection_time
         try:
-            BACKENDS["alf"].check(make_request(model, BACKENDS["alf"]))
+            checked_request(model, BACKENDS["alf"])
             result = self._keep(self._solve(model, "alf", f"{label}, theta = {theta:g}"), label)
         except OrchestraError as error:
             self.outcome.notes.append(f"{label}: {_first_line(error)}")
@@ -130,6 +144,9 @@ class Check:
 
     def _ladder(self, direct: list[tuple[str, xr.Dataset]]) -> list[Pair]:
         """Solve the thermal states that go over into the ground state."""
+        if not isinstance(self.model, BilayerModel):
+            self.outcome.notes.append(f"T -> 0 is not checked for `model: {self.model.model}`")
+            return []
         first = with_beta(self.model, 1.0).terms()
         exact_reaches = out_of_reach(first) is None and "exact" in self.names
         alf_reaches = "alf" in self.names
@@ -196,7 +213,7 @@ def usable_engines(model: Model) -> tuple[list[str], list[str]]:
         try:
             backend.version()
             if not (name == "alf" and isinstance(model.state, CanonicalState)):
-                backend.check(make_request(model, backend))
+                checked_request(model, backend)
         except OrchestraError as error:
             without.append(f"without {name}: {_first_line(error)}")
         else:
@@ -237,7 +254,7 @@ def _sector_engine(model: Model) -> str:
     for name in ("block2", "itensor"):
         try:
             BACKENDS[name].version()
-            BACKENDS[name].check(make_request(model, BACKENDS[name]))
+            checked_request(model, BACKENDS[name])
         except OrchestraError:
             continue
         return name

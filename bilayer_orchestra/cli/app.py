@@ -220,11 +220,9 @@ def schema() -> None:
     """Print the JSON Schema of the model file, for editors."""
     import json
 
-    from bilayer_orchestra.model.spec import Model
+    from bilayer_orchestra.model.kinds import json_schema
 
-    document = Model.model_json_schema(mode="validation")
-    document["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    typer.echo(json.dumps(document, indent=2))
+    typer.echo(json.dumps(json_schema(), indent=2))
 
 
 @app.command()

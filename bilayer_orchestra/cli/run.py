@@ -61,14 +61,14 @@ def _draw(outcome: Outcome, console: Console) -> Path | None:
     picture = outcome.run.path / "result.png"
     if picture.exists():
         return picture
-    if "pair" not in outcome.dataset and "density_density" not in outcome.dataset:
-        return None
     try:
-        from bilayer_orchestra.plotting import draw_correlations
+        from bilayer_orchestra.plotting import draw_correlations, drawable
     except ImportError:
         console.print(
             "no picture: pip install 'bilayer-orchestra[plot]' for matplotlib", markup=False
         )
+        return None
+    if not drawable(outcome.dataset):
         return None
     draw_correlations(outcome.dataset, picture)
     return picture
