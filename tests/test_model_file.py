@@ -167,7 +167,7 @@ def test_schema_describes_what_the_reader_accepts():
     schema = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     bilayer, anderson = (schema["$defs"][name] for name in ("BilayerModel", "AndersonModel"))
     assert bilayer["additionalProperties"] is anderson["additionalProperties"] is False
-    assert set(bilayer["required"]) == {"version", "name", "length", "layers", "t_perp", "state"}
+    assert set(bilayer["required"]) == {"version", "name", "length", "layers", "t_perp"}
     assert {"model", "hybridization"} <= set(anderson["required"])
     assert bilayer["properties"]["boundary"]["enum"] == ["open", "periodic"]
     jsonschema = pytest.importorskip(
@@ -178,6 +178,10 @@ def test_schema_describes_what_the_reader_accepts():
     validator = jsonschema.Draft202012Validator(schema)
     assert validator.is_valid(YamlText(GOOD, "good").data)
     assert not validator.is_valid(YamlText(GOOD.replace("length: 4", "length: 0"), "bad").data)
+    without = YamlText(GOOD, "filling").data
+    del without["state"]
+    assert not validator.is_valid(without)
+    assert validator.is_valid(without | {"filling": {"P": 0.5, "M": 0.25}})
     other = YamlText(GOOD.replace("model: bilayer", "model: anderson"), "mixed").data
     assert not validator.is_valid(other)
     other["layers"] = {"f": {"interaction": 4.0}, "c": {"hopping": 1.0}}

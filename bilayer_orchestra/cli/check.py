@@ -12,6 +12,7 @@ from rich.table import Table
 from bilayer_orchestra.backends.registry import get_backend
 from bilayer_orchestra.check.plan import Check, CheckResult, compare_files, usable_engines
 from bilayer_orchestra.check.verdict import LEVEL, Verdict
+from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.cli.progress import progress
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import load_model
@@ -28,7 +29,7 @@ def check_command(
     identities: bool,
 ) -> None:
     """Compare engines on one model, or stored results, or test one result by identities."""
-    console = Console()
+    console = output_console()
     try:
         if identities:
             from bilayer_orchestra.cli.identities import identities_command
@@ -140,6 +141,7 @@ def verdict_table(verdict: Verdict) -> Table:
         "worst",
         "pull",
         "systematic",
+        "would notice",
         "why",
         box=None,
         pad_edge=False,
@@ -147,7 +149,7 @@ def verdict_table(verdict: Verdict) -> Table:
     for finding in verdict.findings:
         test = finding.test
         if test is None:
-            table.add_row(finding.name, finding.word, "", "", "", "", "", finding.reason)
+            table.add_row(finding.name, finding.word, "", "", "", "", "", "", finding.reason)
             continue
         named = ", ".join(
             f"{what.split(' (')[0]} {size:.1g}"
@@ -162,7 +164,8 @@ def verdict_table(verdict: Verdict) -> Table:
             _site_label(finding.worst_label) if test.pulls[test.worst] else "",
             f"{test.pulls[test.worst]:+.1f}",
             named,
-            finding.reason,
+            f"{100 * test.detectable:.2g} %",
+            "" if finding.word == "agree" else finding.reason,
         )
     return table
 

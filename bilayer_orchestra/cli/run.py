@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bilayer_orchestra.backends.registry import choose, get_backend
+from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.cli.progress import progress
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import load_model
@@ -29,7 +30,7 @@ def run_command(
     images: list[str],
 ) -> None:
     """Solve one model and show the result."""
-    console = Console(stderr=False)
+    console = output_console()
     model = load_model(model_file, overrides)
     backend = get_backend(choose(model.terms()) if backend_name == "auto" else backend_name)
     runtime = get_runtime(runtime_name, image_table(images))
