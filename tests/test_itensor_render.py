@@ -15,7 +15,9 @@ from bilayer_orchestra.backends.base import Job
 from bilayer_orchestra.backends.itensor.backend import ITensorBackend
 from bilayer_orchestra.backends.itensor.job import render_job
 from bilayer_orchestra.engine_io import OUTPUT
+from bilayer_orchestra.engines import julia_managed
 from bilayer_orchestra.engines.julia import find_julia
+from bilayer_orchestra.engines.julia_half import engine_half
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.pipeline import make_request
@@ -48,7 +50,8 @@ def test_the_script_is_the_template_whatever_the_model():
     for model in (make_model({"n_up": 1, "n_down": 1}), make_model({"n_up": 5, "n_down": 2}, 7)):
         job = rendered(model.model_copy(update={"name": '"; rm(homedir()) #$(1)'}))
         assert job.files["dmrg.jl"] == template
-        assert set(job.files) == {"dmrg.jl", "job.toml"}
+        assert set(job.files) == {"dmrg.jl", "job.toml", "engine.path"}
+        assert job.files["engine.path"] == f"{engine_half()}\n"
         assert "rm(" not in "".join(job.files.values())
         assert job.arguments == ("--startup-file=no", "dmrg.jl")
 
@@ -136,6 +139,7 @@ def no_configuration(monkeypatch, tmp_path):
     for name in ("ORCHESTRA_JULIA", "ORCHESTRA_JULIA_PROJECT", "JULIA_PROJECT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(julia_managed, "managed_julia", lambda: None)
 
 
 @pytest.mark.usefixtures("no_configuration")
@@ -159,7 +163,7 @@ class TestFindingJulia:
             ("julia 1.10.8", "has no ITensors"),
             ("julia 1.10.8\nITensors 0.9.1\nITensorMPS 0.3.9", "ITensorMPS 0.3.9 is too old"),
             ("julia 1.9.4\nITensors 0.9.1\nITensorMPS 0.4.1", "julia 1.9.4 is too old"),
-            ("julia 1.12.0-rc1\nITensors 0.10.0\nITensorMPS 0.4.2", None),
+            ("julia 1.12.0-rc1\nITensors 0.10.0\nITensorMPS 0.4.2\nPrecompileTools 1.2.1", None),
             ("", "has no julia"),
         ],
     )
@@ -188,9 +192,10 @@ class TestFindingJulia:
         julia = tmp_path / "julia"
         julia.write_text(
             "#!/bin/sh\necho julia 1.11.2; echo ITensors 0.9.27; echo ITensorMPS 0.4.1\n"
+            "echo PrecompileTools 1.2.1\n"
         )
         julia.chmod(0o755)
-        half = str(resource("backends", "itensor"))
+        half = str(engine_half())
         assert find_julia().environment == {"JULIA_LOAD_PATH": f"@v#.#:{half}:@stdlib"}
         monkeypatch.setenv("JULIA_PROJECT", "@work")
         assert find_julia().environment["JULIA_PROJECT"] == "@work"

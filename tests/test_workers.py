@@ -133,7 +133,7 @@ def test_the_worker_holds_the_lock_and_dies_with_the_orchestrator(study):
     command = [sys.executable, "-c", script, str(study.root)]
     process = subprocess.Popen(command, env=ENVIRONMENT, cwd=ROOT)
     try:
-        wait_until(lambda: (study.root / "a" / "pid").exists())
+        wait_until((study.root / "a" / "pid").exists)
         assert study.is_locked("a")
     finally:
         process.kill()

@@ -23,6 +23,7 @@ from bilayer_orchestra.runtimes.child import (
     LOG,
     POLL,
     SLOWEST_POLL,
+    Guard,
     explain_end,
     quoted,
     start_child,
@@ -98,6 +99,7 @@ class _Worker:
         command = [sys.executable, "-P", "-m", module, str(far.fileno())]
         with far, (directory / LOG).open("ab") as log:
             self._process = start_child(command, None, environment, log, (far.fileno(),))
+        self._guard = Guard(self._process.pid, 0)
 
     @property
     def alive(self) -> bool:
@@ -147,3 +149,4 @@ class _Worker:
         """End the worker, whatever it does."""
         self._channel.close()
         stop_child(self._process)
+        self._guard.dismiss()
