@@ -17,7 +17,7 @@ from bilayer_orchestra.backends.itensor.job import render_job
 from bilayer_orchestra.engine_io import OUTPUT
 from bilayer_orchestra.engines import julia_managed
 from bilayer_orchestra.engines.julia import find_julia
-from bilayer_orchestra.engines.julia_half import engine_half
+from bilayer_orchestra.engines.julia_half import engine_depot, engine_half
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.pipeline import make_request
@@ -192,17 +192,20 @@ class TestFindingJulia:
         julia = tmp_path / "julia"
         julia.write_text(
             "#!/bin/sh\necho julia 1.11.2; echo ITensors 0.9.27; echo ITensorMPS 0.4.1\n"
-            "echo PrecompileTools 1.2.1\n"
+            "echo PrecompileTools 1.2.1; echo depots ${JULIA_DEPOT_PATH-/her/depot}\n"
         )
         julia.chmod(0o755)
         half = str(engine_half())
-        assert find_julia().environment == {"JULIA_LOAD_PATH": f"@v#.#:{half}:@stdlib"}
+        assert find_julia().environment == {
+            "JULIA_LOAD_PATH": f"@v#.#:{half}:@stdlib",
+            "JULIA_DEPOT_PATH": f"{engine_depot()}:/her/depot",
+        }
         monkeypatch.setenv("JULIA_PROJECT", "@work")
         assert find_julia().environment["JULIA_PROJECT"] == "@work"
         (tmp_path / "none.toml").write_text('[julia]\nproject = "~/x"\ndepot = "/d:/e"\n')
         environment = find_julia().environment
         assert environment["JULIA_PROJECT"] == str(Path("~/x").expanduser())
         assert environment["JULIA_LOAD_PATH"] == f"@:{half}:@stdlib"
-        assert environment["JULIA_DEPOT_PATH"] == "/d:/e"
+        assert environment["JULIA_DEPOT_PATH"] == f"{engine_depot()}:/d:/e"
         monkeypatch.setenv("ORCHESTRA_JULIA_PROJECT", "mine")
         assert find_julia().environment["JULIA_PROJECT"] == str(Path("mine").absolute())
