@@ -22,7 +22,7 @@ from bilayer_orchestra.engines.juliacall import juliacall_problem
 from bilayer_orchestra.errors import EngineError, Interrupted, MissingEngineError
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.pipeline import make_request
+from bilayer_orchestra.pipeline import make_request, run_point
 from bilayer_orchestra.runs import RunDirectory
 from bilayer_orchestra.runtimes.child import LOG
 from bilayer_orchestra.runtimes.local import LocalRuntime
@@ -365,14 +365,14 @@ def test_one_julia_serves_many_points_and_leaves_the_files_of_the_script(tmp_pat
 
 
 @needs_juliacall
-def test_densities_are_found(solve):
+def test_densities_are_found(tmp_path, hosted):
     model = Model.model_validate(
         make_model({"n_up": 1, "n_down": 1}, 2, observables=("density",)).model_dump(
             exclude={"state"}, exclude_unset=True
         )
         | {"filling": {"P": 0.75, "M": 0.25}}
     )
-    tuned = solve(model, "itensor")
+    tuned = run_point(model, BACKEND, hosted.runtime, tmp_path).dataset
     layers = tuned.density.sum("spin").mean("x")
     np.testing.assert_allclose(layers.sel(layer=["P", "M"]), [0.75, 0.25], atol=1e-5)
 
