@@ -182,7 +182,7 @@ def find_ground_state(search: Search) -> tuple[Any, int]:
         change = abs(energy - record["energy"]) / max(1.0, abs(energy))
         drift = math.inf
         last = record["sweep"] + 1 >= settings["max_sweeps_per_stage"]
-        if clean >= 2 and (clean % 2 == 0 and change < max(SETTLED, weight) or last):
+        if clean >= 2 and ((clean % 2 == 0 and change < max(SETTLED, weight)) or last):
             now = measure(search.driver, state, search.symmetry, ())
             drift, before = _difference(now, before), now
         settled = drift < max(SETTLED_CORRELATORS, 0.01 * math.sqrt(weight))
