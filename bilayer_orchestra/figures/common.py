@@ -76,6 +76,12 @@ def log_log(axis: Axes, length: int) -> None:
     axis.grid(alpha=0.25)
 
 
+def legend(axis: Axes) -> None:
+    """Name the curves, if any could be drawn."""
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(frameon=False, fontsize="x-small")
+
+
 def positions(dataset: xr.Dataset, axis: str | None) -> list[tuple[str, xr.Dataset]]:
     """Return (name, dataset) of every position on ``axis``; without one, the dataset alone."""
     if axis is None:

@@ -10,6 +10,7 @@ from bilayer_orchestra.figures.common import (
     colours,
     curve,
     draw,
+    legend,
     log_log,
     missing,
     positions,
@@ -48,7 +49,7 @@ def decay(dataset: xr.Dataset, figure: Figure, periodic: bool) -> Picture:
             log_log(axis, dataset.sizes["x"])
             axis.set_title(f"{_TITLES[name]}  layer {layer}", fontsize="small")
         row[0].set_ylabel(panel)
-        row[0].legend(frameon=False, fontsize="x-small")
+        legend(row[0])
     return picture
 
 
@@ -84,7 +85,7 @@ def comparison(dataset: xr.Dataset, figure: Figure, periodic: bool) -> Picture:
             log_log(axis, dataset.sizes["x"])
             axis.set_title(f"layer {layer}, {figure.along} = {value}", fontsize="small")
         row[0].set_ylabel(panel)
-        row[0].legend(frameon=False, fontsize="x-small")
+        legend(row[0])
     return picture
 
 
@@ -115,5 +116,5 @@ def temperature(dataset: xr.Dataset, figure: Figure, periodic: bool) -> Picture:
                 axis.plot(cold.r, abs(cold.mean), "k-", lw=2, zorder=0, label=reference)
             log_log(axis, dataset.sizes["x"])
             axis.set_title(f"{_TITLES[name]}  layer {layer}  {panel}", fontsize="small")
-        row[0].legend(frameon=False, fontsize="x-small")
+        legend(row[0])
     return picture

@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure as Picture
 
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.figures.common import positions
+from bilayer_orchestra.figures.common import legend, positions
 from bilayer_orchestra.fits.fit import fit
 from bilayer_orchestra.study.figure import Figure
 
@@ -58,5 +58,5 @@ def exponents(dataset: xr.Dataset, figure: Figure, numbers: xr.Dataset) -> Pictu
         axis.set(xlabel=figure.along, title=title)
         axis.grid(alpha=0.25)
     axes[0].set_ylabel(f"convention: {convention}", fontsize="small")
-    axes[0].legend(frameon=False, fontsize="small")
+    legend(axes[0])
     return picture
