@@ -100,9 +100,9 @@ def test_script_differs_from_its_template_only_in_numbers():
     script = rendered(GOLDEN_CASES["thermal"])["run.sh"].splitlines()
     same = [line for line in template if "@NBIN@" in line or not re.search("@[A-Z]+@", line)]
     added = [line.split(" ")[0] for line in script if line not in same]
-    numbers = ["chains=2", "steps=2", "ranks=1", "sites=4", "budget=60", "target=3"]
-    assert added[:6] == numbers
-    assert [text.split("=")[0] for text in added[6:]] == ["first_0", "first_1"]
+    numbers = ["chains=2", "steps=2", "ranks=1", "sites=4", "budget=60", "target=3", "enough=80"]
+    assert added[:7] == numbers
+    assert [text.split("=")[0] for text in added[7:]] == ["first_0", "first_1"]
 
 
 def test_script_is_posix_shell():

@@ -26,8 +26,12 @@ LEAST_SHARE = 0.08
 TEXT_RATE, TEXT_SHARE = 2e7, 0.01
 #: Bytes of output per chain and time step that a run should stay below.
 DISK = 2e9
-#: Bins that a run should have: enough for autocorrelations, few enough to read quickly.
-BINS, FEWEST_BINS = 500, 50
+#: Bins that a run should have: enough for autocorrelations, few enough to read quickly. Short time
+#: steps of short runs get the fewer, whatever their output costs.
+BINS, FEWEST_BINS = 500, 200
+#: Bins of all chains that every time step gets before its share of the time counts: five times what
+#: a verdict asks for, since autocorrelations are seen in them and a busy machine makes fewer.
+ENOUGH_BINS = 160
 #: Sweeps of a bin, if there is time for them: about twice the autocorrelation time or more.
 LEAST_SWEEPS = 5
 #: Seconds; shorter bins cost reading time and gain nothing for the autocorrelation.
