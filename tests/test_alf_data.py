@@ -559,6 +559,19 @@ def test_heavy_tails_are_told_from_light_ones(draw, expected):
     assert np.mean([f is not None for f in found]) == pytest.approx(expected, abs=0.02)
 
 
+@pytest.mark.parametrize(("size", "converged"), [(1.0, True), (50.0, False)])
+def test_a_rare_outlier_counts_by_its_part_in_the_limit(tmp_path, size, converged):
+    """The coarsest of three steps has the weight 1/45: its errors matter only if they are large."""
+    rng = np.random.default_rng(5)
+    chains = [[random_bins(rng, 60) for _ in range(2)] for _ in range(3)]
+    chains[0][0]["Pair_eq"][40] += size
+    alone = read(make_job(tmp_path / "alone", chains[:1]))
+    assert "heavy-tailed estimator Pair_eq" in alone.reason
+    found = read(make_job(tmp_path / "three", chains, dtau=(0.4, 0.2, 0.1)))
+    assert found.converged is converged, found.reason
+    assert converged or "dtau = 0.4: heavy-tailed estimator Pair_eq" in found.reason
+
+
 def test_the_worst_segment_counts(tmp_path):
     (tmp_path / "info").write_text(info_text(precision=float("nan"), acceptance=0.3))
     bad = read_info(tmp_path / "info", 0.1)

@@ -209,7 +209,9 @@ def test_time_budget_ends_the_run_and_counts_over_resumes(tmp_path):
     process.communicate()
     finish(job)
     assert time.monotonic() - begin < 9.0
-    spent = [sum(int((s / "milliseconds").read_text()) for s in segments(job, 0, c)) for c in (0, 1)]
+    spent = [
+        sum(int((s / "milliseconds").read_text()) for s in segments(job, 0, c)) for c in (0, 1)
+    ]
     assert all(3000 <= milliseconds <= 5000 for milliseconds in spent)
     begin = time.monotonic()
     finish(job)  # nothing left to do
