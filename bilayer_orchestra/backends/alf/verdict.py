@@ -12,6 +12,8 @@ from bilayer_orchestra.backends.alf import convert
 from bilayer_orchestra.backends.alf.health import MAX_PRECISION, MIN_ACCEPTANCE
 from bilayer_orchestra.backends.alf.numerics import ALFNumerics
 from bilayer_orchestra.backends.alf.reduce import MAX_IMAGINARY, Tails
+from bilayer_orchestra.backends.alf.steps import energy_scale, resonant_steps
+from bilayer_orchestra.terms import Terms
 
 if TYPE_CHECKING:
     from bilayer_orchestra.backends.alf.results import StepEstimates
@@ -36,16 +38,22 @@ MAX_FOURTH_ORDER, SIGNIFICANT = 0.25, 4.0
 
 
 def judge(
-    steps: list[StepEstimates], limits: dict[str, Extrapolated], numerics: ALFNumerics, scale: float
+    steps: list[StepEstimates], limits: dict[str, Extrapolated], numerics: ALFNumerics, terms: Terms
 ) -> tuple[bool, str]:
-    """Return (converged, reason); ``scale`` is the energy that time steps are small against."""
+    """Return (converged, reason)."""
     parts = parts_of_variance(steps, limits)
     against = [
         reason if len(steps) == 1 else f"dtau = {step.data.dtau:g}: {reason}"
         for step, part in zip(steps, parts, strict=True)
         for reason in _against_step(step, minor=part < MINOR)
     ]
-    against += _against_steps([step.data.dtau for step in steps], scale)
+    dtau = [step.data.dtau for step in steps]
+    against += _against_steps(dtau, energy_scale(terms))
+    against += [
+        f"dtau = {step:g} is a resonance of nearly isolated attractive sites: configurations that "
+        "are hardly ever sampled carry a part of the averages (choose another, or `auto`)"
+        for step in resonant_steps(terms, dtau)
+    ]
     against += _against_line(limits)
     met = []
     for name, target in numerics.target_stderr.items():
