@@ -99,7 +99,7 @@ def resonance(terms: Terms, beta: float, slices: int) -> float:
     The fields of a site add up to a phase a M with cos a = exp(-dtau |U| / 2) and M = -n, 2 - n,
     ..., n. Where that comes close to pi the weight |1 + exp(i a M)|^2 of a half filled site
     vanishes and its Green function 1 / (1 + exp(i a M)) diverges: configurations that are never
-    sampled carry a part of the average. The mean of 1 / |1 + exp(i a M)|^2 over all fields is a few
+    sampled carry a part of the average. The mean of 4 / |1 + exp(i a M)|^2 over all fields is a few
     where no M is close, and 100 and more at a resonance. See docs/decisions/0016.
     """
     from scipy.special import gammaln
