@@ -50,7 +50,7 @@ def hops() -> dict[tuple[int, int], np.ndarray]:
 def sectors() -> list[np.ndarray]:
     """Basis states of every (n_up, n_down), which nothing here connects."""
     numbers = np.array([sum(N[i][s].diagonal() for i in SITES) for s in (0, 1)]).round()
-    return [np.flatnonzero((numbers.T == key).all(axis=1)) for key in np.unique(numbers.T, axis=0)]
+    return [np.flatnonzero((key == numbers.T).all(axis=1)) for key in np.unique(numbers.T, axis=0)]
 
 
 def exponential(matrix: np.ndarray, factor: float) -> np.ndarray:
@@ -78,6 +78,7 @@ def averages(terms: Terms, dtau: float) -> np.ndarray:
         else:
             half = exponential(one_body[block], -dtau / 2)
             levels, states = np.linalg.eigh(half @ exponential(vertex[block], -dtau) @ half)
+            levels = np.maximum(levels, 1e-300)  # rounding, where a step is far too large
             parts.append((round(beta / dtau) * np.log(levels), states))
     largest = max(logs.max() for logs, _ in parts)
     total, summed = 0.0, np.zeros(len(operators()))
