@@ -21,6 +21,7 @@ import pytest
 
 from bilayer_orchestra.analysis.jackknife import chi_squared
 from bilayer_orchestra.averages import Averages
+from bilayer_orchestra.backends.alf.projection import not_projected
 from bilayer_orchestra.backends.registry import get_backend
 from bilayer_orchestra.engines.alf import alf_environment, find_alf
 from bilayer_orchestra.engines.alf_probe import probe
@@ -372,9 +373,46 @@ def test_short_projection_is_seen(tmp_path):
     settings = {"dtau": 0.2, "sweeps": 2000, "sweeps_per_bin": 20, "projection_time": 5.0}
     changes = {"t_perp": 1.0, "boundary": "periodic", "observables": ["pair"]}
     model = model_of({"n_up": 2, "n_down": 2}, 4, settings, **changes)
+    outcome = run_point(model, BACKEND, LocalRuntime(), tmp_path)
+    assert not outcome.dataset.attrs["converged"]
+    reason = outcome.dataset.attrs["converged_reason"]
+    assert "computed exactly in this sector of 784 states" in reason
+    # and without any exact state, by half of the time
+    alone = not_projected(outcome.run.job / "dtau-0", model.terms().n_sites, 5.0)
+    assert re.search(r"pair still changes .* between projection times 2.5 and 5", alone)
+
+
+def out_of_reach(monkeypatch, state: dict[str, object], length: int, t_perp: float, path: Path):
+    """Run where no sector is small enough for the exact check; return the dataset."""
+    monkeypatch.setattr("bilayer_orchestra.backends.alf.projection_exact.MAX_DIMENSION", 1)
+    settings = {"dtau": 0.2, "sweeps": 600, "sweeps_per_bin": 10, "projection_time": 20.0}
+    model = model_of(state, length, settings, t_perp=t_perp, observables=["pair"])
+    return run_point(model, BACKEND, LocalRuntime(), path).dataset
+
+
+def test_another_trial_state_sees_what_half_the_time_does_not(tmp_path, monkeypatch):
+    """A gap of 1.7e-3: theta = 20 is off by 0.30, and differs from theta = 10 by 0.017."""
+    dataset = out_of_reach(monkeypatch, {"n_up": 3, "n_down": 3}, 4, 0.5, tmp_path)
+    assert not dataset.attrs["converged"]
+    reason = dataset.attrs["converged_reason"]
+    assert "after projection time 20 another trial state gives" in reason
+    assert float(re.search(r"up to (\S+) away", reason)[1]) > 0.3
+
+
+def test_another_trial_state_agrees_where_the_gap_is_large(tmp_path, monkeypatch):
+    dataset = out_of_reach(monkeypatch, {"n_up": 2, "n_down": 2}, 2, 1.2, tmp_path)
+    assert dataset.attrs["converged"], dataset.attrs["converged_reason"]
+    assert "and so does another trial state" in dataset.attrs["converged_reason"]
+
+
+def test_resonant_step_is_not_believed(tmp_path):
+    """Its own bins do not show it: docs/decisions/0016."""
+    settings = {"dtau": 0.15, "sweeps": 4000, "sweeps_per_bin": 40}
+    layer = {"interaction": -4.845, "chemical_potential": -2.458}
+    model = model_of({"beta": 3.0}, 2, settings, P=layer, t_perp=0.33)
     dataset = run_point(model, BACKEND, LocalRuntime(), tmp_path).dataset
     assert not dataset.attrs["converged"]
-    assert "projection_time" in dataset.attrs["converged_reason"]
+    assert "dtau = 0.15 is a resonance" in dataset.attrs["converged_reason"]
 
 
 @pytest.mark.slow
