@@ -51,7 +51,7 @@ def judge(
     against += _against_steps(dtau, energy_scale(terms))
     against += [
         f"dtau = {step:g} is a resonance of nearly isolated attractive sites: configurations that "
-        "are hardly ever sampled carry a part of the averages (choose another, or `auto`)"
+        "are hardly ever sampled carry a part of the averages (choose another step)"
         for step in resonant_steps(terms, dtau)
     ]
     against += _against_line(limits)
