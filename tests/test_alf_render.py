@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bilayer_orchestra.backends.alf.effort import plan_effort
@@ -207,6 +207,7 @@ def test_nearest_steps_divide_and_are_near(step, total):
         assert 0.4 * step < float(value) < 2.5 * step or total / step < 3
 
 
+@settings(deadline=None)
 @given(beta=st.floats(0.3, 60.0), interaction=st.floats(-20.0, 0.0))
 def test_automatic_steps_divide_and_shrink_with_the_interaction(beta, interaction):
     model = with_alf({"beta": beta}, alf={"dtau": "auto"}, P={"interaction": interaction})

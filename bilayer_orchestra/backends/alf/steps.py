@@ -18,9 +18,9 @@ from bilayer_orchestra.terms import GrandCanonical, Terms
 TOLERANCE = 1e-9
 #: The smallest automatic step times the energy scale: docs/decisions/0009.
 AUTO_PRODUCT, FINEST = 0.4, 0.1
-#: Automatic steps may take this many times the slices (at least so many more), to the first choice
-#: whose :func:`resonance` is at most so many times the smallest.
-MORE_SLICES, FEW, GOOD_ENOUGH = 1.5, 4, 1.5
+#: Automatic steps may take this many times the slices (but at least and at most so many more), to
+#: the first choice whose :func:`resonance` is at most so many times the smallest.
+MORE_SLICES, FEW, MANY, GOOD_ENOUGH = 1.5, 4, 40, 1.5
 #: A chosen step with a larger :func:`resonance` is not believed if :func:`isolation` is smaller.
 RESONANT, ISOLATED = 100.0, 2.0
 
@@ -85,7 +85,8 @@ def _automatic(terms: Terms, total: float) -> tuple[float, ...]:
     scale = max(energy_scale(terms), AUTO_PRODUCT / FINEST)
     count = max(1, math.ceil(total * scale / (4 * AUTO_PRODUCT) * (1 - TOLERANCE)))
     if isinstance(terms.state, GrandCanonical):
-        candidates = range(count, max(count + FEW, math.ceil(MORE_SLICES * count)) + 1)
+        more = min(max(FEW, math.ceil((MORE_SLICES - 1) * count)), MANY)
+        candidates = range(count, count + more + 1)
         scores = [max(resonance(terms, total, k * n) for k in (1, 2, 4)) for n in candidates]
         count = next(
             n for n, s in zip(candidates, scores, strict=True) if s <= GOOD_ENOUGH * min(scores)
