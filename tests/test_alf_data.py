@@ -29,7 +29,7 @@ from bilayer_orchestra.backends.exact.ground import ground_level
 from bilayer_orchestra.backends.exact.measure import measure_states
 from bilayer_orchestra.backends.exact.thermal import thermal_averages
 from bilayer_orchestra.dataset import build, open_result, write_atomic
-from bilayer_orchestra.engines.alf_probe import _mean
+from bilayer_orchestra.engines.alf_probe import _mean_hdf5
 from bilayer_orchestra.errors import EngineError
 from bilayer_orchestra.observables import SELECTABLE
 from bilayer_orchestra.terms import Canonical, GrandCanonical, Site, Terms
@@ -245,7 +245,7 @@ def test_a_new_build_with_hdf5_is_tried_with_what_reads_it(tmp_path):
     hdf5, _ = recorded("hdf5", tmp_path)
     segment = hdf5 / "dtau-0/chain-0/seg-0001"
     kinetic = open_segment(segment, 4).scalars("Kin_scal").values.mean()
-    assert _mean(segment) == pytest.approx(kinetic)
+    assert _mean_hdf5(segment, 4) == pytest.approx(kinetic)
 
 
 def test_text_and_hdf5_hold_the_same_bins(tmp_path):
