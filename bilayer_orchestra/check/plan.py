@@ -249,7 +249,7 @@ def _all_pairs(solved: list[tuple[str, xr.Dataset]]) -> list[Pair]:
 
 def _sector_engine(model: Model) -> str:
     terms = model.terms()
-    if canonical_dimension(terms) <= EXACT_SECTOR:
+    if out_of_reach(terms) is None and canonical_dimension(terms) <= EXACT_SECTOR:
         return "exact"
     for name in ("block2", "itensor"):
         try:
