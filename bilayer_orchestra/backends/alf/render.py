@@ -94,13 +94,12 @@ def needs_probe(terms: Terms) -> bool:
 
     Where the sector is small, that is computed exactly instead.
     """
+    if not isinstance(terms.state, Canonical) or not bool((terms.interaction < 0).any()):
+        return False
+    # imported here, and only for these: it takes as long as a tenth of a short run
     from bilayer_orchestra.backends.alf.projection_exact import in_reach
 
-    return (
-        isinstance(terms.state, Canonical)
-        and not in_reach(terms)
-        and bool((terms.interaction < 0).any())
-    )
+    return not in_reach(terms)
 
 
 def measurements(observables: tuple[str, ...], numerics: ALFNumerics) -> dict[str, bool]:
