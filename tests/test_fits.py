@@ -100,7 +100,7 @@ def test_stated_errors_cover_the_truth(contamination):
 
     inside, deviations = 0, []
     for seed in range(60):
-        found = fit(noisy(seed, contamination), options=Options(replicas=0))
+        found = fit(noisy(seed, contamination), options=Options(replicas=500))
         error = np.hypot(float(found.pair_eta_stderr[0]), float(found.pair_eta_systematic[0]))
         deviations.append(float(found.pair_eta[0]) - 0.7)
         inside += abs(deviations[-1]) < error

@@ -19,12 +19,16 @@ def forms_for(  # noqa: PLR0911
     """Return the forms that compete in the model average."""
     thermal = pairs.beta is not None
     if what == "pair":
+        if thermal:
+            plain = forms.pair_thermal(pairs.periodic)
+        else:
+            plain = forms.pair_ring() if pairs.periodic else forms.pair_open()
+        if pairs.statistical:
+            # noise hides a wave, but not always what r^-2 does to eta: see docs/fits.md
+            return [plain, forms.pair_corrected(plain, pairs.periodic)]
         if not thermal and not pairs.periodic:
-            return [forms.pair_open()]
-        plain = forms.pair_thermal(pairs.periodic) if thermal else forms.pair_ring()
-        # noise hides the correction, and an average over models that fit noise is worse than none
-        wave = [] if pairs.statistical else [forms.pair_wave(pairs.periodic, thermal)]
-        return [plain, *wave]
+            return [plain]
+        return [plain, forms.pair_wave(pairs.periodic, thermal)]
     if what == "density":
         if thermal:
             return [forms.density_thermal(pairs.periodic)]

@@ -31,7 +31,7 @@ class Options:
     power : float or None
         The power a of a Green function; None: a = 0 and a free compete.
     replicas : int
-        Bootstrap replicas; 0: linear propagation of errors only.
+        Bootstrap replicas.
     resampling : {"gaussian", "blocks"}
     """
 
@@ -40,7 +40,7 @@ class Options:
     edge: int | None = None
     power: float | None = None
     wave_vector: float | None = None
-    replicas: int = 100
+    replicas: int = 1000
     resampling: str = "gaussian"
 
 
@@ -96,14 +96,14 @@ def fit_pairs(what: str, pairs: Pairs, options: Options) -> PointFit:
         envelope=what != "pair",
     )
     best = found.fits[found.best]
-    replicas = None
-    if pairs.statistical and options.replicas > 1:
-        replicas = bootstrap(found, options.replicas, options.resampling)
     numbers = {}
-    for k, name in enumerate(best.form.shape):
+    for name in best.form.shape:
         if what == "pair" and name == "wave_vector":
             continue  # of a correction: no result
-        numbers[name] = _number(name, found, None if replicas is None else replicas[:, k])
+        replicas = None
+        if pairs.statistical:
+            replicas = bootstrap(found, name, options.replicas, options.resampling)
+        numbers[name] = _number(name, found, replicas)
     warnings = _warnings(pairs, found, numbers)
     for name in ("log_xi", "inverse_xi"):
         if name in numbers:
@@ -114,7 +114,12 @@ def fit_pairs(what: str, pairs: Pairs, options: Options) -> PointFit:
 
 
 def _number(name: str, found: Scan, replicas: FloatArray | None) -> Number:
-    """Average one shape parameter over models."""
+    """Average one shape parameter over models.
+
+    With noise the result is the centre of the central 68 % of the replicas, and half its width the
+    whole error. Its statistical part is what noise does to the average at fixed weights; the rest
+    comes from the choice of windows and forms.
+    """
     has = np.array([name in fit.form.shape for fit in found.fits])
     values = np.array(
         [fit.value(name) if h else np.nan for fit, h in zip(found.fits, has, strict=True)]
@@ -124,21 +129,28 @@ def _number(name: str, found: Scan, replicas: FloatArray | None) -> Number:
     )
     weights = np.where(has, found.weights, 0.0)
     weights /= weights.sum()
-    mean = float(np.nansum(weights * values))
-    spread = float(np.sqrt(np.nansum(weights * (values - mean) ** 2)))
-    within = float(np.sqrt(np.nansum(weights * errors**2)))
     shift = _bias_shift(name, found, weights)
-    statistical = bool(len(found.problems[0].weights.deviations))
-    if not statistical:
+    if replicas is None:
+        mean = float(np.nansum(weights * values))
+        spread = float(np.sqrt(np.nansum(weights * (values - mean) ** 2)))
+        within = float(np.sqrt(np.nansum(weights * errors**2)))
         return Number(
             mean, np.nan, float(np.hypot(np.hypot(spread, within), shift)), values, errors
         )
-    stderr = within
-    if replicas is not None and np.isfinite(replicas).all():
-        # the central 68 %: a replica that ran away must not decide the error
-        low, high = np.percentile(replicas, [15.87, 84.13])
-        stderr = max(within, float(high - low) / 2)
-    return Number(mean, stderr, float(np.hypot(spread, REMAINDER * shift)), values, errors)
+    low, high = np.percentile(replicas, [15.87, 84.13])
+    total = float(high - low) / 2
+    noise = np.sum(
+        [
+            weight * fit.deviations[:, fit.form.shape.index(name)]
+            for fit, weight in zip(found.fits, weights, strict=True)
+            if weight > 0
+        ],
+        axis=0,
+    )
+    stderr = min(float(np.linalg.norm(noise)), total)
+    chosen = float(np.sqrt(total**2 - stderr**2))
+    systematic = float(np.hypot(chosen, REMAINDER * shift))
+    return Number(float(high + low) / 2, stderr, systematic, values, errors)
 
 
 def _bias_shift(name: str, found: Scan, weights: FloatArray) -> float:

@@ -37,10 +37,13 @@ SPAN = 1.5
 #: ... the same for data with noise: an exponent read off half an octave is noise, and enters the
 #: average whenever chi^2 of the wider windows happens to be large.
 SPAN_NOISY = 3.0
+#: ... and for a form with a correction r^-2, which is there to use small distances: at large ones
+#: it cannot be told from the leading term, and only adds noise.
+SPAN_CORRECTED = 8.0
 #: Most values of r_min in one scan.
 MAX_WINDOWS = 24
-#: Windows below this weight are not repeated in the bootstrap.
-NEGLIGIBLE = 1e-3
+#: Windows below this weight are not repeated in the bootstrap: noise cannot lift them that far.
+NEGLIGIBLE = 1e-12
 
 Start = Callable[[Form, Series], list[FloatArray]]
 
@@ -139,10 +142,10 @@ def scan(
 
 
 def model_weights(chi2: FloatArray, k: FloatArray, cut: FloatArray) -> FloatArray:
-    """Return normalized exp(-(chi2 + 2 k + 2 cut) / 2)."""
+    """Return normalized exp(-(chi2 + 2 k + 2 cut) / 2); models are the last axis of chi2."""
     exponent = -0.5 * (chi2 + 2 * k + 2 * cut)
-    weights = np.exp(exponent - exponent.max())
-    return np.asarray(weights / weights.sum())
+    weights = np.exp(exponent - exponent.max(axis=-1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
 
 
 def _cut(series: Series, window: Window) -> Series:
@@ -167,7 +170,8 @@ def _windows(
             k = len(form.shape) + len(form.amplitudes)
             for r in first:
                 count = int(((distances >= r) & (distances <= last)).sum())
-                if count >= k + SPARE and last >= span * r:
+                wide = SPAN_CORRECTED if "correction" in form.amplitudes else span
+                if count >= k + SPARE and last >= wide * r:
                     result.append(Window(form, int(r), last, edge))
     return result
 

@@ -35,6 +35,10 @@ class Fit:
     count : float
         Data in the window; dof = count - k.
     fitted : array, shape (p,)
+    residual : array, shape (q,)
+        Weighted, scaled as chi^2.
+    noise : array, shape (blocks, q)
+        What the deviations of the data leave of themselves in ``residual``, to first order.
     """
 
     form: Form
@@ -46,6 +50,8 @@ class Fit:
     chi2: float
     count: float
     fitted: FloatArray
+    residual: FloatArray
+    noise: FloatArray
     success: bool
 
     @property
@@ -144,9 +150,13 @@ class Problem:
         count, k = self.weights.count, len(shape) + len(amplitudes)
         chi2 = float(residual @ residual)
         deviations = self.weights.deviations @ response.T
+        noise = np.zeros((0, len(residual)))
         if len(deviations):
+            left = self.weights.apply(self.weights.deviations.T)
+            noise = (left - weighted @ (inverse @ left)).T
             expected, deviations = self._propagate(jacobian, scale)
-            chi2 *= (count - k) / expected if expected > 0 and count > k else 1.0
+            size = (count - k) / expected if expected > 0 and count > k else 1.0
+            chi2, residual, noise = chi2 * size, residual * np.sqrt(size), noise * np.sqrt(size)
         # for errors of form sigma is only a scale: the misfit itself says how large it is
         with np.errstate(all="ignore"):  # of a shape that ran away; such fits are dropped
             scaled = inverse / scale[:, None]
@@ -162,6 +172,8 @@ class Problem:
             chi2,
             count,
             basis @ amplitudes,
+            residual,
+            noise,
             success and bool(np.isfinite(chi2)),
         )
 
