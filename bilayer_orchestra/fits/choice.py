@@ -61,7 +61,7 @@ def edges_for(pairs: Pairs, edge: int | None) -> list[int]:
     if edge is not None:
         return [edge]
     length = pairs.length
-    if pairs.statistical:
+    if pairs.statistical or pairs.beta is not None:
         return [max(2, round(length / 8))]
     return sorted({max(2, round(length / part)) for part in (16, 12, 8, 6)})
 

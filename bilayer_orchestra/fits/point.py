@@ -9,8 +9,10 @@ import numpy as np
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.bootstrap import bootstrap
 from bilayer_orchestra.fits.choice import changes_sign, edges_for, forms_for, grouped, starts
+from bilayer_orchestra.fits.curvature import NOT_LOW, curvature
 from bilayer_orchestra.fits.pairs import Pairs
 from bilayer_orchestra.fits.scan import Scan, Window, scan
+from bilayer_orchestra.fits.solve import Fit
 from bilayer_orchestra.terms import FloatArray
 
 #: How much of the Trotter correction of statistical data may be left (the next order, dtau^4, for
@@ -94,6 +96,7 @@ def fit_pairs(what: str, pairs: Pairs, options: Options) -> PointFit:
         r_max=options.r_max,
         grouped=grouped(what, pairs),
         envelope=what != "pair",
+        least_form_error=None if pairs.beta is None else lambda fit: _curvature(pairs, fit),
     )
     best = found.fits[found.best]
     numbers = {}
@@ -104,6 +107,7 @@ def fit_pairs(what: str, pairs: Pairs, options: Options) -> PointFit:
         if pairs.statistical:
             replicas = bootstrap(found, name, options.replicas, options.resampling)
         numbers[name] = _number(name, found, replicas)
+    _add_curvature(pairs, numbers)
     warnings = _warnings(pairs, found, numbers)
     for name in ("log_xi", "inverse_xi"):
         if name in numbers:
@@ -163,6 +167,23 @@ def _bias_shift(name: str, found: Scan, weights: FloatArray) -> float:
     return abs(total)
 
 
+def _curvature(pairs: Pairs, fit: Fit) -> float:
+    """Return the error of a thermal form, as a fraction of the correlation, that a first fit lets expect."""
+    if "log_xi" not in fit.form.shape:
+        return 0.0
+    return abs(fit.value("eta")) * curvature(pairs.filling, float(np.exp(fit.value("log_xi"))))
+
+
+def _add_curvature(pairs: Pairs, numbers: dict[str, Number]) -> None:
+    """Add what the curvature of the band may do to the systematic errors at T > 0."""
+    if "log_xi" not in numbers:
+        return
+    log_xi, eta = numbers["log_xi"], numbers["eta"]
+    relative = curvature(pairs.filling, float(np.exp(log_xi.value)))
+    log_xi.systematic = float(np.hypot(log_xi.systematic, relative))
+    eta.systematic = float(np.hypot(eta.systematic, relative * abs(eta.value)))
+
+
 def _length(name: str, number: Number) -> Number:
     """Return xi from its logarithm or inverse, errors propagated."""
     with np.errstate(all="ignore"):
@@ -192,6 +213,12 @@ def _warnings(pairs: Pairs, found: Scan, numbers: dict[str, Number]) -> list[str
         result.append("no covariance stored: errors were taken as independent between distances")
     if "log_xi" in numbers:
         xi = float(np.exp(numbers["log_xi"].value))
+        relative = curvature(pairs.filling, xi)
+        if relative > NOT_LOW:
+            result.append(
+                f"the temperature is not low: curvature of the band alone may change eta and xi by "
+                f"{100 * relative:.0f} % (xi = {xi:.3g}, filling {pairs.filling:.2g})"
+            )
         if 2 * xi > pairs.length:
             result.append(
                 f"xi = {xi:.3g} is not small against L = {pairs.length}: neither the thermal nor "

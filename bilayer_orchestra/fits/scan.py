@@ -91,6 +91,7 @@ def scan(
     r_max: int | None,
     grouped: bool,
     envelope: bool,
+    least_form_error: Callable[[Fit], float] | None = None,
 ) -> Scan:
     """Fit every form in every window.
 
@@ -99,6 +100,10 @@ def scan(
     edges : list of int
         Distances from the ends of an open chain. With statistical data only one makes sense: the
         data themselves (averages over pairs) depend on it.
+    least_form_error : callable, optional
+        How far the form can be trusted at best, as a fraction of the correlation, judged from a
+        first fit. Data without noise would otherwise prefer the window where a wrong form
+        happens to fit to many digits.
 
     Raises
     ------
@@ -124,6 +129,12 @@ def scan(
     else:
         rough = _fit_all(candidates, series, lambda one: deterministic_weights(one, 1.0), start)
         error = form_error(rough, max(len(np.unique(one.r)) for one in series.values()))
+        if least_form_error is not None and rough:
+            widest = max(fit.count for _, _, fit in rough)
+            first = min(
+                (fit for _, _, fit in rough if fit.count == widest), key=lambda fit: fit.chi2
+            )
+            error = max(error, least_form_error(first))
         fitted = _fit_all(
             candidates, series, lambda one: deterministic_weights(one, error), start, rough
         )

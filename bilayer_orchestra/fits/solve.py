@@ -103,7 +103,9 @@ class Problem:
         norm[norm == 0] = 1.0
         basis = basis / norm
         # one to three columns: their Gram matrix is small and, once normalized, well conditioned
-        solution = np.linalg.pinv(basis.T @ basis, rcond=1e-12, hermitian=True) @ (basis.T @ data)
+        values, vectors = np.linalg.eigh(basis.T @ basis)
+        kept = vectors[:, values > 1e-12 * values[-1]] / np.sqrt(values[values > 1e-12 * values[-1]])
+        solution = kept @ (kept.T @ (basis.T @ data))
         return solution / norm, data - basis @ solution
 
     def search(self, start: FloatArray, values: FloatArray) -> tuple[FloatArray, bool]:
@@ -116,8 +118,8 @@ class Problem:
             start,
             method="lm",
             x_scale=np.maximum(np.abs(start), 0.1),
-            xtol=1e-9,
-            ftol=1e-10,
+            xtol=1e-7,
+            ftol=1e-9,
             max_nfev=50 * len(start),
         )
         shape = np.asarray(found.x)
