@@ -77,7 +77,8 @@ def fit(
         Dimensions ``layer``, those of the sweep, ``window`` (of the scan) and ``r``. For every
         parameter <what>_<name> with ``_stderr`` (statistical; NaN: no statistical error) and
         ``_systematic`` (spread of the windows and forms, truncation); ``<what>_chi2_per_dof`` of
-        the best window; ``<what>_scan_*``; data and fitted curve by distance.
+        the best window; ``<what>_scan_*``; data and fitted curve by distance;
+        ``<what>_input_converged`` (1, 0, or -1: the input does not say) and ``<what>_warnings``.
 
     Raises
     ------
@@ -174,7 +175,22 @@ def _one(
         found = fit_pairs(what, pairs, options)
     except OrchestraError as error:
         return xr.Dataset({"status": ((), str(error))})
-    return _row(what, found, pairs, convention)
+    row = _row(what, found, pairs, convention)
+    state, reason = input_state(point)
+    if state == 0:
+        text = f"the input is NOT converged: {reason or 'no reason is stored'}"
+        row["warnings"] = ((), "; ".join([*found.warnings, text.replace("; ", ", ")]))
+    row["input_converged"] = ((), float(state))
+    return row
+
+
+def input_state(point: xr.Dataset) -> tuple[int, str]:
+    """Return (1: converged, 0: not, -1: not said; the reason) of what is fitted."""
+    for place in (point, point.attrs):
+        if "converged" in place:
+            state, reason = place["converged"], place.get("converged_reason", "")
+            return int(np.asarray(state).item()), str(np.asarray(reason).item())
+    return -1, ""
 
 
 def _row(what: str, found: PointFit, pairs: Pairs, convention: str) -> xr.Dataset:

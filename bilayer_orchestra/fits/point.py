@@ -20,6 +20,8 @@ from bilayer_orchestra.terms import FloatArray
 REMAINDER = 0.25
 #: A statistical error larger than this part of the value determines nothing.
 HOPELESS = 1.0
+#: Fewer windows are steady by chance.
+DRIFT_WINDOWS = 4
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def fit_pairs(what: str, pairs: Pairs, options: Options) -> PointFit:
     found = scan(
         pairs,
         forms_for(what, pairs, options.power),
-        starts(pairs.beta, options.wave_vector),  # type: ignore[arg-type]
+        starts(pairs.beta, options.wave_vector),
         edges=edges_for(pairs, options.edge),
         r_mins=None if options.r_min is None else [options.r_min],
         r_max=options.r_max,
@@ -229,10 +231,43 @@ def _warnings(pairs: Pairs, found: Scan, numbers: dict[str, Number]) -> list[str
         error = float(np.hypot(np.nan_to_num(inverse.stderr), inverse.systematic))
         if inverse.value < 2 * error or inverse.value * pairs.length < 2:
             result.append("1/xi is compatible with zero or xi with the length: xi is a lower bound")
+    main = found.fits[found.best].form.shape[0]
+    drift = _drift(found, main, numbers[main]) if main in numbers else None
+    if drift is not None:
+        result.append(
+            f"{main} moves steadily with r_min ({drift[0]:.4g} to {drift[1]:.4g}), by more than "
+            "its error: it may not be asymptotic yet"
+        )
     unknown = not pairs.statistical and np.isnan(pairs.bias).all()
     if unknown:
         result.append("the data carry no error: only the form's misfit enters the error")
     return result
+
+
+def _drift(found: Scan, name: str, number: Number) -> tuple[float, float] | None:
+    """Return the first and last value if a parameter moves one way through all windows that count.
+
+    Windows of the best form and edge, from the first with 1 % of the weight (at least the last
+    few: a plateau that begins with the last window is none), as far as they determine the number.
+    """
+    best = found.windows[found.best]
+    alike = [
+        k
+        for k, window in enumerate(found.windows)
+        if window.form == best.form and window.edge == best.edge
+    ]
+    alike.sort(key=lambda k: found.windows[k].r_min)
+    total = float(np.hypot(np.nan_to_num(number.stderr), number.systematic))
+    first = next(n for n, k in enumerate(alike) if found.weights[k] > 1e-2)
+    first = max(min(first, len(alike) - DRIFT_WINDOWS), 0)
+    values = np.array(
+        [number.per_window[k] for k in alike[first:] if number.per_window_error[k] < 2 * total]
+    )
+    if len(values) < DRIFT_WINDOWS:
+        return None
+    steps = np.diff(values)
+    one_way = bool(np.all(steps > 0) or np.all(steps < 0))
+    return (float(values[0]), float(values[-1])) if one_way and np.ptp(values) > total else None
 
 
 def _refuse_hopeless(what: str, numbers: dict[str, Number]) -> None:

@@ -45,7 +45,7 @@ MAX_WINDOWS = 24
 #: Windows below this weight are not repeated in the bootstrap: noise cannot lift them that far.
 NEGLIGIBLE = 1e-12
 
-Start = Callable[[Form, Series], list[FloatArray]]
+Start = Callable[[Problem], list[FloatArray]]
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def _fit_all(
         elif key in last:
             places = [last[key]]
         else:
-            places = start(window.form, chosen)
+            places = start(problem)
         fit = _solve(problem, places)
         if fit is not None and _sensible(fit, window, chosen):
             last[key] = fit.shape
