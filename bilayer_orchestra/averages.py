@@ -28,7 +28,8 @@ class Averages:
         Shape (block, ...): the covariance of any two elements X, Y of any observables is
         sum_block dX dY; only for stochastic engines.
     attributes : dict
-        Observable name -> what belongs beside it, such as its autocorrelation time.
+        Observable name -> what belongs beside it, such as its autocorrelation time; a
+        ``definition`` here replaces that of the table of observables.
     diagnostics : dict
         Scalars that describe the run, by name; see :data:`bilayer_orchestra.dataset.DIAGNOSTICS`.
     converged : bool
@@ -41,7 +42,7 @@ class Averages:
     bias: dict[str, FloatArray] = field(default_factory=dict)
     stderr: dict[str, FloatArray] = field(default_factory=dict)
     deviations: dict[str, FloatArray] = field(default_factory=dict)
-    attributes: dict[str, dict[str, float]] = field(default_factory=dict)
+    attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
     diagnostics: dict[str, Any] = field(default_factory=dict)
     converged: bool = False
     reason: str = ""

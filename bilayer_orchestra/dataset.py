@@ -17,7 +17,7 @@ import xarray as xr
 
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.observables import OBSERVABLES, SELECTABLE, Observable
+from bilayer_orchestra.observables import OBSERVABLES, OPTIONAL, Observable
 from bilayer_orchestra.terms import FloatArray, Terms
 from bilayer_orchestra.timestamps import utc_now
 
@@ -75,7 +75,7 @@ DIAGNOSTICS = {
 def build(terms: Terms, averages: Averages, selected: tuple[str, ...]) -> xr.Dataset:
     """Return the labelled dataset of ``averages``.
 
-    Energies are always part of it, other observables if they are in ``selected``.
+    Energies are always part of it, observables that a model file lists if they are in ``selected``.
     """
     rows = {layer: k for k, layer in enumerate(terms.layers)}
     layer_index = np.array([rows[site.layer] for site in terms.sites])
@@ -104,7 +104,7 @@ def build(terms: Terms, averages: Averages, selected: tuple[str, ...]) -> xr.Dat
 
     variables: dict[str, xr.Variable] = {}
     for name, observable in OBSERVABLES.items():
-        if name not in averages.values or (name in SELECTABLE and name not in selected):
+        if name not in averages.values or (name in OPTIONAL and name not in selected):
             continue
         variable = labelled(observable, averages.values[name])
         variable.attrs = {

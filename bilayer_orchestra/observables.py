@@ -48,10 +48,20 @@ OBSERVABLES = {
             "sum_i U_i <n_{i,up} n_{i,dn}>",
             _ENERGY_UNITS,
         ),
+        Observable("level_energy", (), "level energy", "-sum_i (U_i / 2) <n_i>", _ENERGY_UNITS),
+        Observable("field_energy", (), "field energy", "-sum_i h_i <S^z_i>", _ENERGY_UNITS),
+        Observable(
+            "total_energy",
+            (),
+            "total energy",
+            "<H> with all terms: energy + level_energy + field_energy",
+            _ENERGY_UNITS,
+        ),
         Observable(
             "density", ("spin", "layer", "x"), "density per spin", "<n_{i,s}>, for each spin s"
         ),
         Observable("double_occupancy", ("layer", "x"), "double occupancy", "<n_{i,up} n_{i,dn}>"),
+        Observable("magnetization", ("layer", "x"), "magnetization", "<S^z_i>"),
         Observable(
             "pair",
             TWO_POINT,
@@ -72,14 +82,29 @@ OBSERVABLES = {
         ),
         Observable("spin_spin", TWO_POINT, "spin correlation", "<S^z_i S^z_j>"),
         Observable(
+            "spin_flip",
+            TWO_POINT,
+            "transverse spin correlation",
+            "<S^+_i S^-_j>, S^+_i = c+_{i,up} c_{i,dn}",
+        ),
+        Observable(
             "pair_susceptibility",
             TWO_POINT,
             "pair susceptibility",
             "integral over tau from 0 to beta of <Delta+_i(tau) Delta_j(0)>",
             "1 / energy unit of the model file",
         ),
+        Observable(
+            "spin_flip_susceptibility",
+            TWO_POINT,
+            "transverse spin susceptibility",
+            "integral over tau from 0 to beta of <S^+_i(tau) S^-_j(0)>",
+            "1 / energy unit of the model file",
+        ),
     )
 }
 
-#: What a model file may ask for. Energies cost nothing and are always reported.
+#: What engines measure on request. Energies cost nothing and are always reported.
 SELECTABLE = ("density", "double_occupancy", "pair", "green", "density_density", "spin_spin")
+#: What is in a dataset only if its model file asked for it.
+OPTIONAL = frozenset({*SELECTABLE, "spin_flip"})

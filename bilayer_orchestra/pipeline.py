@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 #: The netCDF and HDF5 libraries are not safe to use from several threads at once.
-_LIBRARIES = threading.Lock()
+LIBRARIES = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,36 @@ def make_request(model: Model, backend: Backend) -> Request:
     """Return what ``backend`` needs to know of ``model``."""
     return Request(
         terms=model.terms(),
-        observables=tuple(model.observables),
-        numerics=getattr(model.numerics, backend.name),
+        observables=model.measured(),
+        numerics=model.settings(backend.name),
         label=model.name,
     )
+
+
+def checked_request(model: Model, backend: Backend) -> Request:
+    """Return the request if ``backend`` can solve it.
+
+    Raises
+    ------
+    OrchestraError
+        If it cannot; says so when the words are those of a model that this one is mapped to.
+    """
+    request = make_request(model, backend)
+    try:
+        backend.check(request)
+    except OrchestraError as error:
+        if model.remark() is None:
+            raise
+        raise OrchestraError(f"{error} ({model.remark()})") from error
+    return request
+
+
+def refuse_search(model: Model, instead: str) -> None:
+    """Raise OrchestraError if the model's chemical potentials are yet to be searched for."""
+    if getattr(model, "filling", None) is not None:
+        raise OrchestraError(
+            "a `filling` takes several runs, each after the result of the one before; " + instead
+        )
 
 
 def run_point(
@@ -70,17 +96,27 @@ def run_point(
     ------
     OrchestraError
         On every failure that is not a defect of this program.
+
+    Notes
+    -----
+    A model with a ``filling`` is solved at the chemical potentials that give it; the search and its
+    runs are part of the run directory.
     """
-    request = make_request(model, backend)
-    backend.check(request)
+    if getattr(model, "filling", None) is not None:
+        from bilayer_orchestra.model.bilayer import BilayerModel
+        from bilayer_orchestra.tuning.point import run_tuned
+
+        assert isinstance(model, BilayerModel)
+        return run_tuned(model, backend, runtime, root, on_progress, wait, meanwhile)
+    request = checked_request(model, backend)
     run = RunDirectory.for_request(root, model, backend)
     if run.result.exists():
-        return _stored(run)
+        return stored(run)
     with run.locked(
         wait, lambda holder: on_progress(f"waiting for {holder}, who computes this point")
     ) as lock:
         if run.result.exists():  # by whoever held the lock before
-            return _stored(run)
+            return stored(run)
         record = started_record(model, backend)
         run.write_record(record)
         try:
@@ -94,9 +130,9 @@ def run_point(
                 poll = _Poller(backend, request, run.job, on_progress)
                 place = runtime.execute(job, run.job, lock, poll)
                 run.mark_executed(place)
-            with _LIBRARIES:
+            with LIBRARIES:
                 dataset = _label(model, backend, request, run, place)
-                _store(dataset, run)
+                store(dataset, run)
         except BaseException as error:
             message = str(error) or type(error).__name__
             run.write_record(replace(record, state="failed", ended=utc_now(), message=message))
@@ -132,10 +168,11 @@ def _load_libraries() -> None:
     import xarray  # noqa: F401
 
 
-def _stored(run: RunDirectory) -> Outcome:
+def stored(run: RunDirectory) -> Outcome:
+    """Return the finished result of a run directory."""
     from bilayer_orchestra.dataset import open_result
 
-    with _LIBRARIES:
+    with LIBRARIES:
         return Outcome(run, open_result(run.result), reused=True)
 
 
@@ -145,11 +182,11 @@ def _label(
     from bilayer_orchestra import dataset as labelled
 
     try:
-        averages = backend.parse(run.job, request)
+        averages = model.reported(backend.parse(run.job, request))
     except EngineError:
         run.forget_execution()  # its output is no good: the next attempt runs the engine again
         raise
-    dataset = labelled.build(request.terms, averages, request.observables)
+    dataset = labelled.build(request.terms, averages, tuple(model.observables))
     dataset.attrs = {
         "title": f"{model.name}: {backend.summary}",
         "orchestra_schema": labelled.SCHEMA_VERSION,
@@ -172,7 +209,8 @@ def _label(
     return dataset
 
 
-def _store(dataset: xr.Dataset, run: RunDirectory) -> None:
+def store(dataset: xr.Dataset, run: RunDirectory) -> None:
+    """Write the result; what the engine computed is kept if that fails."""
     from bilayer_orchestra.dataset import write_atomic
 
     try:

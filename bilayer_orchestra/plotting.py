@@ -14,7 +14,13 @@ mpl.use("Agg")  # files only; no display is needed, also on a cluster
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-COLOURS = {"P": "#b2182b", "M": "#2166ac"}
+COLOURS = {"P": "#b2182b", "M": "#2166ac", "f": "#b2182b", "c": "#2166ac"}
+PANELS = (
+    ("pair", r"pair  $\langle\Delta^\dagger_i \Delta_j\rangle$"),
+    ("spin_flip", r"transverse spin  $\langle S^+_i S^-_j\rangle$"),
+    ("density_density", r"density  $|\langle n_i n_j\rangle_c|$"),
+    ("spin_spin", r"longitudinal spin  $|\langle S^z_i S^z_j\rangle|$"),
+)
 
 
 def by_distance(
@@ -34,20 +40,20 @@ def by_distance(
     return distances, [matrix[(separation == r) & upper] for r in distances]
 
 
+def drawable(dataset: xr.Dataset) -> list[tuple[str, str]]:
+    """Return (name, title) of the panels: spins for a model of spins, else pairs and density."""
+    spins = "spin_flip" in dataset
+    wanted = ("spin_flip", "spin_spin") if spins else ("pair", "density_density")
+    return [(name, title) for name, title in PANELS if name in wanted and name in dataset]
+
+
 def draw_correlations(dataset: xr.Dataset, path: Path) -> None:
-    """Draw pair and density correlations of both layers against distance, log-log.
+    """Draw pair and density (or both spin) correlations of both layers, log-log.
 
     Small points are single pairs of sites, large markers their mean; open markers are negative
     values, shown by their magnitude. A power law is a straight line.
     """
-    panels = [
-        (name, title)
-        for name, title in (
-            ("pair", r"pair  $\langle\Delta^\dagger_i \Delta_j\rangle$"),
-            ("density_density", r"density  $|\langle n_i n_j\rangle_c|$"),
-        )
-        if name in dataset
-    ]
+    panels = drawable(dataset)
     periodic = "boundary: periodic" in dataset.attrs["model"]
     figure, axes = plt.subplots(
         1, len(panels), figsize=(5.0 * len(panels), 4.2), layout="constrained", squeeze=False

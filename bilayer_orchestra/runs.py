@@ -33,6 +33,8 @@ State = Literal["pending", "running", "finished", "failed"]
 
 STATE_FILE, RESULT, LOCK, MODEL = "run.json", "result.nc", "lock", "model.yaml"
 EXECUTED, JOB_DIRECTORY = "executed.json", "job"
+#: Raised when tuned chemical potentials change for the same request.
+TUNING_REVISION = 1
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,17 @@ def request_hash(model: Model, backend: Backend) -> str:
     Names, comments and other backends' settings do not count.
     """
     numerics = getattr(model.numerics, backend.name)
-    identity = {
+    identity: dict[str, Any] = {
         "terms": model.terms().to_dict(),
         "observables": sorted(model.observables),
         "numerics": numerics.model_dump(mode="json"),
         "backend": [backend.name, backend.revision, backend.version()],
     }
+    filling = getattr(model, "filling", None)
+    if filling is not None:
+        identity["filling"] = [*filling.model_dump().values(), TUNING_REVISION]
+    if model.TRANSLATION:
+        identity["translation"] = [model.model, model.TRANSLATION]
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -8,7 +8,7 @@ import xarray as xr
 
 from bilayer_orchestra.check import statistics
 from bilayer_orchestra.check.elements import Elements, elements_of
-from bilayer_orchestra.check.verdict import holm, judge
+from bilayer_orchestra.check.verdict import Pair, holm, judge, judge_all
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.observables import OBSERVABLES
 from tests.conftest import make_model
@@ -116,6 +116,36 @@ MUTATIONS = {
 }
 
 
+MUTATIONS |= {
+    "U off by 3 %": lambda exact: exact(P=MU["P"] | {"interaction": -4.12}),
+    "wrong sign of t_perp": lambda exact: exact(t_perp=-0.5),
+    "repulsion instead of attraction": lambda exact: exact(P=MU["P"] | {"interaction": 4.0}),
+    "hopping in the wrong layer": lambda exact: exact(
+        P=MU["P"] | {"hopping": 1.0}, M={"hopping": 0.0}
+    ),
+    "pair half as large": lambda exact: exact().assign(pair=lambda d: 0.5 * d.pair),
+    "shifted by one site": lambda exact: exact().assign(
+        green=lambda d: d.green.roll(x=1, roll_coords=False)
+    ),
+    "layers transposed in pair": lambda exact: exact().assign(
+        pair=lambda d: d.pair.assign_coords(layer_=["M", "P"])
+    ),
+    "density correlation subtracted twice": lambda exact: exact().assign(
+        density_density=lambda d: d.density_density - 0.3
+    ),
+    "spin correlation four times": lambda exact: exact().assign(
+        spin_spin=lambda d: 4 * d.spin_spin
+    ),
+    "one element wrong": lambda exact: exact().assign(
+        pair=lambda d: d.pair.where((d.x != 0) | (d.x_ != 1) | (d.layer != "P"), d.pair + 0.05)
+    ),
+    "NaN": lambda exact: exact().assign(
+        green=lambda d: d.green.where((d.x != 0) | (d.x_ != 1) | (d.layer != "P"))
+    ),
+    "energy without interaction": lambda exact: exact().assign(energy=lambda d: d.kinetic_energy),
+}
+
+
 @pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS.keys())
 def test_broken_results_are_noticed(exact, mutation):
     truth = exact()
@@ -126,6 +156,83 @@ def test_broken_results_are_noticed(exact, mutation):
             broken[name].attrs = truth[name].attrs
     verdict = judge(truth, sampled(broken, seed=3, size=0.002))
     assert verdict.word == "disagree", verdict.reason
+
+
+def test_errors_stated_too_small_are_noticed(exact):
+    """Half the error bars: pulls are twice as wide, and the report says so."""
+    truth, narrow = exact(), sampled(exact(), seed=5)
+    for name in OBSERVABLES:
+        if f"{name}_deviation" in narrow:
+            narrow[f"{name}_deviation"] = narrow[f"{name}_deviation"] / 3
+            narrow[f"{name}_stderr"] = narrow[f"{name}_stderr"] / 3
+    verdict = judge(truth, narrow)
+    assert verdict.word == "disagree"
+    assert any("too small" in note for note in verdict.notes)
+
+
+def test_an_error_bar_that_its_deviations_deny_is_noticed(exact):
+    result = sampled(exact(), seed=5)
+    result["pair_stderr"] = result["pair_stderr"] / 2
+    verdict = judge(exact(), result)
+    assert verdict.word == "disagree"
+    assert "pair_stderr is 0.5 times" in verdict.reason
+
+
+def test_errors_stated_too_large_are_said(exact):
+    result = sampled(exact(), seed=5, size=0.002)
+    for name in OBSERVABLES:
+        if f"{name}_deviation" in result:
+            result[f"{name}_deviation"] = 5 * result[f"{name}_deviation"]
+            result[f"{name}_stderr"] = 5 * result[f"{name}_stderr"]
+    verdict = judge(exact(), result)
+    assert verdict.word == "agree"
+    assert any("too large" in note for note in verdict.notes)
+
+
+@pytest.mark.parametrize(
+    ("mutation", "cause"),
+    [
+        ("spin-summed green", "twice as large"),
+        ("wrong fermion sign", "opposite sign between the layers"),
+        ("swapped layers", "layers exchanged"),
+        ("pair half as large", "half as large"),
+        ("mu shifted by U/2", "chemical potential"),
+    ],
+)
+def test_the_likely_cause_is_named(exact, mutation, cause):
+    truth, broken = exact(), MUTATIONS[mutation](exact)
+    broken.attrs |= {"terms_hash": truth.attrs["terms_hash"]}
+    for name in OBSERVABLES:
+        if name in broken:
+            broken[name].attrs = truth[name].attrs
+    verdict = judge(truth, sampled(broken, seed=3, size=0.002))
+    assert cause in verdict.cause + verdict.reason
+
+
+def test_a_missing_observable_is_no_agreement(exact):
+    verdict = judge(exact(), sampled(exact(), seed=1).drop_vars("pair"))
+    assert verdict.word == "undecided"
+
+
+def test_correction_counts_all_pairs(exact):
+    """Twenty pairs that agree: no alarm, although one p-value in 180 is small by chance."""
+    truth = exact()
+    pairs = [Pair(truth, sampled(truth, seed), ("exact", "alf")) for seed in range(8)]
+    single = judge_all(pairs[:1])[0].findings
+    joint = judge_all(pairs)[0].findings
+    assert all(b.corrected_p >= a.corrected_p for a, b in zip(single, joint, strict=True))
+    assert any(b.corrected_p > a.corrected_p for a, b in zip(single, joint, strict=True))
+
+
+@pytest.mark.slow
+def test_two_hundred_seeds(exact):
+    """False alarms at most as claimed; and p-values below 20 % do come: the test is no dud."""
+    truth = exact()
+    verdicts = [judge(truth, sampled(truth, 1000 + seed)) for seed in range(200)]
+    alarms = sum(v.word == "disagree" for v in verdicts)
+    assert alarms <= 7  # 1 % of 200 is 2; more than 7 once in 1000 suites
+    single = np.array([min(f.test.p_value for f in v.findings) for v in verdicts])
+    assert np.mean(single < 0.1) > 0.05
 
 
 def test_large_errors_are_undecided_and_never_agreement(exact):

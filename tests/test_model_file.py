@@ -165,9 +165,11 @@ def test_unreadable_files(tmp_path):
 def test_schema_describes_what_the_reader_accepts():
     command = [sys.executable, "-m", "bilayer_orchestra.cli.main", "schema"]
     schema = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-    assert schema["additionalProperties"] is False
-    assert set(schema["required"]) == {"version", "name", "length", "layers", "t_perp", "state"}
-    assert schema["properties"]["boundary"]["enum"] == ["open", "periodic"]
+    bilayer, anderson = (schema["$defs"][name] for name in ("BilayerModel", "AndersonModel"))
+    assert bilayer["additionalProperties"] is anderson["additionalProperties"] is False
+    assert set(bilayer["required"]) == {"version", "name", "length", "layers", "t_perp"}
+    assert {"model", "hybridization"} <= set(anderson["required"])
+    assert bilayer["properties"]["boundary"]["enum"] == ["open", "periodic"]
     jsonschema = pytest.importorskip(
         "jsonschema", reason="jsonschema is missing: pip install jsonschema"
     )
@@ -176,6 +178,16 @@ def test_schema_describes_what_the_reader_accepts():
     validator = jsonschema.Draft202012Validator(schema)
     assert validator.is_valid(YamlText(GOOD, "good").data)
     assert not validator.is_valid(YamlText(GOOD.replace("length: 4", "length: 0"), "bad").data)
+    without = YamlText(GOOD, "filling").data
+    del without["state"]
+    assert not validator.is_valid(without)
+    assert validator.is_valid(without | {"filling": {"P": 0.5, "M": 0.25}})
+    other = YamlText(GOOD.replace("model: bilayer", "model: anderson"), "mixed").data
+    assert not validator.is_valid(other)
+    other["layers"] = {"f": {"interaction": 4.0}, "c": {"hopping": 1.0}}
+    other["hybridization"] = other.pop("t_perp")
+    other["observables"] = ["density", "spin_flip"]
+    assert validator.is_valid(other)
 
 
 @pytest.mark.parametrize("bad", ["length: 0", "length: [4"])

@@ -106,7 +106,9 @@ def _judge(
     excess = float(output["second_energy"] - energies[proof])
     deviation = float(output["second_deviation"])
     contamination = variance / gap**2 if gap > 0 else np.inf
-    if gap <= max(numerics.gap_resolution, energy_bias):
+    if np.isnan(gap):
+        against.append("not proven: numerics.block2.proof is off")
+    elif gap <= max(numerics.gap_resolution, energy_bias):
         against.append(
             f"the next state of the same sector lies {max(gap, 0.0):.1e} above, closer than "
             f"gap_resolution = {numerics.gap_resolution:.0e}: the energy holds, correlators are "

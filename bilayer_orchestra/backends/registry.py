@@ -40,7 +40,7 @@ def choose(terms: Terms) -> str:
         If nothing that is installed can solve the model; the message names what is needed.
     """
     if isinstance(terms.state, Canonical):
-        if canonical_dimension(terms) <= INSTANT_DIMENSION:
+        if out_of_reach(terms) is None and canonical_dimension(terms) <= INSTANT_DIMENSION:
             return "exact"
         try:
             BACKENDS["block2"].version()

@@ -1,7 +1,8 @@
-"""One observable of two datasets as vectors of independent elements.
+"""One observable of a dataset as a vector of independent elements.
 
 Two-point functions are symmetric (real Hamiltonian, real averages): one of each pair (i, j), (j, i)
-is kept, so that nothing is counted twice.
+is kept, so that nothing is counted twice. That they are symmetric is tested by
+:mod:`bilayer_orchestra.check.consistency`.
 """
 
 from __future__ import annotations
@@ -30,28 +31,56 @@ class Elements(NamedTuple):
 
 def elements_of(dataset: xr.Dataset, name: str) -> Elements:
     """Return observable ``name`` of ``dataset`` in the canonical order of labels."""
-    dims = OBSERVABLES[name].dims
-    ordered = dataset.sortby([d for d in ("layer", "layer_", "x", "x_") if d in dims])
-    values = ordered[name].transpose(*dims)
-    keep = _kept(values)
-    bias = np.abs(ordered[f"{name}_bias"].transpose(*dims).values[keep])
-    if f"{name}_deviation" in ordered:
-        variable = ordered[f"{name}_deviation"].transpose("block", *dims)
+    values = _ordered(dataset[name], name)
+    keep = kept(values)
+    bias = np.abs(_ordered(dataset[f"{name}_bias"], name).values[keep])
+    if f"{name}_deviation" in dataset:
+        variable = _ordered(dataset[f"{name}_deviation"], name, "block")
         deviations = variable.values[:, keep].astype(float)
         degrees = float(dataset[name].attrs["covariance_degrees_of_freedom"])
+    elif f"{name}_stderr" in dataset:  # errors without a covariance: independent elements
+        stderr = _ordered(dataset[f"{name}_stderr"], name).values[keep].astype(float)
+        deviations, degrees = np.diag(stderr), np.inf
     else:
         deviations, degrees = np.zeros((0, int(keep.sum()))), np.inf
     return Elements(values.values[keep], deviations, degrees, bias, _labels(values, keep))
 
 
-def _kept(values: xr.DataArray) -> BoolArray:
-    present: BoolArray = ~np.isnan(values.values)
+def vector(array: xr.DataArray, name: str) -> FloatArray:
+    """Return ``array``, of the dimensions of observable ``name``, as :func:`elements_of` does."""
+    ordered = _ordered(array, name)
+    return np.asarray(ordered.values[kept(ordered)], dtype=float)
+
+
+def labelled(flat: FloatArray, like: xr.DataArray, name: str) -> xr.DataArray:
+    """Put a vector of elements back into the shape of ``like``; the other triangle is mirrored."""
+    ordered = _ordered(like, name)
+    keep = kept(ordered)
+    full = np.full(ordered.shape, np.nan)
+    full[keep] = flat
+    result = ordered.copy(data=full)
+    result.attrs = {}
+    if "x_" in result.dims:
+        swapped = result.rename({"layer": "layer_", "layer_": "layer", "x": "x_", "x_": "x"})
+        mirror = swapped.transpose(*result.dims).values
+        result.values = np.where(np.isnan(full), mirror, full)
+    return result
+
+
+def kept(values: xr.DataArray) -> BoolArray:
+    """Return which elements are compared: one of each symmetric pair."""
     if "x_" not in values.dims:
-        return present
+        return np.ones(values.shape, dtype=bool)
     shape = values.sizes["layer"], values.sizes["x"]
     order = np.arange(shape[0] * shape[1]).reshape(shape)
     upper = order[:, :, None, None] <= order[None, None, :, :]
-    return np.asarray(present & np.broadcast_to(upper, values.shape))
+    return np.broadcast_to(upper, values.shape)
+
+
+def _ordered(array: xr.DataArray, name: str, *leading: str) -> xr.DataArray:
+    dims = OBSERVABLES[name].dims
+    by = [d for d in ("spin", "layer", "layer_", "x", "x_") if d in dims and d in array.coords]
+    return (array.sortby(by) if by else array).transpose(*leading, *dims)
 
 
 def _labels(values: xr.DataArray, keep: BoolArray) -> list[str]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import betainc, stdtr, stdtrit
+from scipy.special import betainc, chdtrc, stdtr, stdtrit
 
 from bilayer_orchestra.check.elements import BoolArray, Elements
 from bilayer_orchestra.terms import FloatArray
@@ -37,6 +37,9 @@ class Test(NamedTuple):
     ``p_value`` is not corrected for the number of observables. ``detectable`` is the smallest
     relative deviation of all elements together that would have been noticed with 90 % probability
     at the given level. ``pulls`` are (difference beyond the systematic allowance) / error.
+    ``width`` is the spread of the difference in the modes over what the errors say: 1 if the stated
+    errors are right, with ``width_p`` the probability of one this small (near 0: errors too large)
+    or smaller (near 1: too small, or a difference).
     """
 
     p_value: float
@@ -48,6 +51,13 @@ class Test(NamedTuple):
     allowance: FloatArray
     detectable: float
     worst: int
+    width: float = np.nan
+    width_p: float = np.nan
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the p-value is a probability, and not just yes or no."""
+        return self.modes > 0
 
 
 def compare(a: Elements, b: Elements, allowance: FloatArray, level: float, seed: int = 0) -> Test:
@@ -88,9 +98,15 @@ def compare(a: Elements, b: Elements, allowance: FloatArray, level: float, seed:
     degrees = _welch(a, b)
     rng = np.random.default_rng(seed)
     p_largest = _largest(pulls[noisy], a, b, noisy, degrees, rng)
+    degrees_of_modes = min(a.degrees, b.degrees)
     chi2, modes, p_collective = _collective(
-        difference[noisy], deviations[:, noisy], min(a.degrees, b.degrees)
+        difference[noisy], deviations[:, noisy], degrees_of_modes
     )
+    # the width is that of the raw difference: what systematic errors allow is no statistics
+    raw_chi2, _, raw_p = _collective(raw[noisy], deviations[:, noisy], degrees_of_modes)
+    expected = float(modes)
+    if np.isfinite(degrees_of_modes):
+        expected *= degrees_of_modes / max(degrees_of_modes - modes - 1, 1.0)
     p_value = min(1.0, 2.0 * min(p_largest, p_collective))
     threshold = float(stdtrit(degrees, 1.0 - level / (4 * noisy.sum()))) + 1.28
     reach = np.where(noisy, threshold * stderr, ROUNDING * scale) + allowance
@@ -104,6 +120,8 @@ def compare(a: Elements, b: Elements, allowance: FloatArray, level: float, seed:
         allowance,
         _relative(reach, a.values),
         worst,
+        float(np.sqrt(raw_chi2 / expected)),
+        1.0 - raw_p,
     )
 
 
@@ -121,7 +139,8 @@ def _welch(a: Elements, b: Elements) -> float:
         for variance, one in zip(variances, (a, b), strict=True)
         if variance > 0
     )
-    return max(1.0, sum(variances) ** 2 / spread)
+    # a million is as good as infinite, and every function of it is finite
+    return min(1e6, max(1.0, sum(variances) ** 2 / spread)) if spread > 0 else 1e6
 
 
 def _largest(
@@ -141,6 +160,10 @@ def _largest(
         for one in (a, b):
             if len(one.deviations) == 0:
                 continue
+            if not np.isfinite(one.degrees):  # errors are known, not estimated
+                mean += rng.standard_normal(len(one.deviations)) @ one.deviations[:, noisy]
+                variance += np.sum(one.deviations[:, noisy] ** 2, axis=0)
+                continue
             n = max(2, round(one.degrees) + 1)
             # n blocks of a Gaussian with this covariance: their mean, and its estimated variance
             blocks = rng.standard_normal((n, len(one.deviations))) @ one.deviations[:, noisy]
@@ -157,9 +180,12 @@ def _collective(
     """Return (T^2, modes, p-value) of Hotelling's test in the leading modes."""
     stderr = np.sqrt(np.sum(deviations**2, axis=0))
     _, singular, modes = np.linalg.svd(deviations / stderr, full_matrices=False)
-    count = max(1, min(int(MODES * degrees), int((singular > 1e-3 * singular[0]).sum())))
+    rank = int((singular > 1e-3 * singular[0]).sum())
+    count = max(1, min(int(MODES * min(degrees, 1e9)), rank))
     projected = modes[:count] @ (difference / stderr) / singular[:count]
     t_squared = float(np.sum(projected**2))
+    if not np.isfinite(degrees):
+        return t_squared, count, float(chdtrc(count, t_squared))
     second = degrees - count + 1
     statistic = t_squared * second / (count * degrees)
     # survival function of the F distribution with (count, second) degrees of freedom

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 app = typer.Typer(
     name="orchestra",
@@ -109,25 +110,51 @@ def collect(
     collect_command(study_file, runtime, output, image or [], site)
 
 
-@app.command()
+class _CheckCommand(TyperCommand):
+    """A wrong command line is "could not run", 3; the usual 2 would be a verdict here."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse the command line."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except Exception as error:  # the parser's own class, which typer may or may not bring
+            if getattr(error, "exit_code", None) == 2:
+                error.exit_code = 3  # type: ignore[attr-defined]
+            raise
+
+
+@app.command(cls=_CheckCommand)
 def check(
-    model_file: ModelFile,
+    targets: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL.yaml | RESULT.nc ...", help="a model file, or stored results"
+        ),
+    ],
     backends: Annotated[
         str | None,
         typer.Option(help="comma-separated engines [all that are found and can solve it]"),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="directory of the runs [runs/NAME]")
+        Path | None,
+        typer.Option("--output", "-o", help="directory of runs and report [runs/NAME]"),
     ] = None,
     overrides: Overrides = None,
+    identities: Annotated[
+        bool,
+        typer.Option("--identities", help="test each result alone, by exact identities"),
+    ] = False,
 ) -> None:
-    """Solve a model with several engines and say whether they agree.
+    """Solve a model with several engines and say whether they agree, also as T goes to 0.
+
+    Leaves check.nc and check.html. Given two or more results instead of a model, compares those.
+    With --identities a single result, or every engine's, is tested by sum rules and exact limits.
 
     Exit code: 0 agree, 1 disagree, 2 undecided, 3 could not run.
     """
     from bilayer_orchestra.cli.check import check_command
 
-    check_command(model_file, backends, output, tuple(overrides or ()))
+    check_command(targets, backends, output, tuple(overrides or ()), identities)
 
 
 @app.command()
@@ -193,11 +220,9 @@ def schema() -> None:
     """Print the JSON Schema of the model file, for editors."""
     import json
 
-    from bilayer_orchestra.model.spec import Model
+    from bilayer_orchestra.model.kinds import json_schema
 
-    document = Model.model_json_schema(mode="validation")
-    document["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    typer.echo(json.dumps(document, indent=2))
+    typer.echo(json.dumps(json_schema(), indent=2))
 
 
 @app.command()

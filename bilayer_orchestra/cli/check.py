@@ -5,90 +5,183 @@ from __future__ import annotations
 from pathlib import Path
 
 import typer
+import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
-from bilayer_orchestra.backends.registry import BACKENDS, get_backend
-from bilayer_orchestra.check.verdict import Verdict, judge
+from bilayer_orchestra.backends.registry import get_backend
+from bilayer_orchestra.check.plan import Check, CheckResult, compare_files, usable_engines
+from bilayer_orchestra.check.verdict import LEVEL, Verdict
+from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.cli.progress import progress
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import load_model
-from bilayer_orchestra.pipeline import make_request, run_point
-from bilayer_orchestra.runtimes.registry import get_runtime
 
 EXIT_CODES = {"agree": 0, "disagree": 1, "undecided": 2}
 COULD_NOT_RUN = 3
 
 
 def check_command(
-    model_file: Path, backends: str | None, output: Path | None, overrides: tuple[str, ...]
+    targets: list[Path],
+    backends: str | None,
+    output: Path | None,
+    overrides: tuple[str, ...],
+    identities: bool,
 ) -> None:
-    """Solve one model with several engines and compare all pairs of results."""
-    console = Console()
+    """Compare engines on one model, or stored results, or test one result by identities."""
+    console = output_console()
     try:
-        verdicts = _verdicts(model_file, backends, output, overrides, console)
+        if identities:
+            from bilayer_orchestra.cli.identities import identities_command
+
+            word = identities_command(targets, backends, output, overrides, console)
+        else:
+            outcome, root = _compare(targets, backends, output, overrides, console)
+            word = outcome.word
+            _show(outcome, console)
+            _store(outcome, root, console)
     except OrchestraError as error:
         typer.echo(f"orchestra: {error}", err=True)
         raise typer.Exit(COULD_NOT_RUN) from error
-    for verdict in verdicts:
-        console.print(verdict_table(verdict))
-        console.print(
-            f"{verdict.first} and {verdict.second}: {verdict.word.upper()} ({verdict.reason})\n",
-            markup=False,
-            soft_wrap=True,
-        )
-    words = {verdict.word for verdict in verdicts}
-    overall = next(word for word in ("disagree", "undecided", "agree") if word in words)
-    raise typer.Exit(EXIT_CODES[overall])
+    raise typer.Exit(EXIT_CODES[word])
 
 
-def _verdicts(
-    model_file: Path,
+def _compare(
+    targets: list[Path],
     backends: str | None,
     output: Path | None,
     overrides: tuple[str, ...],
     console: Console,
-) -> list[Verdict]:
-    model = load_model(model_file, overrides)
-    names = backends.split(",") if backends else []
-    for name in list(BACKENDS) if not names else []:
-        try:
-            BACKENDS[name].version()
-            BACKENDS[name].check(make_request(model, BACKENDS[name]))
-        except OrchestraError as error:
-            reason = str(error).splitlines()[0]
-            console.print(f"without {name}: {reason}", markup=False, soft_wrap=True)
-        else:
-            names.append(name)
-    if len(names) < 2:
-        raise OrchestraError(
-            f"a check needs two engines that can solve this model; usable here: {names or 'none'}"
-        )
-    root = output if output is not None else Path("runs") / model.name
-    results = {}
-    with progress(console) as show:
+) -> tuple[CheckResult, Path]:
+    files = [target for target in targets if target.suffix == ".nc"]
+    if files:
+        return _compare_files(targets, output, bool(backends or overrides))
+    if len(targets) != 1:
+        raise OrchestraError("give one model file, or two or more results (.nc)")
+    model = load_model(targets[0], overrides)
+    if backends:
+        names = list(dict.fromkeys(part.strip() for part in backends.split(",")))
         for name in names:
-            show(f"{model.name} with {name}")
-            results[name] = run_point(
-                model, get_backend(name), get_runtime("local"), root, show
-            ).dataset
-    return [judge(results[a], results[b]) for k, a in enumerate(names) for b in names[k + 1 :]]
+            get_backend(name).version()
+    else:
+        names, without = usable_engines(model)
+        for line in without:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    root = output if output is not None else Path("runs") / model.name
+    with progress(console) as show:
+        return Check(model, names, root, show).run(), root
+
+
+def _compare_files(
+    targets: list[Path], output: Path | None, has_options: bool
+) -> tuple[CheckResult, Path]:
+    from bilayer_orchestra.dataset import open_result
+
+    if len(targets) < 2 or any(target.suffix != ".nc" for target in targets):
+        raise OrchestraError(
+            "to compare stored results give two or more files result.nc; to solve a model give "
+            "its model file alone; one result alone can be tested with --identities"
+        )
+    if has_options:
+        raise OrchestraError("--backends and --set have no meaning for stored results")
+    results: dict[str, xr.Dataset] = {}
+    for target in targets:
+        dataset = open_result(target)
+        label = str(dataset.attrs["backend"])
+        if label in results:
+            label = f"{label} {len(results) + 1}"
+        results[label] = dataset
+    name = str(next(iter(results.values())).attrs["model_name"])
+    return compare_files(results, name), output if output is not None else Path.cwd()
+
+
+def _show(outcome: CheckResult, console: Console) -> None:
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    for verdict in outcome.verdicts:
+        say(f"\n{verdict.first} and {verdict.second}")
+        console.print(verdict_table(verdict))
+        say(f"{verdict.word.upper()}: {verdict.reason}")
+        for label, text in (("likely cause", verdict.cause), *(("note", n) for n in verdict.notes)):
+            if text:
+                say(f"{label}: {text}")
+    say("")
+    for line in outcome.ladder.describe() if outcome.ladder else []:
+        say(line)
+    for line in outcome.notes:
+        say(line)
+    say(summary(outcome))
+
+
+def summary(outcome: CheckResult) -> str:
+    """Return the verdict of the whole check in one line."""
+    counts = {
+        word: sum(verdict.word == word for verdict in outcome.verdicts)
+        for word in ("agree", "disagree", "undecided")
+    }
+    found = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    scope = f"{len(outcome.verdicts)} pairs of results: {found}" if found else "nothing compared"
+    limit = ""
+    if outcome.ladder is not None and outcome.ladder.out_of_reach:
+        limit = "; T -> 0 was NOT checked (out of reach)"
+    return (
+        f"{outcome.name}: {outcome.word.upper()} ({scope}{limit}; "
+        f"false alarms at most {100 * LEVEL:g} %)"
+    )
 
 
 def verdict_table(verdict: Verdict) -> Table:
     """Return one row per observable."""
     table = Table(
-        "observable", "verdict", "p", "chi2/dof", "worst", "pull", "why", box=None, pad_edge=False
+        "observable",
+        "verdict",
+        "p",
+        "chi2/dof",
+        "worst",
+        "pull",
+        "systematic",
+        "would notice",
+        "why",
+        box=None,
+        pad_edge=False,
     )
     for finding in verdict.findings:
         test = finding.test
+        if test is None:
+            table.add_row(finding.name, finding.word, "", "", "", "", "", "", finding.reason)
+            continue
+        named = ", ".join(
+            f"{what.split(' (')[0]} {size:.1g}"
+            for what, size in finding.systematics.items()
+            if size > 1e-12
+        )
         table.add_row(
             finding.name,
             finding.word,
             f"{finding.corrected_p:.2g}",
             f"{test.chi2:.2f} ({test.modes})" if test.modes else "",
-            finding.worst_label,
+            _site_label(finding.worst_label) if test.pulls[test.worst] else "",
             f"{test.pulls[test.worst]:+.1f}",
-            finding.reason,
+            named,
+            f"{100 * test.detectable:.2g} %",
+            "" if finding.word == "agree" else finding.reason,
         )
     return table
+
+
+def _site_label(label: str) -> str:
+    """Shorten ``spin=up layer=P x=0 layer_=M x_=3`` to ``up P0 M3``."""
+    values = [part.partition("=")[2] for part in label.split()]
+    keys = [part.partition("=")[0] for part in label.split()]
+    text = ""
+    for key, value in zip(keys, values, strict=True):
+        text += value if key in ("x", "x_") else f" {value}"
+    return text.strip()
+
+
+def _store(outcome: CheckResult, root: Path, console: Console) -> None:
+    from bilayer_orchestra.check.report import write_report
+
+    for label, path in write_report(outcome, root, summary(outcome)).items():
+        console.print(f"{label:8s} {path}", markup=False, highlight=False, soft_wrap=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from rich.console import Console
 from rich.table import Table
 
+from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.dataset import open_result, write_atomic
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.choice import VARIABLES
@@ -33,7 +33,7 @@ def fit_command(
     plot: bool,
 ) -> None:
     """Fit correlations of one file; print a table, leave fit.nc and fit.png."""
-    console = Console()
+    console = output_console()
     # the table is read as a whole: a pipe or a narrow terminal must not cut it into columns
     console.width = max(console.width, 110)
     dataset = open_result(result)

@@ -9,7 +9,7 @@ import typer
 
 from bilayer_orchestra.backends.registry import choose, get_backend
 from bilayer_orchestra.model.load import load_model
-from bilayer_orchestra.pipeline import make_request
+from bilayer_orchestra.pipeline import checked_request, refuse_search
 from bilayer_orchestra.runs import RunDirectory
 
 
@@ -18,9 +18,9 @@ def render_command(
 ) -> None:
     """Write a job and say how to run it by hand."""
     model = load_model(model_file, overrides)
+    refuse_search(model, "`orchestra run` does them and keeps their job directories")
     backend = get_backend(choose(model.terms()) if backend_name == "auto" else backend_name)
-    request = make_request(model, backend)
-    backend.check(request)
+    request = checked_request(model, backend)
     job = backend.render(request)
     run = RunDirectory(output)
     run.write_job(job, model.to_yaml())

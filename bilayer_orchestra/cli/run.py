@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bilayer_orchestra.backends.registry import choose, get_backend
+from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.cli.progress import progress
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import load_model
@@ -29,7 +30,7 @@ def run_command(
     images: list[str],
 ) -> None:
     """Solve one model and show the result."""
-    console = Console(stderr=False)
+    console = output_console()
     model = load_model(model_file, overrides)
     backend = get_backend(choose(model.terms()) if backend_name == "auto" else backend_name)
     runtime = get_runtime(runtime_name, image_table(images))
@@ -61,14 +62,14 @@ def _draw(outcome: Outcome, console: Console) -> Path | None:
     picture = outcome.run.path / "result.png"
     if picture.exists():
         return picture
-    if "pair" not in outcome.dataset and "density_density" not in outcome.dataset:
-        return None
     try:
-        from bilayer_orchestra.plotting import draw_correlations
+        from bilayer_orchestra.plotting import draw_correlations, drawable
     except ImportError:
         console.print(
             "no picture: pip install 'bilayer-orchestra[plot]' for matplotlib", markup=False
         )
+        return None
+    if not drawable(outcome.dataset):
         return None
     draw_correlations(outcome.dataset, picture)
     return picture

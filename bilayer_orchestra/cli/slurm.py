@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bilayer_orchestra.machine import cores
-from bilayer_orchestra.pipeline import make_request
+from bilayer_orchestra.pipeline import make_request, refuse_search
 from bilayer_orchestra.runtimes.images import image_table
 from bilayer_orchestra.runtimes.slurm.collect import label_executed
 from bilayer_orchestra.runtimes.slurm.script import task_script
@@ -29,6 +29,12 @@ def submit_study(
     """Submit the points that are neither finished nor in the queue."""
     site = load_site(site_name or study.spec.site, study.path, image_table(images))
     tasks = make_tasks(study, root, site.adapt)
+    for task in tasks:
+        refuse_search(
+            task.point.model,
+            "run `orchestra sweep` without --runtime slurm within a job of its own, or give the "
+            "chemical potentials",
+        )
     states = label_executed(tasks) if not dry_run else {}
     known = {task.name: states.get(task.name, task.run.status()) for task in tasks}
 

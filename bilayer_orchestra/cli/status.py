@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.runs import find_runs
 from bilayer_orchestra.runtimes.slurm.collect import states_of
@@ -27,9 +27,7 @@ def status_command(directory: Path) -> None:
         since = (record.ended or record.started or "") if record else ""
         first_line = message.splitlines()[0] if message else ""
         table.add_row(escape(run.path.name), state, since, escape(first_line))
-    console = Console()
-    if not console.is_terminal:
-        console.width = 240  # logs wrap for themselves
+    console = output_console()
     console.print(table)
     for run in runs:
         state, message = states[run.path.name]

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.status import Status
 
 from bilayer_orchestra.backends.base import Backend
+from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.pipeline import run_point
 from bilayer_orchestra.runtimes.images import image_table
@@ -33,7 +34,7 @@ def sweep_command(
     dry_run: bool,
 ) -> None:
     """Run what is missing of a study, then combine what is there."""
-    console = Console()
+    console = output_console()
     study = load_study(study_file)
     runtime_name = runtime_name or study.spec.runtime
     root = study_root(study, output)
@@ -66,7 +67,7 @@ def collect_command(
     site: str | None,
 ) -> None:
     """Combine what is finished; say what is not."""
-    console = Console()
+    console = output_console()
     study = load_study(study_file)
     root = study_root(study, output)
     adapt, states = _adapter(runtime_name or study.spec.runtime, study, images, site), None

@@ -6,6 +6,8 @@ import numpy as np
 import xarray as xr
 from rich.table import Table
 
+ENERGIES = ("energy", "kinetic_energy", "interaction_energy", "total_energy")
+
 
 def result_table(dataset: xr.Dataset, reused: bool) -> Table:
     """Return energies, densities, double occupancy and the convergence of one result."""
@@ -16,11 +18,14 @@ def result_table(dataset: xr.Dataset, reused: bool) -> Table:
     stored = f" (stored {attributes['created']})" if reused else ""
     table.add_row("model", f"{attributes['model_name']}, {attributes['ensemble']}{stored}")
     table.add_row("engine", f"{attributes['engine']} [{attributes['backend']}]".replace("[", r"\["))
-    for name in ("energy", "kinetic_energy", "interaction_energy"):
-        table.add_row(name.replace("_", " "), with_uncertainty(dataset, name))
+    for name in ENERGIES:
+        if name in dataset:
+            table.add_row(name.replace("_", " "), with_uncertainty(dataset, name))
     if "density" in dataset:
         per_layer = dataset["density"].sum("spin").mean("x")
         table.add_row("density per site", _by_layer(per_layer))
+    if "magnetization" in dataset:
+        table.add_row("magnetization per site", _by_layer(dataset["magnetization"].mean("x")))
     if "double_occupancy" in dataset:
         table.add_row("double occupancy per site", _by_layer(dataset["double_occupancy"].mean("x")))
     for name, form in (
@@ -31,6 +36,14 @@ def result_table(dataset: xr.Dataset, reused: bool) -> Table:
     ):
         if name in dataset:
             table.add_row(name.replace("_", " "), form.format(float(dataset[name])))
+    if "tuning_cost" in dataset:
+        table.add_row("wished density per site", _by_layer(dataset["target_density"]))
+        table.add_row("chemical potential", tuned_potentials(dataset))
+        table.add_row(
+            "search",
+            f"{dataset.sizes['step']} runs, {float(dataset['tuning_cost']):.1f} times the cost of "
+            "the last",
+        )
     verdict = "yes" if attributes["converged"] else "NO"
     table.add_row("converged", f"{verdict}: {attributes['converged_reason']}")
     return table
@@ -43,6 +56,16 @@ def with_uncertainty(dataset: xr.Dataset, name: str) -> str:
         text = f"{float(dataset[name]):.6f} +- {float(dataset[f'{name}_stderr']):.6f}"
     bias = float(dataset[f"{name}_bias"])
     return text if np.isnan(bias) else f"{text}  (bias {abs(bias):.1e})"
+
+
+def tuned_potentials(dataset: xr.Dataset) -> str:
+    """Return the tuned chemical potentials with their uncertainties."""
+    texts = []
+    for layer in dataset["layer"].values:
+        value = float(dataset["chemical_potential"].sel(layer=layer))
+        error = float(dataset["chemical_potential_uncertainty"].sel(layer=layer))
+        texts.append(f"{layer} {value:.8g}" + (f" +- {error:.1e}" if error > 0 else ""))
+    return "  ".join(texts)
 
 
 def _by_layer(values: xr.DataArray) -> str:

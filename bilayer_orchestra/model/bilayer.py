@@ -6,18 +6,23 @@ H = sum_{l=P,M} [ -t_l sum_<x,x+1> (c+_{x,l} c_{x+1,l} + h.c.) + U_l sum_x n_up 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from bilayer_orchestra.model.base import SpecModel
-from bilayer_orchestra.terms import FloatArray, Site
+from bilayer_orchestra.model.chains import Coupling, ladder_one_body, ladder_sites
+from bilayer_orchestra.model.filling import Filling, particles, with_state
+from bilayer_orchestra.model.spec import Model, observables_field
+from bilayer_orchestra.model.state import CanonicalState
+from bilayer_orchestra.observables import SELECTABLE
+from bilayer_orchestra.terms import Canonical, FloatArray, GrandCanonical, Site, Terms
 
-#: Larger couplings are typing errors; the bound also keeps every product finite.
-Coupling = Annotated[float, Field(ge=-1e4, le=1e4)]
-#: Longer chains are out of reach of every engine; the bound turns a typing error into a message.
-MAX_LENGTH = 1000
+ObservableName = Literal[
+    "density", "double_occupancy", "pair", "green", "density_density", "spin_spin"
+]
 
 
 class Layer(SpecModel):
@@ -35,42 +40,78 @@ class Layers(SpecModel):
     M: Annotated[Layer, Field(description="metallic layer")]
 
 
-class Bilayer(SpecModel):
-    """Geometry and couplings of the bilayer; knows the site order P0 M0 P1 M1 ..."""
+def _state_or_filling(schema: dict[str, Any]) -> None:
+    """Require a state or a filling: without a state it means a ground state of equal spins."""
+    schema["required"].remove("state")
+    schema["anyOf"] = [{"required": ["state"]}, {"required": ["filling"]}]
+
+
+class BilayerModel(Model):
+    """A model file with `model: bilayer`."""
+
+    model_config = ConfigDict(json_schema_extra=_state_or_filling)
+
+    ORDER: ClassVar = ("layers", "t_perp", "filling")
 
     model: Annotated[Literal["bilayer"], Field(description="geometry")] = "bilayer"
-    length: Annotated[int, Field(ge=1, le=MAX_LENGTH, description="number of rungs L")]
-    boundary: Annotated[
-        Literal["open", "periodic"], Field(description="boundary condition along the chains")
-    ] = "open"
     layers: Layers
     t_perp: Annotated[Coupling, Field(description="inter-layer tunnelling amplitude")]
+    filling: Annotated[
+        Filling | None,
+        Field(
+            description="wished densities; the chemical potentials that give them are tuned, "
+            "starting from those of the layers where these are not zero"
+        ),
+    ] = None
+    observables: Annotated[tuple[ObservableName, ...], observables_field()] = SELECTABLE  # type: ignore[assignment]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ground_state_of_filling(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "filling" in data and "state" not in data:
+            return with_state(data)
+        return data
+
+    @model_validator(mode="after")
+    def _filling_has_these_particles(self) -> BilayerModel:
+        if self.filling is None or not isinstance(self.state, CanonicalState):
+            return self
+        balanced = self.state.n_up == self.state.n_down
+        wished = particles(self.filling, self.length, balanced)
+        given = self.state.n_up + self.state.n_down
+        if given != wished:
+            raise PydanticCustomError(
+                "filling",
+                "has {given} electrons, but {p} and {m} per site on {length} rungs make "
+                "{wished}; leave `state` out for equal spins",
+                {
+                    "given": given,
+                    "wished": wished,
+                    "p": f"{self.filling.P:g}",
+                    "m": f"{self.filling.M:g}",
+                    "length": self.length,
+                    "path": ("state",),
+                },
+            )
+        return self
+
+    def at(self, mu_p: float, mu_m: float) -> BilayerModel:
+        """Return the model with these chemical potentials and no filling to tune."""
+        layers = Layers(
+            P=self.layers.P.model_copy(update={"chemical_potential": mu_p}),
+            M=self.layers.M.model_copy(update={"chemical_potential": mu_m}),
+        )
+        return self.model_copy(update={"layers": layers, "filling": None})
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        """Site labels, rung by rung: nearest neighbours stay close, which DMRG needs."""
-        return tuple(Site(layer, x) for x in range(self.length) for layer in ("P", "M"))
+        """Site labels P0 M0 P1 M1 ..."""
+        return ladder_sites(self.length, ("P", "M"))
 
     def one_body(self) -> FloatArray:
-        """Return h, shape (2 L, 2 L).
-
-        A periodic chain of two sites has its bond twice (once around each way), hence 2 t; one of
-        a single site has no bond.
-        """
-        matrix = np.zeros((2 * self.length, 2 * self.length))
-
-        def bond(a: int, b: int, hopping: float) -> None:
-            matrix[a, b] -= hopping
-            matrix[b, a] -= hopping
-
-        for x in range(self.length):
-            bond(2 * x, 2 * x + 1, self.t_perp)
-            following = (x + 1) % self.length
-            if following == x or (following == 0 and self.boundary == "open"):
-                continue
-            for offset, layer in enumerate((self.layers.P, self.layers.M)):
-                bond(2 * x + offset, 2 * following + offset, layer.hopping)
-        return matrix
+        """Return h, shape (2 L, 2 L); see :func:`ladder_one_body`."""
+        hoppings = (self.layers.P.hopping, self.layers.M.hopping)
+        return ladder_one_body(self.length, self.boundary == "periodic", hoppings, self.t_perp)
 
     def on_site(self) -> tuple[FloatArray, FloatArray]:
         """Return the interactions U_i and the chemical potentials mu_i, shape (2 L,) each."""
@@ -78,3 +119,13 @@ class Bilayer(SpecModel):
         interaction = np.tile([layer.interaction for layer in layers], self.length)
         potential = np.tile([layer.chemical_potential for layer in layers], self.length)
         return interaction, potential
+
+    def terms(self) -> Terms:
+        """Return the model without physics words, from which every backend starts."""
+        interaction, potential = self.on_site()
+        state = (
+            Canonical(self.state.n_up, self.state.n_down)
+            if isinstance(self.state, CanonicalState)
+            else GrandCanonical(self.state.beta)
+        )
+        return Terms(self.sites, self.one_body(), interaction, potential, state)

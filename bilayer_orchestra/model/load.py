@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from bilayer_orchestra.errors import SpecError
 from bilayer_orchestra.model.base import UNION_TAGS
+from bilayer_orchestra.model.kinds import KINDS, kind_of
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.model.yaml_text import KeyPath, YamlText, parse_scalar
 
@@ -50,10 +51,11 @@ def parse_model(text: str, source: str = "model", overrides: tuple[str, ...] = (
     yaml = YamlText(text, source)
     for override in overrides:
         _apply(yaml, override)
+    kind = kind_of(yaml.data)
     try:
-        model = Model.model_validate(yaml.data)
+        model = kind.model_validate(yaml.data)
     except ValidationError as error:
-        problems = describe_all(yaml, error.errors())
+        problems = describe_all(yaml, error.errors(), kind)
         raise SpecError(source, in_file_order([*yaml.problems, *problems])) from error
     if yaml.problems:
         raise SpecError(source, yaml.problems)
@@ -151,6 +153,8 @@ def _describe(yaml: Lines, details: ErrorDetails) -> str:
     message = details["msg"]
     if kind == "literal_error":
         value = str(details["input"])
+        if path == ("model",):  # each geometry's class knows only its own name
+            message = "should be " + " or ".join(f"'{name}'" for name in KINDS)
         choices = [str(c) for c in _choices(message)]
         close = difflib.get_close_matches(value, choices, n=1)
         message += f"; did you mean `{close[0]}`?" if close else ""

@@ -1,29 +1,45 @@
-"""The model file as validated data, and its translation to Terms."""
+"""What every model file has, whatever its geometry, and what the rest of the program asks of it.
+
+A geometry is a subclass of :class:`Model` (see :mod:`bilayer_orchestra.model.kinds`): it yields
+Terms, and says how what was measured on them is reported.
+"""
 
 from __future__ import annotations
 
 import io
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from bilayer_orchestra.model.bilayer import Bilayer
+from bilayer_orchestra.model.base import SpecModel
+from bilayer_orchestra.model.chains import TwoChains
 from bilayer_orchestra.model.numerics import Numerics
 from bilayer_orchestra.model.state import CanonicalState, State
-from bilayer_orchestra.observables import SELECTABLE
-from bilayer_orchestra.terms import Canonical, GrandCanonical, Terms
+from bilayer_orchestra.terms import Site, Terms
 
-ObservableName = Literal[
-    "density", "double_occupancy", "pair", "green", "density_density", "spin_spin"
-]
+if TYPE_CHECKING:
+    from typing import Self
+
+    from bilayer_orchestra.averages import Averages
 
 
-class Model(Bilayer):
+def observables_field() -> Any:
+    """Return the description of the list of observables, for every geometry's own names."""
+    return Field(min_length=1, description="what to measure; energies are always reported")
+
+
+class Model(TwoChains):
     """One model file.
 
     Files carry ``version``; a reader of this program understands every version up to its own.
     """
+
+    #: Keys of the geometry between ``boundary`` and ``state``, in the order of the documentation.
+    ORDER: ClassVar[tuple[str, ...]] = ()
+
+    #: Raised when :meth:`reported` changes its numbers; 0 if it changes nothing.
+    TRANSLATION: ClassVar[int] = 0
 
     version: Annotated[Literal[1], Field(description="version of this file format")]
     name: Annotated[
@@ -35,14 +51,20 @@ class Model(Bilayer):
             description="letters, digits, dot, dash, underscore; names the run directory",
         ),
     ]
+    model: str
     state: State
-    observables: Annotated[
-        tuple[ObservableName, ...],
-        Field(min_length=1, description="what to measure; energies are always reported"),
-    ] = SELECTABLE  # type: ignore[assignment]
+    observables: tuple[str, ...]
     numerics: Annotated[
         Numerics, Field(description="settings per backend, read by that backend only")
     ] = Numerics()
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """Validate plain data; on this class itself, as the geometry that its `model` key names."""
+        from bilayer_orchestra.model.kinds import kind_of
+
+        chosen = kind_of(obj) if cls is Model else cls
+        return super(TwoChains, chosen).model_validate(obj, **options)  # type: ignore[return-value]
 
     @field_validator("observables", mode="before")
     @classmethod
@@ -81,22 +103,39 @@ class Model(Bilayer):
                     )
         return self
 
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Site labels, in the order in which matrices are indexed."""
+        raise NotImplementedError
+
     def terms(self) -> Terms:
         """Return the model without physics words, from which every backend starts."""
-        interaction, potential = self.on_site()
-        state = (
-            Canonical(self.state.n_up, self.state.n_down)
-            if isinstance(self.state, CanonicalState)
-            else GrandCanonical(self.state.beta)
-        )
-        return Terms(self.sites, self.one_body(), interaction, potential, state)
+        raise NotImplementedError
+
+    def measured(self) -> tuple[str, ...]:
+        """Return what a backend has to measure on :meth:`terms` for the wished observables."""
+        return tuple(self.observables)
+
+    def settings(self, backend: str) -> SpecModel:
+        """Return a backend's settings, in terms of what it measures."""
+        settings: SpecModel = getattr(self.numerics, backend)
+        return settings
+
+    def reported(self, averages: Averages) -> Averages:
+        """Return what a backend measured on :meth:`terms` as averages of this model."""
+        return averages
+
+    def remark(self) -> str | None:
+        """Return what a reader of a backend's message must know if it solves a mapped model."""
+        return None
 
     def to_data(self) -> dict[str, Any]:
         """Return plain data in the order of the documentation, defaults of numerics left out."""
-        order = ["version", "name", "model", "length", "boundary", "layers", "t_perp", "state"]
-        data = self.model_dump(mode="json", exclude={"numerics"})
+        order = ["version", "name", "model", "length", "boundary", *self.ORDER, "state"]
+        data = self.model_dump(mode="json", exclude={"numerics"}, exclude_none=True)
         numerics = self.numerics.model_dump(mode="json", exclude_defaults=True)
-        ordered = {key: data[key] for key in order} | {"observables": data["observables"]}
+        ordered = {key: data[key] for key in order if key in data}
+        ordered |= {"observables": data["observables"]}
         return ordered | ({"numerics": numerics} if numerics else {})
 
     def to_yaml(self) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from bilayer_orchestra.backends.base import Backend, Job
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.runtimes.images import Image, adapt, container_command, find_image
-from bilayer_orchestra.runtimes.local import run_child
+from bilayer_orchestra.runtimes.local import GRACE, run_child
 
 #: Where the job directory is inside; where our images have their interpreters.
 INSIDE = "/job"
@@ -41,7 +41,7 @@ class ApptainerRuntime:
         image = find_image(image_kind(job), self.images)
         command = [*container(container_command(), image, str(directory.absolute()), job)]
         command += [PROGRAMS[job.program], *job.arguments]
-        place = run_child(command, directory, {}, lock, on_poll, job.program, guarded=True)
+        place = run_child(command, directory, {}, lock, on_poll, job.program, grace=GRACE)
         return {"runtime": self.name, **place, **image_facts(image)}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import signal
@@ -18,7 +17,6 @@ from bilayer_orchestra.errors import EngineError, MissingEngineError
 LOG = "engine.log"
 #: Seconds between two looks at the job, and how long a stopped engine may take to end.
 POLL, SLOWEST_POLL, GRACE = 0.05, 0.5, 20.0
-_PR_SET_PDEATHSIG = 1
 
 
 class LocalRuntime:
@@ -43,7 +41,7 @@ def run_child(
     lock: int,
     on_poll: Callable[[], None],
     program: str,
-    guarded: bool = False,
+    grace: float = 0.0,
 ) -> dict[str, str]:
     """Run ``command`` in ``directory`` as a child that does not outlive this process.
 
@@ -53,8 +51,9 @@ def run_child(
         The whole environment of the child; empty: the inherited one.
     program : str
         What is called the engine's program in messages.
-    guarded : bool
-        Whether the kernel's "die with your parent" does not reach the engine, as in containers.
+    grace : float
+        Seconds between SIGTERM and SIGKILL when this process dies first; 0: SIGKILL at once.
+        A container's runtime needs some, to end what it contains.
     """
     with (directory / LOG).open("ab") as log:
         log.write(f"--- {' '.join(command)}\n".encode())
@@ -69,10 +68,9 @@ def run_child(
             stderr=log,
             pass_fds=(lock,),
             start_new_session=True,  # Ctrl-C reaches us alone; we stop the engine in order
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
         )
         begin = time.monotonic()
-        guard = _Guard(process.pid) if guarded else None
+        guard = _Guard(process.pid, grace)
         try:
             while True:
                 try:
@@ -85,8 +83,7 @@ def run_child(
             _stop(process)
             raise
         finally:
-            if guard is not None:
-                guard.dismiss()
+            guard.dismiss()
     if process.returncode != 0:
         raise EngineError(_failure(program, process.returncode, directory / LOG, start))
     return {"host": platform.node()}
@@ -120,21 +117,20 @@ def engine_environment(engine: str | None) -> dict[str, str]:
     raise MissingEngineError(f"this runtime does not know where the engine `{engine}` is")
 
 
-def _die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies, even by SIGKILL (Linux)."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 class _Guard:
     """A process that stops an engine when this one is gone, however it ended.
 
-    It waits at a pipe whose other end this process holds: the kernel closes it at its death.
+    The engine leads its own process group, which is killed with it: a batch script has children.
+    The guard waits at a pipe whose other end this process holds; the kernel closes it at its death.
+
+    Linux' "die with your parent" would have to be asked for between fork and exec, which is unsafe
+    while other threads load libraries, and takes the end of the starting thread for the parent's.
     """
 
-    def __init__(self, engine: int) -> None:
-        script = 'read -r _; kill -TERM "$1"; sleep "$2"; kill -KILL "$1"'
+    def __init__(self, engine: int, grace: float) -> None:
+        script = 'read -r _; [ "$2" = 0 ] || { kill -TERM "$1"; sleep "$2"; }; kill -KILL "-$1"'
         self._process = subprocess.Popen(
-            ["sh", "-c", script, "guard", str(engine), str(GRACE)],
+            ["sh", "-c", script, "guard", str(engine), f"{grace:g}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

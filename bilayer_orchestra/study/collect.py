@@ -103,8 +103,8 @@ def _combine(
 ) -> xr.Dataset:
     """Place every result at its index; coordinates are united, holes are NaN.
 
-    The deviations that carry a run's covariance stay in its own file: their blocks differ from run
-    to run.
+    What has dimensions of its own stays in a run's own file: deviations, whose blocks differ from
+    run to run, and the history of a search for chemical potentials.
     """
     import numpy as np
     import xarray as xr
@@ -113,7 +113,7 @@ def _combine(
     variables: dict[str, xr.Variable] = {}
     for result in results.values():
         for name, variable in result.data_vars.items():
-            if str(name) in variables or "block" in variable.dims:
+            if str(name) in variables or not set(variable.dims) <= set(inner):
                 continue
             sizes = tuple(len(inner[str(dim)]) for dim in variable.dims)
             variables[str(name)] = xr.Variable(

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from bilayer_orchestra.errors import SpecError
+from bilayer_orchestra.model.kinds import kind_of
 from bilayer_orchestra.model.load import Lines, describe_all, file_path, in_file_order, read_text
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.model.yaml_text import KeyPath, YamlText
@@ -100,10 +101,11 @@ def load_study(path: Path) -> LoadedStudy:
                 if clash:
                     line = _line(yaml, axis.place_of(dotted, k))
                     problems.add(f"{line}`{dotted}`: `{clash}` has no keys inside", name)
+        kind = kind_of(data)
         try:
-            points.append(Point(name, index, Model.model_validate(data)))
+            points.append(Point(name, index, kind.model_validate(data)))
         except ValidationError as error:
-            for text in base.describe(error.errors(), axes, index):
+            for text in base.describe(error.errors(), axes, index, kind):
                 problems.add(text, name)
     if problems:
         raise SpecError(source, in_file_order(problems.lines(count)))
@@ -168,7 +170,11 @@ class _Base:
             _merge(self.data.setdefault("numerics", {}), study.numerics)
 
     def describe(
-        self, errors: list[ErrorDetails], axes: tuple[Axis, ...], index: tuple[int, ...]
+        self,
+        errors: list[ErrorDetails],
+        axes: tuple[Axis, ...],
+        index: tuple[int, ...],
+        kind: type[Model],
     ) -> Iterator[str]:
         """Return one line per problem of a point, with the file and line of the value."""
         on_axis = _AxisLines(self.study_lines, axes, index)
@@ -181,9 +187,9 @@ class _Base:
                 groups["study"].append(details)
             else:
                 groups["base"].append(details)
-        yield from describe_all(on_axis, groups["axis"])
-        yield from describe_all(self.study_lines, groups["study"])
-        for text in describe_all(self.lines, groups["base"]):
+        yield from describe_all(on_axis, groups["axis"], kind)
+        yield from describe_all(self.study_lines, groups["study"], kind)
+        for text in describe_all(self.lines, groups["base"], kind):
             yield self.prefix + text
 
 

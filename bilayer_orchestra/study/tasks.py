@@ -9,7 +9,7 @@ from pathlib import Path
 from bilayer_orchestra.backends.base import Backend
 from bilayer_orchestra.backends.registry import choose, get_backend
 from bilayer_orchestra.errors import OrchestraError, SpecError
-from bilayer_orchestra.pipeline import make_request
+from bilayer_orchestra.pipeline import checked_request
 from bilayer_orchestra.runs import RunDirectory
 from bilayer_orchestra.study.load import LoadedStudy, Point
 
@@ -70,7 +70,7 @@ def make_tasks(
                 if chosen not in adapted:
                     adapted[chosen] = adapt(get_backend(chosen))
                 backend = adapted[chosen]
-                backend.check(make_request(point.model, backend))
+                checked_request(point.model, backend)
                 run = RunDirectory.for_request(root, point.model, backend)
             except OrchestraError as error:
                 problems.setdefault(str(error), []).append(name)

@@ -146,7 +146,7 @@ def _check_signs(terms: Terms) -> None:
         f"alf: the interaction {value:g} at site ({site.layer}, {site.x}) "
         "is repulsive: with any doping this has a sign problem, and only U <= 0 is free of it. At "
         "half filling on a bipartite lattice a particle-hole transformation of one spin maps it to "
-        "U < 0; this program does not do that for you. For ground states use --backend block2"
+        "U < 0: `model: anderson` does that. For other ground states use --backend block2"
     )
 
 

@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag, field_validator
 from pydantic_core import PydanticCustomError
 
 from bilayer_orchestra.model.base import SpecModel, kind_of_value
-from bilayer_orchestra.observables import SELECTABLE
+from bilayer_orchestra.observables import OPTIONAL
 
 _UNITS = {"s": 1, "sec": 1, "min": 60, "h": 3600, "hour": 3600, "hours": 3600, "d": 86400}
 
@@ -18,7 +18,7 @@ Step = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 #: What a target may name: energies are always measured.
-TARGETS = ("energy", "kinetic_energy", "interaction_energy", *SELECTABLE)
+TARGETS = ("energy", "kinetic_energy", "interaction_energy", *sorted(OPTIONAL))
 DEFAULT_TIME_BUDGET = 600.0
 #: Chains of a run with a given number of sweeps: the same numbers on every machine.
 REPRODUCIBLE_CHAINS = 4

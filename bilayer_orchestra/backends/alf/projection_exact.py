@@ -14,7 +14,7 @@ from scipy.linalg import eigh_tridiagonal
 
 from bilayer_orchestra.averages import observables_from_raw
 from bilayer_orchestra.backends.alf.trial import trial_orbitals
-from bilayer_orchestra.backends.exact.backend import canonical_dimension
+from bilayer_orchestra.backends.exact.backend import canonical_dimension, out_of_reach
 from bilayer_orchestra.backends.exact.fock import Sector, SpinSpace
 from bilayer_orchestra.backends.exact.ground import ground_level
 from bilayer_orchestra.backends.exact.measure import measure_states
@@ -38,7 +38,7 @@ class ProjectionError(NamedTuple):
 
 def in_reach(terms: Terms) -> bool:
     """Whether the sector is small enough."""
-    return canonical_dimension(terms) <= MAX_DIMENSION
+    return out_of_reach(terms) is None and canonical_dimension(terms) <= MAX_DIMENSION
 
 
 def projection_error(terms: Terms, theta: float) -> ProjectionError:

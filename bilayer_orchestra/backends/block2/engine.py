@@ -259,6 +259,11 @@ def run(directory: Path) -> None:
         reference = next(
             (s for s in stages if s["bond_dimension"] >= search.proof_bond), stages[-1]
         )
+        if not search.settings["proof"]:
+            proof = dict.fromkeys(
+                ("second_energy", "second_deviation", "orthogonal_energy"), math.nan
+            )
+            break
         weight = float(stages[-1]["discarded_weight"])
         wrong_above = float(stages[-1]["energy_with_mu"]) - LOWER - LOWER_PER_WEIGHT * weight
         other, proof = second_start(search, attempt, reference)

@@ -16,6 +16,8 @@ from bilayer_orchestra.terms import Canonical, Terms
 
 #: Largest canonical sector: half an hour, and seven vectors of 160 MB.
 MAX_DIMENSION = 20_000_000
+#: Largest number of sites: the occupation of a spin is the bits of a signed 64-bit integer.
+MAX_SITES = 62
 #: Most sites of a thermal state: the largest block of 8 sites has 4900 states, of 10 sites 63504.
 MAX_THERMAL_SITES = 8
 
@@ -99,6 +101,11 @@ def canonical_dimension(terms: Terms) -> int:
 def out_of_reach(terms: Terms) -> str | None:
     """Return why exact diagonalization cannot do this, or None."""
     if isinstance(terms.state, Canonical):
+        if terms.n_sites > MAX_SITES:
+            return (
+                f"{terms.n_sites} sites are out of reach ({MAX_SITES} are: occupations are bits of "
+                "one integer); use --backend block2"
+            )
         dimension = canonical_dimension(terms)
         if dimension > MAX_DIMENSION:
             return (

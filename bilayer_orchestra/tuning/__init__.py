@@ -1,0 +1,1 @@
+"""Chemical potentials that give the wished densities, found by running the model itself."""

@@ -1,0 +1,342 @@
+"""Density targets: chemical potentials that give them, jumps, noise, kills."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.optimize import root
+from scipy.special import expit
+
+from bilayer_orchestra.backends.registry import get_backend
+from bilayer_orchestra.errors import Interrupted, OrchestraError, SpecError
+from bilayer_orchestra.model.load import parse_model
+from bilayer_orchestra.pipeline import run_point
+from bilayer_orchestra.runs import find_runs
+from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.tuning.monotone import JumpError, OutOfRangeError, Point, monotone_root
+from bilayer_orchestra.tuning.steps import Step
+from bilayer_orchestra.tuning.thermal import tune_thermal
+from tests.alf_support import missing_alf
+from tests.brute_force import oracle
+from tests.conftest import make_model
+
+
+def filled(p, m, length=2, state=None, **changes):
+    """Return a bilayer with a filling; without a state, its ground state."""
+    changes.setdefault("observables", ("density", "pair"))
+    if state is not None:
+        changes["state"] = state
+    data = make_model({"n_up": 1, "n_down": 1}, length).to_data()
+    layers = {k: data["layers"][k] | changes.pop(k, {}) for k in ("P", "M")}
+    del data["state"]
+    data |= {"layers": layers, "filling": {"P": p, "M": m}} | changes
+    return type(make_model({"beta": 1.0})).model_validate(data)
+
+
+def densities(values):
+    """Layer densities of the oracle's site-ordered spin densities."""
+    total = values["density"].sum(axis=0)
+    return total[0::2].mean(), total[1::2].mean()
+
+
+# the search itself
+
+
+def two_level(mu, gap, place=0.7, low=1.0, high=3.0):
+    """Two levels whose tangents cross at ``place``, coupled by ``gap`` / 2: an avoided crossing."""
+    x = (high - low) * (mu - place) / 2
+    split = np.hypot(x, gap / 2)
+    number = (low + high) / 2 + (high - low) / 2 * (x / split if split else 0.0)
+    return Point(mu, number, -mu * (low + high) / 2 - split, 0.0)
+
+
+@pytest.mark.parametrize("gap", [3.0, 0.1, 1e-3, 1e-5])
+@pytest.mark.parametrize("target", [1.1, 1.9, 2.6])
+def test_avoided_crossings_are_resolved(gap, target):
+    found = monotone_root(lambda mu: two_level(mu, gap), target, 1e-5, [0.0], 0.5, (-50, 50), 1.0)
+    assert found.point.number == pytest.approx(target, abs=1e-5)
+    assert len(found.runs) <= 14
+
+
+def test_a_crossing_is_reported_with_its_sides_and_without_bisection():
+    runs = []
+
+    def run(mu):
+        runs.append(two_level(mu, 0.0))
+        return runs[-1]
+
+    with pytest.raises(JumpError) as caught:
+        monotone_root(run, 1.7, 1e-5, [0.0], 0.5, (-50, 50), 1.0)
+    assert caught.value.mu == pytest.approx(0.7, abs=1e-8)
+    assert (caught.value.below.number, caught.value.above.number) == (1.0, 3.0)
+    assert len(runs) <= 8
+
+
+def test_numbers_beyond_the_range_are_recognized():
+    with pytest.raises(OutOfRangeError):
+        monotone_root(lambda mu: two_level(mu, 0.1), 3.5, 1e-5, [0.0], 0.5, (-20, 20), 1.0)
+
+
+def test_smooth_curves_take_few_runs():
+    def run(mu):
+        return Point(mu, 4 * expit(mu), -4 * np.logaddexp(0, mu), 0.0)
+
+    for target in (0.3, 1.0, 2.2, 3.9):
+        found = monotone_root(run, target, 1e-5, [0.2], 1.0, (-50, 50), 1.0)
+        assert found.point.number == pytest.approx(target, abs=1e-5)
+        assert len(found.runs) <= 9
+
+
+# ground states
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        filled(0.7, 0.3),
+        filled(1.6, 0.4, boundary="periodic", t_perp=0.8),
+        filled(0.9, 0.6, state={"n_up": 2, "n_down": 1}, P={"hopping": 0.2}),
+        filled(0.5, 0.5, M={"interaction": 1.0}, P={"chemical_potential": 0.3}),
+    ],
+)
+def test_ground_state_densities_against_the_full_fock_space(solve, model):
+    dataset = solve(model, "exact")
+    mu = dataset.chemical_potential.sel(layer=["P", "M"]).values
+    assert mu[0] == model.layers.P.chemical_potential  # only the difference matters
+    expected = densities(oracle(model.at(*mu).terms()))
+    np.testing.assert_allclose(expected, (model.filling.P, model.filling.M), atol=1.1e-5)
+    assert dataset.attrs["converged"] == 1
+    assert dataset.tuning_density.isel(step=-1).values == pytest.approx(expected, abs=1e-8)
+    assert float(dataset.tuning_cost) >= 1
+    assert parse_model(dataset.attrs["tuned_model"]) == model.at(*mu).model_copy(
+        update={"observables": ("density", "pair")}
+    )
+
+
+def test_pairs_on_disconnected_layers_jump(solve):
+    with pytest.raises(OrchestraError) as caught:
+        solve(filled(0.3, 0.7, 4, t_perp=0.0, P={"interaction": -6.0}), "exact")
+    message = str(caught.value)
+    assert "(P: 0.500000, M: 0.500000) to (P: 0.000000, M: 1.000000)" in message
+    # pairs cost -6 on P, two electrons in the second level of the chain -2 (0.618 + mu_M)
+    assert "2.381966" in message
+
+
+def test_dmrg_finds_the_same_potential_as_exact(solve):
+    pytest.importorskip(
+        "block2", reason="block2 is missing: pip install 'bilayer-orchestra[block2]'"
+    )
+    model = filled(0.6, 0.9, 4, t_perp=0.8)
+    one, other = solve(model, "exact"), solve(model, "block2")
+    assert other.attrs["converged"] == 1, other.attrs["converged_reason"]
+    potential = [float(d.chemical_potential.sel(layer="M")) for d in (one, other)]
+    assert potential[0] == pytest.approx(potential[1], abs=1e-4)
+    np.testing.assert_allclose(
+        other.tuning_density.isel(step=-1), (model.filling.P, model.filling.M), atol=1.1e-5
+    )
+
+
+# thermal states
+
+
+@pytest.mark.parametrize("boundary", ["open", "periodic"])
+@pytest.mark.parametrize(
+    ("beta", "p", "m"), [(0.5, 0.5, 0.25), (4.0, 0.05, 1.8), (16.0, 1.5, 0.3), (64.0, 0.5, 0.25)]
+)
+def test_thermal_densities_against_the_full_fock_space(solve, beta, p, m, boundary):
+    model = filled(p, m, state={"beta": beta}, boundary=boundary)
+    dataset = solve(model, "exact")
+    mu = dataset.chemical_potential.sel(layer=["P", "M"]).values
+    expected = densities(oracle(model.at(*mu).terms()))
+    np.testing.assert_allclose(expected, (p, m), atol=1.1e-5)
+    assert dataset.attrs["ensemble"] == "grand canonical"
+
+
+def test_potentials_of_free_electrons(solve):
+    model = filled(0.4, 1.3, 3, {"beta": 2.0}, P={"interaction": 0.0, "hopping": 0.3})
+    mu = solve(model, "exact").chemical_potential.sel(layer=["P", "M"]).values
+    expected = root(lambda x: free(model, x)[0] - (0.4, 1.3), (0.0, 0.0), tol=1e-12).x
+    np.testing.assert_allclose(mu, expected, atol=1e-4)
+
+
+def free(model, mu):
+    """Densities and fluctuations (beta / L) <dN_l dN_l'> of free electrons, by Wick's theorem."""
+    potential = np.tile(mu, model.length)
+    levels, orbitals = np.linalg.eigh(model.one_body() - np.diag(potential))
+    green = orbitals @ np.diag(expit(-model.state.beta * levels)) @ orbitals.T
+    density = 2 * green.diagonal().reshape(-1, 2).mean(axis=0)
+    correlation = 2 * green * (np.eye(len(green)) - green).T
+    layers = correlation.reshape(model.length, 2, model.length, 2).sum(axis=(0, 2))
+    return density, model.state.beta / model.length * layers
+
+
+@dataclass
+class NoisyRuns:
+    """Free electrons measured with noise: what Monte Carlo is to the search, in no time."""
+
+    model: object
+    rng: np.random.Generator
+    sigma: float
+    backend: object = field(default_factory=lambda: SimpleNamespace(name="alf"))
+    done: list = field(default_factory=list)
+    effort: float = 0.0
+
+    def run(self, model, mu, final):
+        share = model.numerics.alf.sweeps / self.model.numerics.alf.sweeps
+        density, fluctuations = free(model, mu)
+        covariance = self.sigma**2 / share * np.array([[1.0, 0.3], [0.3, 0.5]])
+        measured = self.rng.multivariate_normal(density, covariance)
+        noisy = fluctuations * (1 + 0.3 * self.sigma / np.sqrt(share) * self.rng.normal())
+        correlation = noisy * model.length / model.state.beta
+        dataset = xr.Dataset(
+            {"density_density": (("layer", "layer_", "x", "x_"), correlation[:, :, None, None])},
+            {"layer": ["P", "M"], "layer_": ["P", "M"]},
+        )
+        self.done.append(Step(np.array(mu), measured, covariance, 100.0, share, final, dataset))
+        self.effort += share
+        return self.done[-1]
+
+
+def test_noisy_search_is_unbiased_honest_and_cheap():
+    tolerance = 2e-3
+    model = filled(
+        0.5,
+        0.25,
+        6,
+        {"beta": 4.0},
+        P={"interaction": 0.0, "hopping": 0.3},
+        numerics={"alf": {"sweeps": 10_000}},
+        filling={"P": 0.5, "M": 0.25, "tolerance": tolerance},
+    )
+    truth = root(lambda x: free(model, x)[0] - (0.5, 0.25), (-0.5, -1.0), tol=1e-12).x
+    pulls, misses, cost = [], [], []
+    for seed in range(60):
+        runs = NoisyRuns(model, np.random.default_rng(seed), 5e-4)
+        last, uncertainty, _ = tune_thermal(model, runs)
+        pulls.append((last.mu - truth) / uncertainty)
+        misses.append(np.abs(free(model, last.mu)[0] - (0.5, 0.25)).max())
+        cost.append(runs.effort)
+    assert np.mean(np.array(misses) < tolerance) > 0.95
+    assert 0.3 < np.mean(np.square(pulls)) < 2.0
+    assert np.abs(np.mean(pulls, axis=0)).max() < 0.5
+    assert np.mean(cost) < 3
+
+
+@pytest.mark.skipif(missing_alf() is not None, reason=f"{missing_alf()}")
+def test_monte_carlo_search_against_exact(solve):
+    alf = {"sweeps": 6000, "sweeps_per_bin": 20, "dtau": [0.2, 0.1], "chains": 2}
+    target = {"P": 1.4, "M": 0.6, "tolerance": 4e-3}
+    model = filled(1.4, 0.6, 2, {"beta": 2.0}, filling=target, numerics={"alf": alf}, t_perp=0.8)
+    dataset = solve(model, "alf")
+    assert dataset.attrs["converged"] == 1, dataset.attrs["converged_reason"]
+    mu = dataset.chemical_potential.sel(layer=["P", "M"]).values
+    np.testing.assert_allclose(densities(oracle(model.at(*mu).terms())), (1.4, 0.6), atol=6e-3)
+    assert (dataset.tuning_density_stderr > 0).all()
+    assert (dataset.chemical_potential_uncertainty > 0).all()
+    assert 1 < float(dataset.tuning_cost) < 6
+
+
+# runs
+
+
+class KillAfter(LocalRuntime):
+    """Interrupts the job after so many have run; counts what it runs."""
+
+    def __init__(self, runs: int) -> None:
+        self.left, self.count = runs, 0
+
+    def execute(self, job, directory, lock, on_poll):
+        if self.left == 0:
+            raise Interrupted
+        self.left -= 1
+        self.count += 1
+        return super().execute(job, directory, lock, on_poll)
+
+
+@pytest.mark.parametrize("model", [filled(0.7, 0.3), filled(0.5, 0.25, state={"beta": 4.0})])
+def test_a_killed_search_goes_on_where_it_was(model, tmp_path):
+    backend = get_backend("exact")
+    whole = run_point(model, backend, KillAfter(99), tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run_point(model, backend, KillAfter(3), tmp_path / "killed")
+    (run,) = find_runs(tmp_path / "killed")
+    assert run.status()[0] == "failed"
+    assert len(find_runs(run.path / "steps")) >= 3
+    rest = KillAfter(99)
+    again = run_point(model, backend, rest, tmp_path / "killed")
+    assert rest.count == whole.dataset.sizes["step"] - 3
+    clock = [name for name in whole.dataset if "seconds" in str(name) or "cost" in str(name)]
+    xr.testing.assert_identical(
+        whole.dataset.drop_vars(clock).drop_attrs(), again.dataset.drop_vars(clock).drop_attrs()
+    )
+    assert (again.dataset.tuning_seconds > 0).all()  # of the runs before the kill, too
+    assert run_point(model, backend, KillAfter(0), tmp_path / "killed").reused
+
+
+def test_other_targets_are_other_runs(tmp_path):
+    backend, root_ = get_backend("exact"), tmp_path
+    one = run_point(filled(0.7, 0.3), backend, LocalRuntime(), root_)
+    other = run_point(filled(0.8, 0.2), backend, LocalRuntime(), root_)
+    assert one.run.path != other.run.path
+    assert not other.reused
+    assert json.loads((one.run.path / "run.json").read_text())["state"] == "finished"
+
+
+def test_density_that_nobody_asked_for_stays_away(solve):
+    dataset = solve(filled(0.7, 0.3, observables=("pair",)), "exact")
+    assert "density" not in dataset
+    assert "pair" in dataset
+
+
+# model files
+
+GOOD = """\
+version: 1
+name: filling
+model: bilayer
+length: 4
+layers:
+  P: {hopping: 0.0, interaction: -4.0}
+  M: {hopping: 1.0}
+t_perp: 0.5
+filling: {P: 0.5, M: 1.0}
+"""
+
+
+def test_a_filling_needs_no_state():
+    model = parse_model(GOOD)
+    assert (model.state.n_up, model.state.n_down) == (3, 3)
+    assert parse_model(model.to_yaml()) == model
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "expected"),
+    [
+        ("M: 1.0}", "M: 1.25}", 9, "nearest: M: 1 (6 electrons) or M: 1.5 (8 electrons)"),
+        ("M: 1.0}", "M: 0.9}", 9, "0.5 and 0.9 electrons per site make 5.6 electrons"),
+        ("P: 0.5", "P: 2.0", 9, "less than 2"),
+        ("P: 0.5", "P: 0", 9, "greater than 0"),
+        ("P: 0.5", "Q: 0.5", 9, "did you mean `P`?"),
+        ("filling: {P: 0.5, M: 1.0}\n", "", None, "`state` is missing"),
+        ("M: 1.0}\n", "M: 1.0}\nstate: {n_up: 3, n_down: 2}\n", 10, "has 5 electrons"),
+        ("M: 1.0}\n", "M: 1.0, tolerance: 1}\n", 9, "less than or equal to 0.1"),
+    ],
+)
+def test_broken_fillings(old, new, line, expected):
+    assert old in GOOD
+    with pytest.raises(SpecError) as caught:
+        parse_model(GOOD.replace(old, new, 1), "model.yaml")
+    (problem,) = caught.value.problems
+    assert expected in problem
+    if line is not None:
+        assert problem.startswith(f"line {line}: ")
+
+
+def test_odd_numbers_are_possible_with_unequal_spins():
+    model = parse_model(GOOD.replace("M: 1.0}", "M: 0.75}\nstate: {n_up: 3, n_down: 2}"))
+    assert model.state.n_up + model.state.n_down == 5
