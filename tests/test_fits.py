@@ -99,16 +99,25 @@ def test_rings_at_finite_temperature():
     assert float(found.pair_xi[0]) == pytest.approx(xi, rel=1e-4)
 
 
-def test_density_of_free_fermions_at_finite_temperature():
-    """-G^2 holds both terms of the form with eta = 2, and their thermal length is v beta."""
-    beta, filling = 8.0, 0.3
+@pytest.mark.parametrize(
+    ("beta", "filling"), [(8.0, 0.3), (8.0, 0.4), (12.0, 0.2), (16.0, 0.3), (8.0, 0.5)]
+)
+def test_density_of_free_fermions_at_finite_temperature(beta, filling):
+    """-G^2 holds both terms of the form with eta = 2; the nearest pole of the Fermi function says
+    how it oscillates and decays: -2 cos k = mu + i pi / beta."""
     green = thermal_green(96, beta, -2 * np.cos(np.pi * filling))
     given = dataset(-(green**2), "open", beta=beta, name="density_density")
     given["density"] = (("layer", "x"), 2 * np.diag(green)[None])
     one = fit(given, "density").isel(layer=0)
-    at_this_temperature = green[48, 48]  # mu was fixed
-    assert float(one.density_wave_vector) == pytest.approx(2 * np.pi * at_this_temperature, rel=0.01)
-    for name, exact in (("eta", 2.0), ("xi", 2 * np.sin(np.pi * filling) * beta)):
+    pole = np.arccos(np.cos(np.pi * filling) - 0.5j * np.pi / beta)
+    assert float(one.density_wave_vector) == pytest.approx(2 * pole.real, rel=0.015)
+    assert float(one.density_xi) == pytest.approx(np.pi / abs(pole.imag), rel=0.015)
+    field_theory = {
+        "eta": 2.0,
+        "xi": 2 * np.sin(np.pi * filling) * beta,
+        "wave_vector": 2 * np.pi * filling,
+    }
+    for name, exact in field_theory.items():
         error = float(one[f"density_{name}_systematic"])
         assert abs(float(one[f"density_{name}"]) - exact) < 2 * error
         assert error < 0.15 * exact

@@ -9,6 +9,9 @@ correlation by (pi/xi)^2 / 6 relative to it, the quadratic one, which cancels in
 both Fermi points, by (cot(k_F) / 2)^2 (pi/xi)^2. No window of the same data can show this: the
 correlation at one temperature looks like the form with another exponent. For hard-core bosons
 (beta t = 4 to 12, filling 1/10 to 1/2) the true shift of eta is below this estimate.
+
+The quadratic term also turns the oscillation: the pole of the Fermi function that carries the
+correlation lies at k_F + i kappa + cot(k_F) kappa^2 / 2 with kappa = pi / xi.
 """
 
 from __future__ import annotations
@@ -29,7 +32,18 @@ def curvature(filling: float, xi: float) -> float:
     xi : float
         Thermal length v beta in sites.
     """
-    tangent = 0.0
-    if np.isfinite(filling):
-        tangent = 1 / np.tan(np.pi * np.clip(filling, 1e-3, 1 - 1e-3))
-    return float((1 / 6 + tangent**2 / 4) * (np.pi / xi) ** 2)
+    return float((1 / 6 + _cotangent(filling) ** 2 / 4) * (np.pi / xi) ** 2)
+
+
+def wave_vector_shift(filling: float, xi: float) -> float:
+    """Return how far the temperature moves 2 k_F of a density correlation, 1 / site.
+
+    Parameters are those of :func:`curvature`.
+    """
+    return float(abs(_cotangent(filling)) * (np.pi / xi) ** 2)
+
+
+def _cotangent(filling: float) -> float:
+    if not np.isfinite(filling):
+        return 0.0
+    return float(1 / np.tan(np.pi * np.clip(filling, 1e-3, 1 - 1e-3)))

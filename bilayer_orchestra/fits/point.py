@@ -9,7 +9,7 @@ import numpy as np
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.bootstrap import bootstrap
 from bilayer_orchestra.fits.choice import changes_sign, edges_for, forms_for, grouped, starts
-from bilayer_orchestra.fits.curvature import NOT_LOW, curvature
+from bilayer_orchestra.fits.curvature import NOT_LOW, curvature, wave_vector_shift
 from bilayer_orchestra.fits.pairs import Pairs
 from bilayer_orchestra.fits.scan import Scan, Window, scan
 from bilayer_orchestra.fits.solve import Fit
@@ -109,6 +109,10 @@ def fit_pairs(what: str, pairs: Pairs, options: Options) -> PointFit:
         if pairs.statistical:
             replicas = bootstrap(found, name, options.replicas, options.resampling)
         numbers[name] = _number(name, found, replicas)
+    if "wave_vector" in numbers:
+        # at q = pi the data depend on q in second order only; another q beats within r_max
+        q = numbers["wave_vector"]
+        q.systematic = min(q.systematic, np.pi / found.windows[found.best].r_max)
     _add_curvature(pairs, numbers)
     warnings = _warnings(pairs, found, numbers)
     for name in ("log_xi", "inverse_xi"):
@@ -181,9 +185,13 @@ def _add_curvature(pairs: Pairs, numbers: dict[str, Number]) -> None:
     if "log_xi" not in numbers:
         return
     log_xi, eta = numbers["log_xi"], numbers["eta"]
-    relative = curvature(pairs.filling, float(np.exp(log_xi.value)))
+    xi = float(np.exp(log_xi.value))
+    relative = curvature(pairs.filling, xi)
     log_xi.systematic = float(np.hypot(log_xi.systematic, relative))
     eta.systematic = float(np.hypot(eta.systematic, relative * abs(eta.value)))
+    if "wave_vector" in numbers:
+        q = numbers["wave_vector"]
+        q.systematic = float(np.hypot(q.systematic, wave_vector_shift(pairs.filling, xi)))
 
 
 def _length(name: str, number: Number) -> Number:

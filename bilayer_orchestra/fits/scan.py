@@ -222,7 +222,7 @@ def _sensible(fit: Fit, window: Window, series: Series) -> bool:
     """Whether a fit has not run away, and its window holds what it claims to determine.
 
     Beyond r of order xi a thermal correlation is a plain exponential, from which eta and xi cannot
-    be told apart: windows must begin well inside.
+    be told apart: windows must begin well inside. No field theory has xi below one site.
     """
     main = fit.form.shape[0]
     if not (np.isfinite(fit.shape).all() and fit.error(main) < max(1.0, abs(fit.value(main)))):
@@ -232,7 +232,7 @@ def _sensible(fit: Fit, window: Window, series: Series) -> bool:
             return False
         if name == "log_xi":
             xi = np.exp(value)
-            if not (2 * window.r_min <= max(xi, 2.0) and xi < 100 * series.length):
+            if not (1 < xi < 100 * series.length and 2 * window.r_min <= max(xi, 2.0)):
                 return False
         if name == "wave_vector" and not 0 <= value <= np.pi:
             return False
