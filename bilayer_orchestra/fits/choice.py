@@ -94,7 +94,7 @@ def starts(beta: float | None, wave_vector: float | None) -> Callable[[Problem],
             lengths.append(np.pi * (1.5 if density else 0.7) / rate)
         choices: dict[str, list[float]] = {
             "eta": [0.5, 1.5, 2.5] if density else [0.7],
-            "log_xi": [float(np.log(one)) for one in lengths],
+            "inverse_thermal_xi": [float(1 / one) for one in lengths],
             "inverse_xi": [0.05, 0.5],
             "power": [0.8],
             "wave_vector": [wave_vector or 0.0],

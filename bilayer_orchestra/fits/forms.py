@@ -42,7 +42,7 @@ class Form:
     formula : str
         For people.
     shape : tuple of str
-        Names of the nonlinear parameters u. Lengths are searched as ``inverse_xi`` or ``log_xi``.
+        Names of the nonlinear parameters u. Lengths enter inversely: 1/xi = 0 is nothing special.
     amplitudes : tuple of str
         Names of the linear ones.
     bind : callable
@@ -85,8 +85,9 @@ class _Thermal:
         self.length, self.periodic = length, periodic
         self.numbers = np.arange(1.0, 2 * length + 1)
 
-    def table(self, xi: float) -> FloatArray:
+    def table(self, inverse_xi: float) -> FloatArray:
         """Return log s(z) for z = 0 .. 2L; z = 0 is never asked for."""
+        xi = 1 / max(abs(inverse_xi), 1e-12)
         return np.concatenate([[0.0], log_thermal(self.numbers, xi)])
 
     def ends(self, table: FloatArray) -> FloatArray:
@@ -99,7 +100,8 @@ class _Thermal:
     def both_ways(self, per_distance: FloatArray) -> FloatArray:
         """Return f(r), on a ring f(r) + f(L - r), from f(0 .. L) (L + 1, ...)."""
         result = per_distance[self.r]
-        return result + per_distance[self.length - self.r] if self.periodic else result
+        around = self.length - self.r
+        return np.asarray(result + per_distance[around]) if self.periodic else result
 
 
 def pair_ring() -> Form:
@@ -135,7 +137,7 @@ def pair_thermal(periodic: bool) -> Form:
         thermal = _Thermal(x, y, length, periodic)
 
         def basis(u: FloatArray) -> FloatArray:
-            table = thermal.table(np.exp(u[1]))
+            table = thermal.table(u[1])
             plain = thermal.both_ways(np.exp(-u[0] * table[: length + 1]))
             if not periodic:
                 plain = plain * np.exp(-u[0] * thermal.ends(table))
@@ -147,7 +149,7 @@ def pair_thermal(periodic: bool) -> Form:
     return Form(
         "thermal",
         f"A [(xi/pi) sinh(pi r/xi)]^-eta {around}",
-        ("eta", "log_xi"),
+        ("eta", "inverse_thermal_xi"),
         ("amplitude",),
         bind,
     )
@@ -167,13 +169,13 @@ def pair_wave(periodic: bool, thermal: bool) -> Form:
         log_chord = np.concatenate([[0.0], np.log(chord(distances[1:length], length)), [0.0]])
 
         def basis(u: FloatArray) -> FloatArray:
-            log_all = at.table(np.exp(u[2])) if thermal else log_chord
+            log_all = at.table(u[2]) if thermal else log_chord
             log_s = log_all[: length + 1]
             plain = np.exp(-u[0] * log_s)
             wave = plain * np.cos(u[1] * distances) * np.exp(-log_s / max(u[0], 0.05))
             two = np.stack([plain, wave], axis=1)
             if not thermal:
-                return two[at.r]
+                return np.asarray(two[at.r])
             if periodic:
                 return at.both_ways(two)
             return np.asarray(two[at.r] * np.exp(-u[0] * at.ends(log_all))[:, None])
@@ -184,7 +186,7 @@ def pair_wave(periodic: bool, thermal: bool) -> Form:
     return Form(
         f"{'thermal' if thermal else 'periodic'} with wave",
         f"A {distance}^-eta [1 + b cos(q r) {distance}^(-1/eta)]",
-        ("eta", "wave_vector", *(("log_xi",) if thermal else ())),
+        ("eta", "wave_vector", *(("inverse_thermal_xi",) if thermal else ())),
         ("amplitude", "wave"),
         bind,
     )
@@ -196,7 +198,7 @@ def pair_corrected(plain: Form, periodic: bool) -> Form:
     The first descendant of every field brings this correction, whatever the lattice. On an open
     chain the distance is that of the bulk.
     """
-    thermal = "log_xi" in plain.shape
+    thermal = "inverse_thermal_xi" in plain.shape
 
     def bind(x: FloatArray, y: FloatArray, length: int) -> Basis:
         at = _Thermal(x, y, length, periodic)
@@ -208,7 +210,7 @@ def pair_corrected(plain: Form, periodic: bool) -> Form:
             values = inner(u)
             if not thermal:
                 return np.concatenate([values, values / chord_squared[:, None]], axis=1)
-            squared = np.exp(-2 * at.table(np.exp(u[1]))[: length + 1])
+            squared = np.exp(-2 * at.table(u[1])[: length + 1])
             return np.concatenate([values, values * squared[at.r][:, None]], axis=1)
 
         return basis
@@ -296,7 +298,7 @@ def density_thermal(periodic: bool) -> Form:
         distances = np.arange(length + 1.0)
 
         def basis(u: FloatArray) -> FloatArray:
-            log_s = at.table(np.exp(u[2]))[: length + 1]
+            log_s = at.table(u[2])[: length + 1]
             wave = np.cos(u[1] * distances) * np.exp(-u[0] * log_s)
             return at.both_ways(np.stack([np.exp(-2 * log_s), wave], axis=1))
 
@@ -305,7 +307,7 @@ def density_thermal(periodic: bool) -> Form:
     return Form(
         "density, thermal",
         "B s(r)^-2 + A cos(q r) s(r)^-eta, s(r) = (xi/pi) sinh(pi r/xi)",
-        ("eta", "wave_vector", "log_xi"),
+        ("eta", "wave_vector", "inverse_thermal_xi"),
         ("uniform", "amplitude"),
         bind,
     )

@@ -12,7 +12,7 @@ from bilayer_orchestra.fits.choice import changes_sign, edges_for, forms_for, gr
 from bilayer_orchestra.fits.curvature import NOT_LOW, curvature, wave_vector_shift
 from bilayer_orchestra.fits.pairs import Pairs
 from bilayer_orchestra.fits.scan import Scan, Window, scan
-from bilayer_orchestra.fits.solve import Fit
+from bilayer_orchestra.fits.solve import THERMAL, Fit
 from bilayer_orchestra.terms import FloatArray
 
 #: How much of the Trotter correction of statistical data may be left (the next order, dtau^4, for
@@ -115,10 +115,10 @@ def fit_pairs(what: str, pairs: Pairs, options: Options) -> PointFit:
         q.systematic = min(q.systematic, np.pi / found.windows[found.best].r_max)
     _add_curvature(pairs, numbers)
     warnings = _warnings(pairs, found, numbers)
-    for name in ("log_xi", "inverse_xi"):
+    for name in (THERMAL, "inverse_xi"):
         if name in numbers:
-            numbers["xi"] = _length(name, numbers[name])
-    numbers.pop("log_xi", None)
+            numbers["xi"] = _length(numbers[name])
+    numbers.pop(THERMAL, None)
     _refuse_hopeless(what, numbers)
     return PointFit(numbers, found, warnings)
 
@@ -159,6 +159,9 @@ def _number(name: str, found: Scan, replicas: FloatArray | None) -> Number:
     )
     stderr = min(float(np.linalg.norm(noise)), total)
     chosen = float(np.sqrt(total**2 - stderr**2))
+    if _no_window_fits(found):
+        best = found.fits[found.best]
+        chosen = float(np.hypot(chosen, total * np.sqrt(best.chi2 / best.dof - 1)))
     systematic = float(np.hypot(chosen, REMAINDER * shift))
     return Number(float(high + low) / 2, stderr, systematic, values, errors)
 
@@ -174,37 +177,32 @@ def _bias_shift(name: str, found: Scan, weights: FloatArray) -> float:
 
 
 def _curvature(pairs: Pairs, fit: Fit) -> float:
-    """Return the error of a thermal form, as a fraction of the correlation, that a first fit lets expect."""
-    if "log_xi" not in fit.form.shape:
+    """Return the relative error of a thermal form that a first fit lets expect."""
+    if THERMAL not in fit.form.shape:
         return 0.0
-    return abs(fit.value("eta")) * curvature(pairs.filling, float(np.exp(fit.value("log_xi"))))
+    return abs(fit.value("eta")) * curvature(pairs.filling, 1 / fit.value(THERMAL))
 
 
 def _add_curvature(pairs: Pairs, numbers: dict[str, Number]) -> None:
     """Add what the curvature of the band may do to the systematic errors at T > 0."""
-    if "log_xi" not in numbers:
+    if THERMAL not in numbers:
         return
-    log_xi, eta = numbers["log_xi"], numbers["eta"]
-    xi = float(np.exp(log_xi.value))
+    inverse, eta = numbers[THERMAL], numbers["eta"]
+    xi = 1 / max(inverse.value, 1e-12)
     relative = curvature(pairs.filling, xi)
-    log_xi.systematic = float(np.hypot(log_xi.systematic, relative))
+    inverse.systematic = float(np.hypot(inverse.systematic, relative * inverse.value))
     eta.systematic = float(np.hypot(eta.systematic, relative * abs(eta.value)))
     if "wave_vector" in numbers:
         q = numbers["wave_vector"]
         q.systematic = float(np.hypot(q.systematic, wave_vector_shift(pairs.filling, xi)))
 
 
-def _length(name: str, number: Number) -> Number:
-    """Return xi from its logarithm or inverse, errors propagated."""
+def _length(number: Number) -> Number:
+    """Return xi from its inverse, errors propagated."""
     with np.errstate(all="ignore"):
-        if name == "log_xi":
-            value = float(np.exp(number.value))
-            per_window = np.exp(number.per_window)
-            slope, slopes = value, per_window
-        else:
-            value = 1 / number.value if number.value > 0 else np.inf
-            per_window = np.where(number.per_window > 0, 1 / number.per_window, np.inf)
-            slope, slopes = value**2, per_window**2
+        value = 1 / number.value if number.value > 0 else np.inf
+        per_window = np.where(number.per_window > 0, 1 / number.per_window, np.inf)
+        slope, slopes = value**2, per_window**2
         return Number(
             value,
             slope * number.stderr,
@@ -214,15 +212,23 @@ def _length(name: str, number: Number) -> Number:
         )
 
 
+def _no_window_fits(found: Scan) -> bool:
+    """Whether chi^2 of data with noise is beyond chance in the best window."""
+    best = found.fits[found.best]
+    return best.dof > 0 and best.chi2 > best.dof + 4 * np.sqrt(2 * best.dof)
+
+
 def _warnings(pairs: Pairs, found: Scan, numbers: dict[str, Number]) -> list[str]:
     result = []
-    best = found.fits[found.best]
-    if pairs.statistical and best.dof > 0 and best.chi2 > best.dof + 4 * np.sqrt(2 * best.dof):
-        result.append("no window fits: chi^2/dof is too large even in the best one")
+    if pairs.statistical and _no_window_fits(found):
+        result.append(
+            "no window fits: chi^2/dof is too large even in the best one, "
+            "the error is scaled with its root"
+        )
     if pairs.statistical and not len(pairs.deviations):
         result.append("no covariance stored: errors were taken as independent between distances")
-    if "log_xi" in numbers:
-        xi = float(np.exp(numbers["log_xi"].value))
+    if THERMAL in numbers:
+        xi = 1 / max(numbers[THERMAL].value, 1e-12)
         relative = curvature(pairs.filling, xi)
         if relative > NOT_LOW:
             result.append(

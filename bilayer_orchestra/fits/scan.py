@@ -20,7 +20,7 @@ from scipy.optimize import brentq
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.forms import Form
 from bilayer_orchestra.fits.pairs import Pairs, Series, series_of
-from bilayer_orchestra.fits.solve import Fit, Problem
+from bilayer_orchestra.fits.solve import THERMAL, Fit, Problem
 from bilayer_orchestra.fits.weights import (
     ROUNDING,
     Weights,
@@ -230,12 +230,16 @@ def _sensible(fit: Fit, window: Window, series: Series) -> bool:
     for name, value in zip(fit.form.shape, fit.shape, strict=True):
         if name == "eta" and not -1 < value < 20:
             return False
-        if name == "log_xi":
-            xi = np.exp(value)
+        if name == THERMAL:
+            xi = 1 / max(value, 1e-12)
             if not (1 < xi < 100 * series.length and 2 * window.r_min <= max(xi, 2.0)):
                 return False
         if name == "wave_vector" and not 0 <= value <= np.pi:
             return False
+    if "correction" in fit.form.amplitudes:
+        leading, correction = fit.amplitudes[-2:]
+        # else it is the leading term itself, and eta too small by two
+        return bool(abs(correction) < abs(leading) * window.r_min**2)
     return True
 
 

@@ -16,6 +16,8 @@ from bilayer_orchestra.fits.pairs import Series
 from bilayer_orchestra.fits.weights import Weights
 from bilayer_orchestra.terms import FloatArray
 
+#: The shape parameter 1/xi of thermal forms.
+THERMAL = "inverse_thermal_xi"
 #: Relative step of numerical derivatives.
 STEP = 1e-5
 
@@ -133,24 +135,26 @@ class Problem:
         return shape, bool(found.success)
 
     def _straight(self, shape: FloatArray) -> FloatArray:
-        """Return what is searched: with a thermal length, eta / xi instead of eta.
+        """Return what is searched: with a thermal length, eta / xi and log xi.
 
         Far out s(r)^-eta knows only eta / xi. At fixed eta the misfit is a bent, narrow valley, in
         which a search takes hundreds of steps.
         """
-        if "log_xi" not in self.form.shape:
+        if THERMAL not in self.form.shape:
             return shape
-        result = shape.copy()
-        result[self.form.shape.index("eta")] *= np.exp(-shape[self.form.shape.index("log_xi")])
+        result, eta, k = shape.copy(), self.form.shape.index("eta"), self.form.shape.index(THERMAL)
+        result[k] = np.log(max(abs(shape[k]), 1e-9))
+        result[eta] *= np.exp(result[k])
         return result
 
     def _bent(self, straight: FloatArray) -> FloatArray:
         """Return the shape of :meth:`_straight`."""
-        if "log_xi" not in self.form.shape:
+        if THERMAL not in self.form.shape:
             return straight
         result = straight.copy()
-        log_xi = np.clip(straight[self.form.shape.index("log_xi")], -50.0, 50.0)
-        result[self.form.shape.index("eta")] *= np.exp(log_xi)
+        eta, k = self.form.shape.index("eta"), self.form.shape.index(THERMAL)
+        result[k] = np.exp(np.clip(straight[k], -25.0, 25.0))
+        result[eta] /= result[k]
         return result
 
     def solve(self, start: FloatArray) -> Fit:
