@@ -335,3 +335,57 @@ class TestLimits:
         data = xr.Dataset({"energy": ("length", [1.0])}, {"length": [8]})
         with pytest.raises(OrchestraError, match="needs 2"):
             extrapolate(data, "length", "size", ["energy"])
+
+    def test_lengths_of_free_fermions(self):
+        """Energy per site of an open chain: -2/pi + (1 - 2/pi)/L + O(1/L^2)."""
+        lengths = np.array([48, 96, 192])
+        energy = [-2 * np.trace(open_green(n, n // 2), 1) / n for n in lengths]
+        data = xr.Dataset({"energy": ("length", energy)}, {"length": lengths})
+        limit = extrapolate(data, "length", "size", ["energy"])
+        assert float(limit.energy) == pytest.approx(-2 / np.pi, abs=1e-4)
+        assert abs(float(limit.energy) + 2 / np.pi) < 1.5 * float(limit.energy_systematic)
+        assert np.isnan(limit.energy_stderr)
+        assert "v(0) + c / L" in limit.energy.attrs["extrapolation"]
+
+    def test_temperatures_of_free_fermions(self):
+        """A Sommerfeld expansion begins with T^2."""
+        betas = np.array([6.0, 8.0, 12.0, 16.0])
+        energy = [-2 * thermal_green(128, beta, 0.0)[63, 64] for beta in betas]
+        data = xr.Dataset({"energy": ("beta", energy)}, {"beta": betas})
+        limit = extrapolate(data, "beta", "power", ["energy"])
+        exact = -2 / np.pi  # far from the ends, which T > 0 screens
+        assert float(limit.energy) == pytest.approx(exact, abs=5e-5)
+        assert abs(energy[-1] - exact) > 5 * abs(float(limit.energy) - exact)
+        assert abs(float(limit.energy) - exact) < 1.5 * float(limit.energy_systematic)
+
+    def test_discarded_weight(self):
+        weights = np.array([1e-6, 1e-5, 4e-5])
+        data = xr.Dataset(
+            {"energy": ("discarded_weight", -3 + 20 * weights + 1e4 * weights**2)},
+            {"discarded_weight": weights},
+        )
+        limit = extrapolate(data, "discarded_weight", "truncation", ["energy"])
+        assert abs(float(limit.energy) + 3) < 1.1 * float(limit.energy_systematic) < 1e-5
+
+    def test_command_line(self, tmp_path):
+        data = xr.Dataset(
+            {
+                "energy": ("dtau", [-1.9, -1.6]),
+                "energy_stderr": ("dtau", [0.01, 0.01]),
+                "density": (("layer", "dtau"), [[0.5, 0.5], [0.3, 0.6]]),
+            },
+            {"dtau": [0.1, 0.2], "layer": ["P", "M"]},
+            {"orchestra_schema": 1},
+        )
+        write_atomic(data, tmp_path / "sweep.nc")
+        arguments = ["extrapolate", str(tmp_path / "sweep.nc"), "--model", "trotter"]
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0, done.output
+        assert "energy -2.000 +- 0.014" in " ".join(done.output.split())
+        assert "density M 0.2" in " ".join(done.output.split())
+        with xr.open_dataset(tmp_path / "limit.nc") as stored:
+            assert float(stored.energy) == pytest.approx(-2.0)
+            assert "trotter" in stored.attrs["history"]
+        wrong = CliRunner().invoke(app, [*arguments[:-1], "size"])
+        assert wrong.exit_code != 0
+        assert "'length' is no dimension" in str(wrong.exception)

@@ -137,7 +137,7 @@ def fit_table(one: xr.Dataset, kind: str) -> Table:
         ends = f", {row[f'{kind}_edge'].item():.0f} from ends"
         table.add_row(
             label,
-            *[_number(row, f"{kind}_{name}") for name in names],
+            *[quantity(row, f"{kind}_{name}") for name in names],
             f"{row[f'{kind}_r_min'].item():.0f} .. {row[f'{kind}_r_max'].item():.0f}"
             + (ends if row[f"{kind}_edge"].item() > 1 else ""),
             f"{row[f'{kind}_chi2_per_dof'].item():.2f}",
@@ -147,7 +147,8 @@ def fit_table(one: xr.Dataset, kind: str) -> Table:
     return table
 
 
-def _number(row: xr.Dataset, name: str) -> str:
+def quantity(row: xr.Dataset, name: str) -> str:
+    """Return "value +- statistical ~ systematic" with as many digits as the errors deserve."""
     value, stderr, systematic = (
         float(row[f"{name}{suffix}"]) for suffix in ("", "_stderr", "_systematic")
     )
