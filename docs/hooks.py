@@ -189,18 +189,16 @@ def commands_page() -> str:
     parts = ["# Commands", "The same as `orchestra COMMAND --help`."]
     for path, command in _commands(typer.main.get_command(app), "orchestra"):
         parts.append(f"## {path}\n\n{command.help or ''}")
-        rows = ["| option | value | meaning |", "|---|---|---|"]
+        rows = ["| option | meaning |", "|---|---|"]
         for one in command.params:
             names = [*one.opts, *one.secondary_opts]
-            if one.param_type_name == "argument":
-                names = [one.human_readable_name]
             if "--help" in names:
                 continue
-            value = "" if getattr(one, "is_flag", False) else one.type.name
-            default = one.default if isinstance(one.default, int | float | str) else None
-            shown = f" [`{default}`]" if default not in (None, False, True, "") else ""
-            text = _cell(getattr(one, "help", None) or "") + shown
-            rows.append(f"| {', '.join(f'`{n}`' for n in names)} | {value} | {text} |")
+            if not names[0].startswith("-"):  # an argument
+                names = [one.metavar or names[0].upper()]
+            default = one.default if type(one.default) in (int, float, str) else None
+            text = _cell(one.help or "") + (f" [`{default}`]" if default not in (None, "") else "")
+            rows.append(f"| {', '.join(f'`{name}`' for name in names)} | {text} |")
         if len(rows) > 2:
             parts.append("\n".join(rows))
     return "\n\n".join(parts) + "\n"
