@@ -6,11 +6,20 @@ that validate the files and from the command line, ``api/`` lists modules for mk
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import typer.main
+from mkdocs.structure.files import File
+
+from bilayer_orchestra.cli.app import app
+from bilayer_orchestra.model.kinds import json_schema
+from bilayer_orchestra.runtimes.slurm.site import Site
+from bilayer_orchestra.study.spec import Study
 
 ROOT = Path(__file__).parent.parent
 DECISIONS = ROOT / "docs" / "decisions"
@@ -30,17 +39,36 @@ API = {
     "tuning": ("Density targets", ["tuning.point", "tuning.ground", "tuning.thermal"]),
     "check": (
         "Comparison of engines",
-        ["check.verdict", "check.statistics", "check.systematics", "check.ladder", "check.identities"],
+        [
+            "check.verdict",
+            "check.statistics",
+            "check.systematics",
+            "check.ladder",
+            "check.identities",
+        ],
     ),
     "fits": (
         "Fits",
-        ["fits.fit", "fits.point", "fits.forms", "fits.scan", "fits.weights", "fits.bootstrap"]
-        + ["fits.curvature"],
+        [
+            "fits.fit",
+            "fits.point",
+            "fits.forms",
+            "fits.scan",
+            "fits.weights",
+            "fits.bootstrap",
+            "fits.curvature",
+        ],
     ),
     "analysis": (
         "Errors and limits",
-        ["analysis.limits", "analysis.trotter", "analysis.truncation", "analysis.jackknife"]
-        + ["analysis.autocorrelation", "analysis.warmup"],
+        [
+            "analysis.limits",
+            "analysis.trotter",
+            "analysis.truncation",
+            "analysis.jackknife",
+            "analysis.autocorrelation",
+            "analysis.warmup",
+        ],
     ),
 }
 
@@ -58,19 +86,18 @@ def on_config(config: Any) -> Any:
 
 def on_files(files: Any, config: Any) -> Any:
     """Add the generated pages."""
-    from mkdocs.structure.files import File
-
     for path, content in pages().items():
         files.append(File.generated(config, path, content=content))
     return files
 
 
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    """Show what docstrings mark with a role as the code that it is."""
+    return re.sub(r":(?:data|func|class|meth|mod|exc):<code>[.~]?", "<code>", html)
+
+
 def pages() -> dict[str, str]:
     """Return path -> Markdown of every generated page."""
-    from bilayer_orchestra.model.kinds import json_schema
-    from bilayer_orchestra.runtimes.slurm.site import Site
-    from bilayer_orchestra.study.spec import Study
-
     result = {
         "reference/model.md": model_page(json_schema()),
         "reference/study.md": "# The study file\n\n"
@@ -97,19 +124,27 @@ def model_page(schema: dict[str, Any]) -> str:
         "Generated from the classes that validate the file; `orchestra schema` prints the same as "
         "JSON Schema for editors. A value that is not listed is refused, with its line. Single "
         "values change without editing: `--set numerics.alf.dtau=0.05`.",
-        "An example with every section:",
-        "```yaml\n" + (ROOT / "examples" / "crosscheck.yaml").read_text() + "```",
+        "An example:",
+        "```yaml\n" + _without_head(ROOT / "examples" / "bilayer.yaml") + "```",
     ]
     kinds = [name for name in definitions if name.endswith("Model")]
     seen: set[str] = set()
     for name in kinds + [name for kind in kinds for name in _below(kind, definitions)]:
         if name not in seen:
             seen.add(name)
-            level = "##" if name in kinds else "###"
-            parts.append(f"{level} {name} {{ #{name.lower()} }}\n\n" + section(definitions[name]))
+            title = f"### {name}"
+            if name in kinds:
+                title = f"## `model: {definitions[name]['properties']['model']['const']}`"
+            parts.append(f"{title} {{ #{name.lower()} }}\n\n" + section(definitions[name]))
             if name == kinds[-1]:
                 parts.append("## Parts of a model file")
     return "\n\n".join(parts) + "\n"
+
+
+def _without_head(path: Path) -> str:
+    """Return a file without the comments that introduce it."""
+    lines = path.read_text().splitlines(keepends=True)
+    return "".join(itertools.dropwhile(lambda line: line.startswith("#"), lines))
 
 
 def _below(name: str, definitions: dict[str, Any]) -> Iterator[str]:
@@ -123,10 +158,14 @@ def _below(name: str, definitions: dict[str, Any]) -> Iterator[str]:
 def section(schema: dict[str, Any]) -> str:
     """Return the description of one class and the table of its keys."""
     required = schema.get("required", [])
+    one_of = [name for part in schema.get("anyOf", []) for name in part.get("required", [])]
     rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
     for key, one in schema["properties"].items():
         if key in required:
             default = "**required**"
+        elif key in one_of:
+            others = ", ".join(f"`{name}`" for name in one_of if name != key)
+            default = f"**this or** {others}"
         elif "default" in one and isinstance(one["default"], dict) and one["default"]:
             default = "those of its keys"
         elif one.get("default", None) is None:
@@ -138,7 +177,7 @@ def section(schema: dict[str, Any]) -> str:
     return f"{text}\n\n" + "\n".join(rows)
 
 
-def kind(one: dict[str, Any]) -> str:
+def kind(one: dict[str, Any]) -> str:  # noqa: PLR0911  (one return for each kind of value)
     """Return what a value may be, in words."""
     if "$ref" in one:
         name = one["$ref"].split("/")[-1]
@@ -182,10 +221,6 @@ def _cell(text: str) -> str:
 
 def commands_page() -> str:
     """Return every command with its options, from the command line itself."""
-    import typer.main
-
-    from bilayer_orchestra.cli.app import app
-
     parts = ["# Commands", "The same as `orchestra COMMAND --help`."]
     for path, command in _commands(typer.main.get_command(app), "orchestra"):
         parts.append(f"## {path}\n\n{command.help or ''}")
