@@ -215,8 +215,10 @@ def _text(value: Any) -> str:
 
 
 def _cell(text: str) -> str:
-    # `|` ends a cell; `*` of formulas is no emphasis
-    return text.replace("|", "\\|").replace("*", "\\*").replace("\n", " ")
+    # `|` ends a cell; of formulas, `*` is no emphasis and `<` no tag
+    for sign, shown in (("|", "\\|"), ("*", "\\*"), ("<", "&lt;"), ("\n", " ")):
+        text = text.replace(sign, shown)
+    return text
 
 
 def commands_page() -> str:

@@ -76,7 +76,7 @@ def fit(
     -------
     Dataset
         Dimensions ``layer``, those of the sweep, ``window`` (of the scan) and ``r``. For every
-        parameter <what>_<name> with ``_stderr`` (statistical; NaN: no statistical error) and
+        parameter ``<what>_<name>`` with ``_stderr`` (statistical; NaN: no statistical error) and
         ``_systematic`` (spread of the windows and forms, truncation); ``<what>_chi2_per_dof`` of
         the best window; ``<what>_scan_*``; data and fitted curve by distance;
         ``<what>_input_converged`` (1, 0, or -1: the input does not say) and ``<what>_warnings``.

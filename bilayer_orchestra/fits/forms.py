@@ -244,9 +244,9 @@ def density_ring() -> Form:
 def density_open(parity: int) -> Form:
     """Return the connected density correlation on an open chain at T = 0.
 
-    n(x) - <n> = -(1/pi) d phi + c cos(2 phi + q x + delta) with phi fixed at both ends: the uniform
-    part, the oscillating part and their product, each with its mirror images. Reflection symmetry
-    fixes q (L + 1) + 2 delta = parity * pi.
+    ``n(x) - <n> = -(1/pi) d phi + c cos(2 phi + q x + delta)`` with phi fixed at both ends: the
+    uniform part, the oscillating part and their product, each with its mirror images. Reflection
+    symmetry fixes q (L + 1) + 2 delta = parity pi.
     """
 
     def bind(x: FloatArray, y: FloatArray, length: int) -> Basis:
