@@ -12,9 +12,10 @@ from bilayer_orchestra.cli.app import app
 from bilayer_orchestra.dataset import write_atomic
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.fit import fit
-from bilayer_orchestra.fits.forms import pair_ring
+from bilayer_orchestra.fits.forms import pair_corrected, pair_ring
 from bilayer_orchestra.fits.pairs import pairs_of, series_of
 from bilayer_orchestra.fits.point import Options
+from bilayer_orchestra.fits.scan import Window, sensible
 from bilayer_orchestra.fits.solve import Problem
 from bilayer_orchestra.fits.weights import statistical_weights
 from tests.fit_support import dataset, open_green, ring_green, strings, thermal_green
@@ -210,6 +211,35 @@ def test_what_no_chi_square_sees_is_in_the_error():
     assert np.median(misses) > 1.5
     assert np.mean(np.array(errors) < 1) > 0.4
     assert np.mean(np.array(errors) < 2) > 0.85
+
+
+def test_a_correction_does_not_replace_the_leading_term():
+    """r^-1.45 is also r^0.55 [1 + b r^-2] with a huge b, and a search may end there."""
+    one = noisy(4, eta=1.45)
+    form = pair_corrected(pair_ring(), periodic=True)
+    series = series_of(pairs_of(one, "pair", "P", True, None), 1, True, False)
+    problem = Problem(form, series, statistical_weights(series))
+    right, wrong = problem.solve(np.array([1.4])), problem.solve(np.array([-0.6]))
+    assert right.value("eta") == pytest.approx(1.45, abs=0.1)
+    assert wrong.value("eta") < 0
+    assert wrong.chi2 < 2 * wrong.dof  # chi^2 alone does not tell
+    window = Window(form, 1, 24, 1)
+    assert sensible(right, window, series)
+    assert not sensible(wrong, window, series)
+
+
+def test_a_misfit_in_every_window_widens_the_error():
+    totals, warnings = [], []
+    for strength in (0.0, 0.3):
+        r = np.arange(1, 25)
+        exact = chord(r, 48) ** -0.7 * (1 + strength * np.cos(1.3 * r))
+        one = fit(sampled(2, exact, np.diag((0.01 * exact) ** 2), 64)).isel(layer=0)
+        totals.append(np.hypot(float(one.pair_eta_stderr), float(one.pair_eta_systematic)))
+        warnings.append(one.pair_warnings.item())
+        chi2 = float(one.pair_chi2_per_dof)
+    assert "no window fits" not in warnings[0]
+    assert "no window fits" in warnings[1]
+    assert totals[1] > 0.7 * np.sqrt(chi2) * totals[0]
 
 
 def test_blocks_and_normal_replicas_agree():

@@ -212,13 +212,13 @@ def _fit_all(
         else:
             places = start(problem)
         fit = _solve(problem, places)
-        if fit is not None and _sensible(fit, window, chosen):
+        if fit is not None and sensible(fit, window, chosen):
             last[key] = fit.shape
             result.append((window, problem, fit))
     return result
 
 
-def _sensible(fit: Fit, window: Window, series: Series) -> bool:
+def sensible(fit: Fit, window: Window, series: Series) -> bool:
     """Whether a fit has not run away, and its window holds what it claims to determine.
 
     Beyond r of order xi a thermal correlation is a plain exponential, from which eta and xi cannot
