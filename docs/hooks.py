@@ -102,10 +102,10 @@ def pages() -> dict[str, str]:
         "reference/model.md": model_page(json_schema()),
         "reference/study.md": "# The study file\n\n"
         "One file for many points; [what happens with it](../hpc.md).\n\n"
-        + section(Study.model_json_schema()),
+        + with_parts(Study.model_json_schema()),
         "reference/site.md": "# The site profile\n\n"
         "What `--runtime slurm` knows of a cluster, a TOML file; [how it is used](../hpc.md).\n\n"
-        + section(Site.model_json_schema()),
+        + with_parts(Site.model_json_schema()),
         "reference/commands.md": commands_page(),
         "contributing.md": (ROOT / "CONTRIBUTING.md").read_text(),
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(),
@@ -153,6 +153,15 @@ def _below(name: str, definitions: dict[str, Any]) -> Iterator[str]:
     yield from direct
     for one in direct:
         yield from _below(one, definitions)
+
+
+def with_parts(schema: dict[str, Any]) -> str:
+    """Return the description of a class, then those of the classes within it."""
+    parts = [section(schema)]
+    for name, one in schema.get("$defs", {}).items():
+        if "properties" in one:
+            parts.append(f"## {name} {{ #{name.lower()} }}\n\n{section(one)}")
+    return "\n\n".join(parts) + "\n"
 
 
 def section(schema: dict[str, Any]) -> str:

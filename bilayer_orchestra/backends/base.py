@@ -32,6 +32,8 @@ class Job:
     engine : str or None
         Name of a user-installed engine (``"alf"``) whose path the runtime puts into the variable
         ``ORCHESTRA_<NAME>``, since only the runtime knows where it is.
+    ranks : int
+        MPI processes of every program that the job starts through a launcher.
     """
 
     program: str
@@ -39,6 +41,7 @@ class Job:
     files: dict[str, str]
     environment: dict[str, str] = field(default_factory=dict)
     engine: str | None = None
+    ranks: int = 1
 
 
 @dataclass(frozen=True)

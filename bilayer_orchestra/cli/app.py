@@ -215,6 +215,27 @@ def fit(
     fit_command(result, what or [], layer, output, boundary, beta, convention, options, plot)
 
 
+@app.command("plot")
+def plot_figure(
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="STUDY.yaml|FILE.nc", help="a study, its collected dataset, or a result"
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help=".png, .pdf or .svg [next to the data]")
+    ] = None,
+    runs: Annotated[
+        Path | None, typer.Option(help="directory of the runs, as given to sweep [runs/NAME]")
+    ] = None,
+) -> None:
+    """Draw the figure of a study, or the correlations of one result."""
+    from bilayer_orchestra.cli.plot import plot_command
+
+    plot_command(target, output, runs)
+
+
 @app.command()
 def extrapolate(
     result: Annotated[Path, typer.Argument(metavar="SWEEP.nc", help="a collected sweep")],

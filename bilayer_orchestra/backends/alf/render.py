@@ -7,11 +7,12 @@ something to a shell or to a Fortran namelist.
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from typing import Any
 
-from bilayer_orchestra.backends.alf.effort import StepPlan, plan_effort
+from bilayer_orchestra.backends.alf.effort import ENOUGH_BINS, StepPlan, plan_effort
 from bilayer_orchestra.backends.alf.numerics import REPRODUCIBLE_CHAINS, ALFNumerics
 from bilayer_orchestra.backends.alf.seeds import chain_seeds
 from bilayer_orchestra.backends.alf.steps import time_steps
@@ -185,6 +186,7 @@ def _script(
         "SITES": str(terms.n_sites),
         "BUDGET": str(max(1, round(budget)) if budget else 0),
         "TARGET": str(target),
+        "ENOUGH": str(math.ceil(ENOUGH_BINS / chains)),
         "PLAN": "\n".join(plan),
     }
     return _fill("run.sh", values, leave="NBIN")

@@ -41,7 +41,9 @@ PROOF_BOND_DIMENSION = 100
 #: Noisy sweeps per stage and the factor by which each stage's noise is below the one before.
 NOISY_SWEEPS, NOISE_DECAY = 2, 0.1
 #: A stage is settled when a noise-free sweep changes the energy, relative, by less than this or
-#: than the discarded weight: finer changes drown in the truncation.
+#: than the discarded weight, and a pair of sweeps the correlators by less than this or a hundredth
+#: of the weight's root: finer changes drown in the truncation. A pair, since truncation leaves
+#: different states on the way there and on the way back, however many sweeps are made.
 SETTLED, SETTLED_CORRELATORS = 1e-11, 1e-7
 #: Davidson threshold (square of the residual) of noisy sweeps, of the proof, and the tightest one.
 LOOSE, PROOF, TIGHT = 1e-8, 1e-11, 1e-20
@@ -180,7 +182,7 @@ def find_ground_state(search: Search) -> tuple[Any, int]:
         change = abs(energy - record["energy"]) / max(1.0, abs(energy))
         drift = math.inf
         last = record["sweep"] + 1 >= settings["max_sweeps_per_stage"]
-        if clean >= 2 and (change < max(SETTLED, weight) or last):
+        if clean >= 2 and ((clean % 2 == 0 and change < max(SETTLED, weight)) or last):
             now = measure(search.driver, state, search.symmetry, ())
             drift, before = _difference(now, before), now
         settled = drift < max(SETTLED_CORRELATORS, 0.01 * math.sqrt(weight))
