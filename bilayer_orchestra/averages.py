@@ -55,7 +55,7 @@ def observables_from_raw(raw: dict[str, FloatArray], terms: Terms) -> dict[str, 
     ----------
     raw : dict
         ``green`` (2, N, N) and ``double_occupancy`` (N,); optionally ``pair`` (N, N),
-        ``density_product`` = <n_i n_j> (N, N) and ``spin_spin`` (N, N).
+        ``density_product`` = ``<n_i n_j>`` (N, N) and ``spin_spin`` (N, N).
     terms : Terms
         The model, for the energies.
 
