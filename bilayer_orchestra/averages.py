@@ -18,7 +18,8 @@ class Averages:
     Parameters
     ----------
     values : dict
-        Observable name -> array: scalar, (N,), (2, N), (N, N) or (2, N, N), spins (up, down).
+        Observable name -> array: scalar, (N,), (2, N), (N, N) or (2, N, N), spins (up, down);
+        (N - 1,) for what belongs to a cut of the chain.
     bias : dict
         Same shapes: size of the systematic error (last measured minus extrapolated value). A
         missing name means "not estimated" and becomes NaN.
@@ -55,7 +56,8 @@ def observables_from_raw(raw: dict[str, FloatArray], terms: Terms) -> dict[str, 
     ----------
     raw : dict
         ``green`` (2, N, N) and ``double_occupancy`` (N,); optionally ``pair`` (N, N),
-        ``density_product`` = ``<n_i n_j>`` (N, N) and ``spin_spin`` (N, N).
+        ``density_product`` = ``<n_i n_j>`` (N, N), ``spin_spin`` (N, N) and
+        ``entanglement_entropy`` (N - 1,) of the first 1, 2, ... sites.
     terms : Terms
         The model, for the energies.
 
@@ -82,5 +84,6 @@ def observables_from_raw(raw: dict[str, FloatArray], terms: Terms) -> dict[str, 
     if "density_product" in raw:
         total = density.sum(axis=0)
         values["density_density"] = raw["density_product"] - np.outer(total, total)
-    values |= {name: raw[name] for name in ("pair", "spin_spin") if name in raw}
+    as_they_are = ("pair", "spin_spin", "entanglement_entropy")
+    values |= {name: raw[name] for name in as_they_are if name in raw}
     return {name: np.asarray(value, dtype=float) for name, value in values.items()}

@@ -17,7 +17,7 @@ import xarray as xr
 
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.observables import OBSERVABLES, OPTIONAL, Observable
+from bilayer_orchestra.observables import CUT, OBSERVABLES, OPTIONAL, Observable
 from bilayer_orchestra.terms import FloatArray, Terms
 from bilayer_orchestra.timestamps import utc_now
 
@@ -83,6 +83,8 @@ def build(terms: Terms, averages: Averages, selected: tuple[str, ...]) -> xr.Dat
     shape = (len(rows), terms.length)
 
     def labelled(observable: Observable, array: FloatArray) -> xr.Variable:
+        if observable.dims == (CUT,):
+            return xr.Variable(observable.dims, np.asarray(array, dtype=float))
         spin = observable.dims[:1] == ("spin",)
         dims = observable.dims[1:] if spin else observable.dims
         grids = len(dims) // 2
@@ -143,6 +145,7 @@ def build(terms: Terms, averages: Averages, selected: tuple[str, ...]) -> xr.Dat
         "layer_": list(rows),
         "x_": ("x_", np.arange(terms.length), {"long_name": "position along the chain"}),
         "spin": ["up", "down"],
+        CUT: (CUT, np.arange(1, terms.n_sites), {"long_name": "sites on the left of the cut"}),
     }
     used = {dim for variable in variables.values() for dim in variable.dims}
     return xr.Dataset(variables, {k: v for k, v in coordinates.items() if k in used})

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from pathlib import Path
 
 _cores: ContextVar[int | None] = ContextVar("cores", default=None)
 
@@ -16,6 +17,37 @@ def available_cores() -> int:
     if elsewhere is not None:
         return elsewhere
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_limit() -> float | None:
+    """Return the bytes that a job may take here, or None if that is not known.
+
+    The memory of the machine, or less where this process's control group says so.
+    """
+    if _cores.get() is not None:
+        return None  # the job is rendered for another machine
+    limits = [_total_memory(), *_group_limits(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _total_memory() -> float | None:
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _group_limits(root: Path, membership: Path) -> Iterator[float]:
+    """Yield the limits of the control group (version 2) and of those that contain it."""
+    try:
+        group = membership.read_text().strip().rpartition("::")[2].lstrip("/")
+    except OSError:
+        return
+    place = root / group
+    while place == root or root in place.parents:
+        with suppress(OSError, ValueError):  # no such group, or "max"
+            yield float((place / "memory.max").read_text())
+        place = place.parent
 
 
 def thread_environment(threads: int) -> dict[str, str]:

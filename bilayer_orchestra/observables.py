@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 TWO_POINT = ("layer", "x", "layer_", "x_")
+#: Between two sites of the chain in which the engines order the sites.
+CUT = "cut"
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,12 @@ OBSERVABLES = {
             "1 / energy unit of the model file",
         ),
         Observable(
+            "entanglement_entropy",
+            (CUT,),
+            "entanglement entropy",
+            "-Tr rho ln rho of the first `cut` sites, counted rung by rung (P 0, M 0, P 1, ...)",
+        ),
+        Observable(
             "spin_flip_susceptibility",
             TWO_POINT,
             "transverse spin susceptibility",
@@ -106,5 +114,7 @@ OBSERVABLES = {
 
 #: What engines measure on request. Energies cost nothing and are always reported.
 SELECTABLE = ("density", "double_occupancy", "pair", "green", "density_density", "spin_spin")
+#: What one method has and others have not: no comparison misses it.
+EXTRAS = frozenset({"pair_susceptibility", "spin_flip_susceptibility", "entanglement_entropy"})
 #: What is in a dataset only if its model file asked for it.
 OPTIONAL = frozenset({*SELECTABLE, "spin_flip"})

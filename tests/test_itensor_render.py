@@ -15,7 +15,9 @@ from bilayer_orchestra.backends.base import Job
 from bilayer_orchestra.backends.itensor.backend import ITensorBackend
 from bilayer_orchestra.backends.itensor.job import render_job
 from bilayer_orchestra.engine_io import OUTPUT
+from bilayer_orchestra.engines import julia_managed
 from bilayer_orchestra.engines.julia import find_julia
+from bilayer_orchestra.engines.julia_half import engine_depot, engine_half
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.pipeline import make_request
@@ -48,9 +50,66 @@ def test_the_script_is_the_template_whatever_the_model():
     for model in (make_model({"n_up": 1, "n_down": 1}), make_model({"n_up": 5, "n_down": 2}, 7)):
         job = rendered(model.model_copy(update={"name": '"; rm(homedir()) #$(1)'}))
         assert job.files["dmrg.jl"] == template
-        assert set(job.files) == {"dmrg.jl", "job.toml"}
+        assert set(job.files) == {"dmrg.jl", "job.toml", "engine.path"}
+        assert job.files["engine.path"] == f"{engine_half()}\n"
         assert "rm(" not in "".join(job.files.values())
         assert job.arguments == ("--startup-file=no", "dmrg.jl")
+
+
+JULIA_SOURCES = [
+    resource("templates", "itensor", "dmrg.jl"),
+    *sorted(resource("backends", "itensor").glob("src/*.jl")),
+]
+
+
+def syntax_errors(text: str) -> list[str]:
+    """Return the places where Julia's grammar is violated."""
+    tree_sitter = pytest.importorskip("tree_sitter")
+    grammar = pytest.importorskip("tree_sitter_julia")
+    parser = tree_sitter.Parser(tree_sitter.Language(grammar.language()))
+    found, left = [], [parser.parse(text.encode()).root_node]
+    while left:
+        node = left.pop()
+        if node.type == "ERROR" or node.is_missing:
+            found.append(f"line {node.start_point[0] + 1}: {node.text.decode()[:40]}")
+        left += node.children
+    return found
+
+
+@pytest.mark.parametrize("file", JULIA_SOURCES, ids=lambda file: file.name)
+def test_julia_code_parses(file):
+    assert syntax_errors(file.read_text(encoding="utf-8")) == []
+
+
+def test_a_broken_script_would_be_noticed():
+    assert syntax_errors("solve(read_job(@__DIR__)") != []
+
+
+HOSTILE = [
+    'a"; rm(homedir()); "',
+    "$(run(`id`))",
+    "back\\slash\\",
+    "line\nsolve(1)\n",
+    "ünïcode \u2028 \U0001f40d",
+    "#= comment =#",
+    "%{{ template }}",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_and_paths_never_become_code(monkeypatch, tmp_path, name):
+    """What Julia parses is the same whatever the model is called and wherever things are."""
+    model = make_model({"n_up": 1, "n_down": 1})
+    plain = rendered(model).files
+    cache = tmp_path / name.replace("/", "")
+    monkeypatch.setenv("ORCHESTRA_CACHE", str(cache))
+    files = rendered(model.model_copy(update={"name": name})).files
+    assert files["dmrg.jl"] == plain["dmrg.jl"]
+    assert files["job.toml"] == plain["job.toml"]
+    # the one path is data in a file of its own, and whole
+    path = Path(files["engine.path"].removesuffix("\n"))
+    assert path.is_relative_to(cache)
+    assert (path / "src" / "OrchestraITensor.jl").exists()
 
 
 def numbers() -> st.SearchStrategy[float]:
@@ -136,6 +195,7 @@ def no_configuration(monkeypatch, tmp_path):
     for name in ("ORCHESTRA_JULIA", "ORCHESTRA_JULIA_PROJECT", "JULIA_PROJECT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(julia_managed, "managed_julia", lambda: None)
 
 
 @pytest.mark.usefixtures("no_configuration")
@@ -159,7 +219,7 @@ class TestFindingJulia:
             ("julia 1.10.8", "has no ITensors"),
             ("julia 1.10.8\nITensors 0.9.1\nITensorMPS 0.3.9", "ITensorMPS 0.3.9 is too old"),
             ("julia 1.9.4\nITensors 0.9.1\nITensorMPS 0.4.1", "julia 1.9.4 is too old"),
-            ("julia 1.12.0-rc1\nITensors 0.10.0\nITensorMPS 0.4.2", None),
+            ("julia 1.12.0-rc1\nITensors 0.10.0\nITensorMPS 0.4.2\nPrecompileTools 1.2.1", None),
             ("", "has no julia"),
         ],
     )
@@ -188,16 +248,20 @@ class TestFindingJulia:
         julia = tmp_path / "julia"
         julia.write_text(
             "#!/bin/sh\necho julia 1.11.2; echo ITensors 0.9.27; echo ITensorMPS 0.4.1\n"
+            "echo PrecompileTools 1.2.1; echo depots ${JULIA_DEPOT_PATH-/her/depot}\n"
         )
         julia.chmod(0o755)
-        half = str(resource("backends", "itensor"))
-        assert find_julia().environment == {"JULIA_LOAD_PATH": f"@v#.#:{half}:@stdlib"}
+        half = str(engine_half())
+        assert find_julia().environment == {
+            "JULIA_LOAD_PATH": f"@v#.#:{half}:@stdlib",
+            "JULIA_DEPOT_PATH": f"{engine_depot()}:/her/depot",
+        }
         monkeypatch.setenv("JULIA_PROJECT", "@work")
         assert find_julia().environment["JULIA_PROJECT"] == "@work"
         (tmp_path / "none.toml").write_text('[julia]\nproject = "~/x"\ndepot = "/d:/e"\n')
         environment = find_julia().environment
         assert environment["JULIA_PROJECT"] == str(Path("~/x").expanduser())
         assert environment["JULIA_LOAD_PATH"] == f"@:{half}:@stdlib"
-        assert environment["JULIA_DEPOT_PATH"] == "/d:/e"
+        assert environment["JULIA_DEPOT_PATH"] == f"{engine_depot()}:/d:/e"
         monkeypatch.setenv("ORCHESTRA_JULIA_PROJECT", "mine")
         assert find_julia().environment["JULIA_PROJECT"] == str(Path("mine").absolute())

@@ -34,6 +34,10 @@ class Job:
         ``ORCHESTRA_<NAME>``, since only the runtime knows where it is.
     ranks : int
         MPI processes of every program that the job starts through a launcher.
+    worker : str or None
+        Python module that solves such jobs one after the other in one process (see
+        :mod:`bilayer_orchestra.runtimes.worker_process`); a runtime may use it instead of the
+        program, whose files it leaves.
     """
 
     program: str
@@ -42,6 +46,7 @@ class Job:
     environment: dict[str, str] = field(default_factory=dict)
     engine: str | None = None
     ranks: int = 1
+    worker: str | None = None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ class DMRGNumerics(SpecModel):
     discarded_weight: Annotated[
         Positive, Field(le=1e-2, description="growth stops once truncation discards less than this")
     ] = 1e-13
+    energy_variance: Annotated[
+        float, Field(ge=0, le=1.0, description="growth stops once <H^2> - <H>^2 is below this, too")
+    ] = 0.0
     energy_accuracy: Annotated[
         Positive,
         Field(
@@ -34,6 +37,13 @@ class DMRGNumerics(SpecModel):
         Positive,
         Field(le=1.0, description="states of the sector closer than this are not told apart"),
     ] = 1e-5
+    proof: Annotated[
+        bool,
+        Field(
+            description="a second start and the next state of the sector; without them, which cost "
+            "about as much as the ground state, no result is called converged"
+        ),
+    ] = True
     noise: Annotated[float, Field(ge=0, le=1.0, description="noise of the first stage")] = 1e-4
     max_sweeps_per_stage: Annotated[int, Field(ge=2, le=1000)] = 20
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 1

@@ -20,7 +20,14 @@ SAME_CORRELATORS = 1e-3
 #: Smallest variance that double precision resolves for energies of order 10 to 1000.
 VARIANCE_ROUNDING = 1e-12
 
-_OPERATORS = ("green", "double_occupancy", "pair", "density_product", "spin_spin")
+_OPERATORS = (
+    "green",
+    "double_occupancy",
+    "pair",
+    "density_product",
+    "spin_spin",
+    "entanglement_entropy",
+)
 
 
 def averages_from_stages(
@@ -107,7 +114,7 @@ def _judge(
     deviation = float(output["second_deviation"])
     contamination = variance / gap**2 if gap > 0 else np.inf
     if np.isnan(gap):
-        against.append("not proven: numerics.block2.proof is off")
+        against.append("not proven: `proof` is off in the numerics")
     elif gap <= max(numerics.gap_resolution, energy_bias):
         against.append(
             f"the next state of the same sector lies {max(gap, 0.0):.1e} above, closer than "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from bilayer_orchestra.backends.registry import BACKENDS
+from bilayer_orchestra.engines.julia_managed import without_installing
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.machine import available_cores
 
@@ -12,6 +13,11 @@ from bilayer_orchestra.machine import available_cores
 def doctor_command() -> None:
     """Print which engines are usable here."""
     typer.echo(f"cores available: {available_cores()}")
+    with without_installing():
+        _backends()
+
+
+def _backends() -> None:
     for backend in BACKENDS.values():
         try:
             found = backend.version()
@@ -27,5 +33,5 @@ def doctor_command() -> None:
             )
             typer.echo(f"{backend.name:8s} {verdict}")
             place = getattr(backend, "place", None)
-            if place:
-                typer.echo(f"{'':17s} {place()}")
+            for line in place().splitlines() if place else ():
+                typer.echo(f"{'':17s} {line}")

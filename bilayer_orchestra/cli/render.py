@@ -26,9 +26,9 @@ def render_command(
     run.write_job(job, model.to_yaml())
     environment = dict(job.environment)
     if job.engine == "julia":
-        from bilayer_orchestra.engines.julia import julia_environment
+        from bilayer_orchestra.engines.julia import find_julia
 
-        environment |= julia_environment()
+        environment |= find_julia().environment
     variables = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
     if job.engine is not None and job.engine != job.program:
         variables.append(f"ORCHESTRA_{job.engine.upper()}=/path/to/{job.engine}")

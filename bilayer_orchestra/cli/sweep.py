@@ -43,7 +43,7 @@ def sweep_command(
 
         submit_study(study, root, site, images, dry_run, console)
         return
-    runtime = get_runtime(runtime_name, image_table(images))
+    runtime = get_runtime(runtime_name, image_table(images), many=True)
     tasks = make_tasks(study, root, adapter(runtime))
     if dry_run:
         for task in tasks:
@@ -53,6 +53,7 @@ def sweep_command(
         with _shown(console, tasks) as show:
             failures = sweep(tasks, runtime, jobs, show)
     finally:
+        runtime.close()
         collected = collect(study, tasks)
         report(collected, _store(collected, study, root), console)
     if failures:

@@ -2,8 +2,10 @@
 
 The binary is named by ``ORCHESTRA_JULIA``, else by the configuration, else it is ``julia`` in the
 PATH; its project by ``ORCHESTRA_JULIA_PROJECT``, else by the configuration, else ``JULIA_PROJECT``,
-else the default environment. Nothing is downloaded or installed here. Our own Julia half is put on
-Julia's load path and finds ITensors and ITensorMPS in that project.
+else the default environment. If nobody named one and the Julia in the PATH does not have the
+packages, the one that juliapkg manages is used (it comes with ``bilayer-orchestra[itensor]`` and
+installs what ``juliapkg.json`` declares). Our own Julia half is put on Julia's load path and finds
+ITensors and ITensorMPS in that project.
 """
 
 from __future__ import annotations
@@ -16,31 +18,46 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bilayer_orchestra.engines.config import config_file, engine_settings
-from bilayer_orchestra.errors import MissingEngineError, OrchestraError
-from bilayer_orchestra.resources import resource
+from bilayer_orchestra.engines.julia_half import engine_depot, engine_half
+from bilayer_orchestra.errors import MissingEngineError
 
 VARIABLE, PROJECT_VARIABLE = "ORCHESTRA_JULIA", "ORCHESTRA_JULIA_PROJECT"
 #: Smallest versions: an LTS of Julia, and the first ITensorMPS with correct correlation matrices.
-NEEDED = {"julia": (1, 10), "ITensors": (0, 9), "ITensorMPS": (0, 4, 1)}
+NEEDED = {
+    "julia": (1, 10),
+    "ITensors": (0, 9),
+    "ITensorMPS": (0, 4, 1),
+    "PrecompileTools": (1, 1),
+}
 TIMEOUT = 120.0
 
 REMEDY = (
-    "install Julia 1.10 or later (https://julialang.org/downloads), add the packages with "
-    '`julia -e \'using Pkg; Pkg.add(["ITensors", "ITensorMPS"])\'`, and name the executable in '
-    f"{VARIABLE} or in the configuration file if it is not in the PATH"
+    "`pip install 'bilayer-orchestra[itensor]'` brings a Julia with the packages; or install Julia "
+    "1.10 or later (https://julialang.org/downloads), add them with "
+    '`julia -e \'using Pkg; Pkg.add(["ITensors", "ITensorMPS", "PrecompileTools"])\'`, and name '
+    f"the executable in {VARIABLE} or in the configuration file if it is not in the PATH"
 )
 
 #: Prints versions without loading the packages; they are found as OrchestraITensor would find them.
+#: PythonCall is looked for where juliacall does. Last, whether our machine code is there already,
+#: in our own depot (the argument) or in the user's.
 _PROBE = """
+println("depots ", join(abspath.(DEPOT_PATH), Sys.iswindows() ? ';' : ':'))
+pushfirst!(DEPOT_PATH, only(ARGS))
 println("julia ", VERSION)
+println("project ", dirname(something(Base.active_project(), "/")))
 owner = Base.identify_package("OrchestraITensor")
-for name in ("ITensors", "ITensorMPS")
-    package = Base.identify_package(owner, name)
+for (from, name) in (
+    ((owner,), "ITensors"), ((owner,), "ITensorMPS"), ((owner,), "PrecompileTools"),
+    ((), "PythonCall"),
+)
+    package = Base.identify_package(from..., name)
     file = package === nothing ? nothing : Base.locate_package(package)
     file === nothing && continue
     project = joinpath(dirname(dirname(file)), "Project.toml")
     println(name, " ", Base.parsed_toml(project)["version"])
 end
+println("compiled ", Base.isprecompiled(owner))
 """
 
 
@@ -57,13 +74,19 @@ class JuliaInstallation:
     environment : dict of str to str
         What has to be set for it.
     versions : dict of str to str
-        Of Julia, ITensors and ITensorMPS.
+        Of Julia, ITensors, ITensorMPS and, if it is there, PythonCall.
+    project : str
+        Directory of the project that is active in it.
+    compiled : bool
+        Whether our half had been compiled for it when we looked.
     """
 
     binary: Path
     origin: str
     environment: dict[str, str]
     versions: dict[str, str]
+    project: str
+    compiled: bool
 
     @property
     def label(self) -> str:
@@ -83,8 +106,23 @@ def find_julia() -> JuliaInstallation:
     MissingEngineError
         If there is none, or it lacks a package; with the remedy.
     """
-    binary, origin = _binary()
-    environment = julia_environment()
+    project = _project()
+    try:
+        binary, origin = _binary()
+        return _installation(binary, origin, project)
+    except MissingEngineError:
+        if _named() or project is not None:
+            raise
+        from bilayer_orchestra.engines.julia_managed import managed_julia
+
+        managed = managed_julia()
+        if managed is None:
+            raise
+        return _installation(*managed)
+
+
+def _installation(binary: Path, origin: str, project: str | None) -> JuliaInstallation:
+    environment = julia_environment(project)
     versions = _versions(binary, tuple(sorted(environment.items())))
     for name, needed in NEEDED.items():
         found = versions.get(name)
@@ -96,7 +134,26 @@ def find_julia() -> JuliaInstallation:
         if _numbers(found) < needed:
             least = ".".join(str(number) for number in needed)
             raise MissingEngineError(f"{name} {found} is too old, {least} is needed; {REMEDY}")
-    return JuliaInstallation(binary, origin, environment, versions)
+    active, compiled = versions.get("project", ""), versions.get("compiled") == "true"
+    if "depots" in versions:
+        # the first one is written to, the others are read
+        depots = [str(engine_depot()), versions["depots"]]
+        environment["JULIA_DEPOT_PATH"] = os.pathsep.join(depots)
+    return JuliaInstallation(binary, origin, environment, versions, active, compiled)
+
+
+def _named() -> bool:
+    """Return whether somebody named a Julia."""
+    return bool(os.environ.get(VARIABLE)) or "binary" in engine_settings("julia")
+
+
+def _project() -> str | None:
+    """Return the project that somebody named."""
+    return (
+        os.environ.get(PROJECT_VARIABLE)
+        or engine_settings("julia").get("project")
+        or os.environ.get("JULIA_PROJECT")
+    )
 
 
 def _binary() -> tuple[Path, str]:
@@ -117,20 +174,10 @@ def _binary() -> tuple[Path, str]:
     return Path(found).absolute(), origin
 
 
-def julia_environment() -> dict[str, str]:
-    """Return what has to be set for Julia to find our half and the user's packages."""
+def julia_environment(project: str | None) -> dict[str, str]:
+    """Return what has to be set for Julia to find our half and the packages of ``project``."""
     settings = engine_settings("julia")
-    project = (
-        os.environ.get(PROJECT_VARIABLE)
-        or settings.get("project")
-        or os.environ.get("JULIA_PROJECT")
-    )
-    half = str(resource("backends", "itensor"))
-    if os.pathsep in half:
-        raise OrchestraError(
-            f"{half} contains `{os.pathsep}`, which Julia takes for the end of a path; install "
-            "bilayer_orchestra elsewhere"
-        )
+    half = str(engine_half())
     environment = {
         "JULIA_LOAD_PATH": os.pathsep.join(["@" if project else "@v#.#", half, "@stdlib"])
     }
@@ -145,7 +192,7 @@ def julia_environment() -> dict[str, str]:
 
 @functools.cache
 def _versions(binary: Path, environment: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    command = [str(binary), "--startup-file=no", "-e", _PROBE]
+    command = [str(binary), "--startup-file=no", "-e", _PROBE, str(engine_depot())]
     try:
         answer = subprocess.run(
             command,

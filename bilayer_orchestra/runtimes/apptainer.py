@@ -10,8 +10,8 @@ from pathlib import Path
 
 from bilayer_orchestra.backends.base import Backend, Job
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.runtimes.child import GRACE, run_child
 from bilayer_orchestra.runtimes.images import Image, adapt, container_command, find_image
-from bilayer_orchestra.runtimes.local import GRACE, run_child
 
 #: Where the job directory is inside; where our images have their interpreters.
 INSIDE = "/job"
@@ -43,6 +43,9 @@ class ApptainerRuntime:
         command += [PROGRAMS[job.program], *job.arguments]
         place = run_child(command, directory, {}, lock, on_poll, job.program, grace=GRACE)
         return {"runtime": self.name, **place, **image_facts(image)}
+
+    def close(self) -> None:
+        """Every job had a container of its own: nothing is kept."""
 
 
 def image_facts(image: Image) -> dict[str, str]:

@@ -39,3 +39,7 @@ class Runtime(Protocol):
             If the engine ends with an error; carries its last lines.
         """
         ...
+
+    def close(self) -> None:
+        """End what was kept for further jobs."""
+        ...

@@ -11,18 +11,20 @@ from bilayer_orchestra.runtimes.base import Runtime
 RUNTIME_NAMES = ("local", "apptainer", "slurm")
 
 
-def get_runtime(name: str, images: dict[str, str] | None = None) -> Runtime:
+def get_runtime(name: str, images: dict[str, str] | None = None, many: bool = False) -> Runtime:
     """Return the runtime called ``name`` that runs a job while one waits.
 
     Parameters
     ----------
     images : dict, optional
         Engine -> image, before what the configuration file says.
+    many : bool
+        Whether many jobs are to come, so that it pays to keep an engine; ``close`` it then.
     """
     if name == "local":
         from bilayer_orchestra.runtimes.local import LocalRuntime
 
-        return LocalRuntime()
+        return LocalRuntime(many)
     if name == "apptainer":
         from bilayer_orchestra.runtimes.apptainer import ApptainerRuntime
 

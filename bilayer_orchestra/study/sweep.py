@@ -101,3 +101,6 @@ class _Stoppable:
         if self._stop.is_set():
             raise Interrupted
         return self._runtime.execute(job, directory, lock, poll)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Leave it to whoever made the runtime."""

@@ -81,7 +81,7 @@ function local_problem(environment, psi::MPS, bond::Int, dense::Bool)
     return problem, to_vector(problem, phi)
 end
 
-parts(environment::ProjMPO) = environment, (), 0.0
+parts(environment::Union{ProjMPO,ITensorMPS.DiskProjMPO}) = environment, (), 0.0
 parts(environment::ITensorMPS.ProjMPO_MPS) = environment.PH, environment.pm, environment.weight
 
 """The part of a state to project out that lives on the two sites."""

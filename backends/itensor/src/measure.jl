@@ -58,17 +58,29 @@ end
 
 Matrices with <A_i B_j> for i <= j and zero below, by name, in the order of the chain. `psi` has
 its orthogonality center at site 1.
-
-With the Jordan-Wigner string written out, <A_i B_j> = <(A F)_i F ... F B_j> for fermionic
-operators, and without F for the others; products of two fermionic operators need no string.
 """
 function correlators(psi::MPS, wanted)
     n = length(psi)
     result = Dict(name => zeros(n, n) for (name, _...) in wanted)
+    # those that share the left operator share its environments; one after the other, since they
+    # are what needs most memory at large bond dimensions
+    for (a, fermionic) in unique((a, fermionic) for (_, a, _, fermionic) in wanted)
+        partners = [(result[name], b) for (name, other, b, _) in wanted if other == a]
+        correlators!(partners, psi, a, fermionic)
+    end
+    return result
+end
+
+"""
+Fill every (matrix, B) of `partners` with <A_i B_j>, A being the operator `a`.
+
+With the Jordan-Wigner string written out, <A_i B_j> = <(A F)_i F ... F B_j> for fermionic
+operators, and without F for the others; products of two fermionic operators need no string.
+"""
+function correlators!(partners, psi::MPS, a::String, fermionic::Bool)
+    n = length(psi)
     source = Index(QN() => n; tags = "source")
-    # those that share the left operator share its environments
-    lefts = unique((a, fermionic) for (_, a, _, fermionic) in wanted)
-    carried = Dict{String,ITensor}()
+    carried = nothing
     environment = ITensor(1.0)
     for j in 1:n
         site, tensor = siteind(psi, j), psi[j]
@@ -76,28 +88,25 @@ function correlators(psi::MPS, wanted)
         # bra and ket share the link to the right, which is closed by the identity
         closed = j == n ? bra : noprime(bra, linkind(psi, j)')
         dressed(name) = apply_operator(name, tensor, site)
-        for (name, a, b, _) in wanted
+        for (matrix, b) in partners
             # scalar of the ordinary environment for i = j, of the carried one for i < j
-            result[name][j, j] = scalar((environment * dressed("$a * $b")) * closed)
-            haskey(carried, a) || continue
-            column = (carried[a] * dressed(b)) * closed
+            matrix[j, j] = scalar((environment * dressed("$a * $b")) * closed)
+            isnothing(carried) && continue
+            column = (carried * dressed(b)) * closed
             for i in 1:(j - 1)
-                result[name][i, j] = column[source => i]
+                matrix[i, j] = column[source => i]
             end
         end
         j == n && break
-        for (a, fermionic) in lefts
-            here = (environment * dressed(fermionic ? "$a * F" : a)) * bra
-            here *= onehot(source => j)
-            if haskey(carried, a)
-                moved = (carried[a] * (fermionic ? dressed("F") : prime(tensor, site))) * bra
-                here += moved
-            end
-            carried[a] = here
+        here = (environment * dressed(fermionic ? "$a * F" : a)) * bra
+        here *= onehot(source => j)
+        if !isnothing(carried)
+            here += (carried * (fermionic ? dressed("F") : prime(tensor, site))) * bra
         end
+        carried = here
         environment = (environment * prime(tensor, site)) * bra
     end
-    return result
+    return nothing
 end
 
 """The operator `name` applied to the site index of `tensor`, which becomes primed."""

@@ -29,6 +29,8 @@ A start that ends lower than the result by this much, plus this many times the d
 (truncated states scatter), proves the result wrong.
 """
 const LOWER, LOWER_PER_WEIGHT = 1e-7, 10.0
+"""What a result without the proof says instead of its numbers."""
+const NOT_PROVEN = ("second_energy", "second_deviation", "orthogonal_energy")
 """Searches in a row before giving up."""
 const ATTEMPTS = 3
 
@@ -72,6 +74,7 @@ Solve `job` and write `output.npz` to its directory.
 """
 function solve(job::Job)
     set_threads(job)
+    rm(joinpath(job.directory, "scratch"); recursive = true, force = true)  # of a killed run
     stored = load_checkpoint(job)
     sites = isnothing(stored) ? electron_sites(job) : siteinds(stored.psi)
     search = Search(job, sites)
@@ -108,6 +111,7 @@ function find_ground_state!(search::Search, record::Record)
     environment = ProjMPO(search.operator)
     while !record.finished
         dimension = search.stages[record.stage]
+        dimension > settings["write_bond_dimension"] && (environment = on_disk(job, environment))
         clean = record.sweep - NOISY_SWEEPS + 1  # noise-free sweeps of this stage, with this one
         noise = clean <= 0 ? settings["noise"] * NOISE_DECAY^(record.stage - 1) : 0.0
         # the local problem need not be solved better than the truncation that follows
@@ -134,8 +138,10 @@ function find_ground_state!(search::Search, record::Record)
         record.energy, record.weight = energy, weight
         if settled || last_one
             push!(record.results, measure_stage(search, record, dimension, settled ? drift : Inf))
+            small = weight <= settings["discarded_weight"] ||
+                record.results[end]["energy_variance"] <= settings["energy_variance"]
             # two stages at least, or the truncation error could not be estimated
-            enough = weight <= settings["discarded_weight"] && record.stage >= 2
+            enough = small && record.stage >= 2
             record.finished = enough || record.stage == length(search.stages)
             record.stage += 1
             record.sweep = 0
@@ -144,6 +150,10 @@ function find_ground_state!(search::Search, record::Record)
         save_checkpoint(job, record)
     end
 end
+
+"""The environments in files of the job's directory, but for the two in use; gone when Julia ends."""
+on_disk(job::Job, environment) =
+    ITensorMPS.disk(environment; path = mkpath(joinpath(job.directory, "scratch")))
 
 local_settings(job::Job) =
     (iterations = ITERATIONS, dense_bond = get(job.settings, "dense_bond", DENSE_BOND))
@@ -181,6 +191,9 @@ function prove(search::Search, record::Record)
     allowed = LOWER + LOWER_PER_WEIGHT * results[end]["discarded_weight"]
     wrong_below = results[end]["energy_with_mu"] - allowed
     proof = Dict{String,Any}("proof_bond_dimension" => reference["bond_dimension"])
+    if !job.settings["proof"]
+        return nothing, merge!(proof, Dict(name => NaN for name in NOT_PROVEN))
+    end
     # streams of random numbers that no other start uses
     second = random_state(job, search.sites, min(search.stages[1], 50), 2 * record.attempt - 1)
     energy = relax!(search, ProjMPO(search.operator), second, "second start")

@@ -193,9 +193,13 @@ def find_ground_state(search: Search) -> tuple[Any, int]:
             "weight": weight,
         }
         if settled or last:
-            _measure_stage(search, state, attempt, stage, weight, drift if settled else math.inf)
+            variance = _measure_stage(
+                search, state, attempt, stage, weight, drift if settled else math.inf
+            )
+            small = weight <= settings["discarded_weight"]
+            small = small or variance <= settings["energy_variance"]
             # two stages at least, or the truncation error could not be estimated
-            enough = weight <= settings["discarded_weight"] and stage >= 1
+            enough = small and stage >= 1
             if enough or stage + 1 == len(search.stages):
                 return state, attempt
             record |= {"stage": stage + 1, "sweep": 0}
@@ -213,7 +217,8 @@ def _difference(now: dict[str, Any], before: dict[str, Any]) -> float:
 
 def _measure_stage(
     search: Search, state: Any, attempt: int, stage: int, weight: float, drift: float
-) -> None:
+) -> float:
+    """Measure everything, store it, return the energy variance."""
     raw = measure(search.driver, state, search.symmetry, search.observables)
     energy = float(search.driver.expectation(state, search.mpo, state))
     deviation = squared_deviation(search.driver, search.terms, search.symmetry, energy)
@@ -228,6 +233,7 @@ def _measure_stage(
         drift=drift,
         **raw,
     )
+    return variance
 
 
 def second_start(

@@ -40,6 +40,9 @@ def _measure_sz(driver: Any, state: Any, observables: tuple[str, ...]) -> dict[s
         cross = _slice(driver, state, "cdCD", (0, 0, 1, 1))
         raw["density_product"] = same + cross + cross.T
         raw["spin_spin"] = 0.25 * (same - cross - cross.T)
+    if observables:
+        # not in SU(2) mode, where block2 counts a multiplet as one state
+        raw["entanglement_entropy"] = driver.get_bipartite_entanglement(state)
     return raw
 
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
 from pathlib import Path
 
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.backends.base import Job, Request, settings_of
 from bilayer_orchestra.backends.dmrg_results import averages_from_stages
 from bilayer_orchestra.backends.itensor.job import JOB, render_job
+from bilayer_orchestra.backends.itensor.memory import refuse_if_too_large, write_bond_dimension
 from bilayer_orchestra.backends.itensor.numerics import ITensorNumerics
 from bilayer_orchestra.engine_io import OUTPUT, last_event, load_arrays
 from bilayer_orchestra.engines.julia import find_julia
+from bilayer_orchestra.engines.julia_half import engine_half, engine_hash
+from bilayer_orchestra.engines.juliacall import juliacall_problem
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.resources import resource
 from bilayer_orchestra.terms import Canonical
 
-SCRIPT = "dmrg.jl"
+SCRIPT, ENGINE = "dmrg.jl", "engine.path"
 
 
 class ITensorBackend:
@@ -27,16 +28,24 @@ class ITensorBackend:
     name = "itensor"
     revision = 1
     summary = "DMRG with ITensorMPS.jl (Julia); ground states, long chains"
+    #: Whether a job got as far as computing, so that machine code is there by now.
+    _has_run = False
 
     def version(self) -> str:
         """Return the versions of ITensorMPS, ITensors, Julia and of our Julia half."""
-        return f"{find_julia().label} + OrchestraITensor {_engine_hash()[:8]}"
+        return f"{find_julia().label} + OrchestraITensor {engine_hash()[:8]}"
 
     def place(self) -> str:
-        """Return which Julia and which project are used, and who named them."""
+        """Return which Julia and which project are used, who named them, and how sweeps use it."""
         found = find_julia()
         project = found.environment.get("JULIA_PROJECT", "Julia's default environment")
-        return f"{found.binary} ({found.origin}), packages in {project}"
+        problem = juliacall_problem(found)
+        many = (
+            "sweeps: one Julia for all points, through juliacall"
+            if problem is None
+            else f"sweeps: a Julia for every point, since {problem}"
+        )
+        return f"{found.binary} ({found.origin}), packages in {project}\n{many}"
 
     def check(self, request: Request) -> None:
         """Refuse thermal states and single sites."""
@@ -47,6 +56,9 @@ class ITensorBackend:
             )
         if sum(request.terms.state) == 0:
             raise OrchestraError("itensor needs at least one electron; use --backend exact")
+        numerics = request.numerics
+        assert isinstance(numerics, ITensorNumerics)
+        refuse_if_too_large(request.terms, numerics)
 
     def render(self, request: Request) -> Job:
         """Return the job."""
@@ -56,6 +68,7 @@ class ITensorBackend:
         settings = settings_of(numerics) | {
             "stages": numerics.bond_dimensions(),
             "threads": threads,
+            "write_bond_dimension": write_bond_dimension(request.terms, numerics),
         }
         return Job(
             program="julia",
@@ -63,16 +76,21 @@ class ITensorBackend:
             files={
                 JOB: render_job(request.terms, request.observables, settings),
                 SCRIPT: resource("templates", "itensor", SCRIPT).read_text(encoding="utf-8"),
+                ENGINE: f"{engine_half()}\n",
             },
             environment={**thread_environment(threads), "JULIA_NUM_THREADS": "1"},
             engine="julia",
+            worker="bilayer_orchestra.backends.itensor.worker",
         )
 
     def progress(self, directory: Path, request: Request) -> str | None:
         """Return one line on how far the job is."""
         event = last_event(directory)
         if event is None:
-            return "starting Julia (the first start compiles for some minutes)"
+            if self._has_run or find_julia().compiled:
+                return "starting Julia"
+            return "compiling OrchestraITensor for this Julia: some minutes, once"
+        self._has_run = True
         match event["step"]:
             case "sweep":
                 return (
@@ -94,13 +112,3 @@ class ITensorBackend:
         numerics = request.numerics
         assert isinstance(numerics, ITensorNumerics)
         return averages_from_stages(load_arrays(directory / OUTPUT), request.terms, numerics)
-
-
-@cache
-def _engine_hash() -> str:
-    """Return the hash of our Julia sources: whatever changes them can change a number."""
-    digest = hashlib.sha256()
-    root = resource("backends", "itensor")
-    for file in sorted([root / "Project.toml", *root.glob("src/*.jl")]):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()

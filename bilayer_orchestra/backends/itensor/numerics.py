@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from bilayer_orchestra.backends.dmrg_numerics import DMRGNumerics
 
 
 class ITensorNumerics(DMRGNumerics):
     """Settings of DMRG in ITensorMPS.jl."""
+
+    write_bond_dimension: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="beyond this bond dimension environments go to disk; default: where the "
+            "run would take more than half of the memory",
+        ),
+    ] = None
