@@ -36,8 +36,17 @@ class Curve:
     error: np.ndarray
 
 
+def inner(length: int) -> slice:
+    """Return the sites of an open chain whose pairs are averaged: a sixth at each end is left out.
+
+    The ends mix boundary effects into every distance, and the largest distances consist of them.
+    """
+    return slice(length // 6, length - length // 6)
+
+
 def curve(point: xr.Dataset, name: str, layer: str, periodic: bool) -> Curve:
-    """Return one correlation of one point of a study."""
+    """Return one correlation of one point of a study; without the ends of an open chain."""
+    point = point if periodic else point.isel(dict.fromkeys(("x", "x_"), inner(point.sizes["x"])))
     r, groups = by_distance(point[name], layer, periodic)
     mean = np.array([group.mean() for group in groups])
     error = np.zeros(len(r))
