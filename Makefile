@@ -12,8 +12,9 @@ BIN    := $(VENV)/bin
 run: $(VENV)/installed
 	$(BIN)/orchestra run examples/bilayer.yaml --backend block2
 
+# two files at a time: most tests wait for one process that they started
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest --slow

@@ -25,12 +25,7 @@ if command -v flock >/dev/null 2>&1; then
         ;;
     esac
 fi
-rm -f task/ended-* task/.new
-if ! { printf 'job=%s\nhost=%s\nstart=%s\nrestart=%s\n' "$job" "$(uname -n)" "$(date +%s)" \
-    "${SLURM_RESTART_COUNT:-0}" >task/.new && [ -s task/.new ] && mv task/.new task/running; }; then
-    echo "orchestra: cannot write to $PWD/task; disk full?" >&2
-    exit 74
-fi
+# before anybody can see that it runs: a signal must find its trap
 reason=
 child=
 stop() {
@@ -39,6 +34,12 @@ stop() {
 }
 trap 'stop timelimit' USR1
 trap 'stop stopped' TERM INT HUP
+rm -f task/ended-* task/.new
+if ! { printf 'job=%s\nhost=%s\nstart=%s\nrestart=%s\n' "$job" "$(uname -n)" "$(date +%s)" \
+    "${SLURM_RESTART_COUNT:-0}" >task/.new && [ -s task/.new ] && mv task/.new task/running; }; then
+    echo "orchestra: cannot write to $PWD/task; disk full?" >&2
+    exit 74
+fi
 (
     cd job || exit 1
 @ENVIRONMENT@
