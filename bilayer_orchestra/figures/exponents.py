@@ -31,7 +31,8 @@ def fits(dataset: xr.Dataset) -> xr.Dataset:
     found, refused = [], []
     for what, layers in (("pair", None), ("green", ["M"])):
         try:
-            found.append(fit(dataset, what, layers))
+            # the scans of windows, of different number for each kind, are in `orchestra fit`
+            found.append(fit(dataset, what, layers).drop_dims(["window", "r"]))
         except OrchestraError as error:
             refused.append(str(error))
     if not found:
