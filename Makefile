@@ -1,13 +1,13 @@
 # Two commands do everything on a fresh machine (Python 3.11+, make):
 #   make run     install, and solve the example
 #   make test    install, and pass the tests
-# Others: lint, bench, clean.
+# Others: docs, lint, bench, clean.
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test slow lint bench clean
+.PHONY: run test slow lint docs bench clean
 
 run: $(VENV)/installed
 	$(BIN)/orchestra run examples/bilayer.yaml --backend block2
@@ -22,6 +22,10 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# into build/site; a warning is an error. The variable silences an advertisement of the theme
+docs: $(VENV)/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/installed-dev
 	$(BIN)/pip install --quiet physics-tenpy

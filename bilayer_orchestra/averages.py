@@ -56,7 +56,7 @@ def observables_from_raw(raw: dict[str, FloatArray], terms: Terms) -> dict[str, 
     ----------
     raw : dict
         ``green`` (2, N, N) and ``double_occupancy`` (N,); optionally ``pair`` (N, N),
-        ``density_product`` = <n_i n_j> (N, N), ``spin_spin`` (N, N) and
+        ``density_product`` = ``<n_i n_j>`` (N, N), ``spin_spin`` (N, N) and
         ``entanglement_entropy`` (N - 1,) of the first 1, 2, ... sites.
     terms : Terms
         The model, for the energies.

@@ -114,5 +114,7 @@ OBSERVABLES = {
 
 #: What engines measure on request. Energies cost nothing and are always reported.
 SELECTABLE = ("density", "double_occupancy", "pair", "green", "density_density", "spin_spin")
+#: What one method has and others have not: no comparison misses it.
+EXTRAS = frozenset({"pair_susceptibility", "spin_flip_susceptibility", "entanglement_entropy"})
 #: What is in a dataset only if its model file asked for it.
 OPTIONAL = frozenset({*SELECTABLE, "spin_flip"})

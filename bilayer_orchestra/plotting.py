@@ -13,6 +13,7 @@ mpl.use("Agg")  # files only; no display is needed, also on a cluster
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 COLOURS = {"P": "#b2182b", "M": "#2166ac", "f": "#b2182b", "c": "#2166ac"}
 PANELS = (
@@ -72,9 +73,14 @@ def draw_correlations(dataset: xr.Dataset, path: Path) -> None:
     figure.suptitle(
         f"{dataset.attrs['model_name']}: {dataset.attrs['engine']}{unsure}", fontsize="medium"
     )
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write ``figure`` to ``path`` in the format of its suffix, whole or not at all; close it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        figure.savefig(temporary, dpi=140, format="png")
+        figure.savefig(temporary, dpi=140, format=path.suffix.removeprefix("."))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -23,9 +23,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--slow"):
         return
     for item in items:
-        if item.path.name == "test_itensor_engine.py":
-            # compiling Julia code alone takes minutes; the backend is not declared finished yet
-            item.add_marker(pytest.mark.slow)
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="takes minutes; run with --slow"))
 

@@ -29,6 +29,7 @@ from bilayer_orchestra.backends.exact.ground import ground_level
 from bilayer_orchestra.backends.exact.measure import measure_states
 from bilayer_orchestra.backends.exact.thermal import thermal_averages
 from bilayer_orchestra.dataset import build, open_result, write_atomic
+from bilayer_orchestra.engines.alf_probe import _mean_hdf5
 from bilayer_orchestra.errors import EngineError
 from bilayer_orchestra.observables import SELECTABLE
 from bilayer_orchestra.terms import Canonical, GrandCanonical, Site, Terms
@@ -237,6 +238,14 @@ def test_pair_susceptibility_agrees_with_its_spectral_sum(tmp_path):
     assert np.abs((found.values["pair_susceptibility"] - expected) / error).max() < 4
     assert error.max() < 0.05 * expected.max()
     assert "pair_susceptibility" not in read(directory, terms).values
+
+
+def test_a_new_build_with_hdf5_is_tried_with_what_reads_it(tmp_path):
+    """No other library than the one that reads the bins is needed."""
+    hdf5, _ = recorded("hdf5", tmp_path)
+    segment = hdf5 / "dtau-0/chain-0/seg-0001"
+    kinetic = open_segment(segment, 4).scalars("Kin_scal").values.mean()
+    assert _mean_hdf5(segment, 4) == pytest.approx(kinetic)
 
 
 def test_text_and_hdf5_hold_the_same_bins(tmp_path):
@@ -557,6 +566,19 @@ def test_heavy_tails_are_told_from_light_ones(draw, expected):
         d = x - x.mean(axis=0)
         found.append(heavy_tailed(Tails(300, np.mean(d**2, axis=0), np.mean(d**4, axis=0))))
     assert np.mean([f is not None for f in found]) == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize(("size", "converged"), [(1.0, True), (50.0, False)])
+def test_a_rare_outlier_counts_by_its_part_in_the_limit(tmp_path, size, converged):
+    """The coarsest of three steps has the weight 1/45: its errors matter only if they are large."""
+    rng = np.random.default_rng(5)
+    chains = [[random_bins(rng, 60) for _ in range(2)] for _ in range(3)]
+    chains[0][0]["Pair_eq"][40] += size
+    alone = read(make_job(tmp_path / "alone", chains[:1]))
+    assert "heavy-tailed estimator Pair_eq" in alone.reason
+    found = read(make_job(tmp_path / "three", chains, dtau=(0.4, 0.2, 0.1)))
+    assert found.converged is converged, found.reason
+    assert converged or "dtau = 0.4: heavy-tailed estimator Pair_eq" in found.reason
 
 
 def test_the_worst_segment_counts(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bilayer_orchestra.backends.alf.effort import plan_effort
@@ -100,9 +100,9 @@ def test_script_differs_from_its_template_only_in_numbers():
     script = rendered(GOLDEN_CASES["thermal"])["run.sh"].splitlines()
     same = [line for line in template if "@NBIN@" in line or not re.search("@[A-Z]+@", line)]
     added = [line.split(" ")[0] for line in script if line not in same]
-    numbers = ["chains=2", "steps=2", "ranks=1", "sites=4", "budget=60", "target=3"]
-    assert added[:6] == numbers
-    assert [text.split("=")[0] for text in added[6:]] == ["first_0", "first_1"]
+    numbers = ["chains=2", "steps=2", "ranks=1", "sites=4", "budget=60", "target=3", "enough=80"]
+    assert added[:7] == numbers
+    assert [text.split("=")[0] for text in added[7:]] == ["first_0", "first_1"]
 
 
 def test_script_is_posix_shell():
@@ -207,6 +207,7 @@ def test_nearest_steps_divide_and_are_near(step, total):
         assert 0.4 * step < float(value) < 2.5 * step or total / step < 3
 
 
+@settings(deadline=None)
 @given(beta=st.floats(0.3, 60.0), interaction=st.floats(-20.0, 0.0))
 def test_automatic_steps_divide_and_shrink_with_the_interaction(beta, interaction):
     model = with_alf({"beta": beta}, alf={"dtau": "auto"}, P={"interaction": interaction})

@@ -8,6 +8,8 @@ import xarray as xr
 
 from bilayer_orchestra.check import statistics
 from bilayer_orchestra.check.elements import Elements, elements_of
+from bilayer_orchestra.check.plan import CheckResult
+from bilayer_orchestra.check.report import write_report
 from bilayer_orchestra.check.verdict import Pair, holm, judge, judge_all
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.observables import OBSERVABLES
@@ -212,6 +214,19 @@ def test_the_likely_cause_is_named(exact, mutation, cause):
 def test_a_missing_observable_is_no_agreement(exact):
     verdict = judge(exact(), sampled(exact(), seed=1).drop_vars("pair"))
     assert verdict.word == "undecided"
+
+
+def test_what_one_method_alone_measures_is_no_doubt(exact, tmp_path):
+    """Such as the entanglement entropy of one DMRG; other observables are asked for by name."""
+    first = exact()
+    second = first.copy(deep=True)
+    second["entanglement_entropy"] = ("cut", np.zeros(3))
+    assert judge(first, second).word == "agree"
+    del first["pair"]
+    verdict = judge(first, second)
+    assert verdict.word == "undecided"
+    outcome = CheckResult("missing", None, [verdict])
+    assert write_report(outcome, tmp_path, "undecided")
 
 
 def test_correction_counts_all_pairs(exact):

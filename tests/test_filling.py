@@ -248,6 +248,7 @@ class KillAfter(LocalRuntime):
     """Interrupts the job after so many have run; counts what it runs."""
 
     def __init__(self, runs: int) -> None:
+        super().__init__()
         self.left, self.count = runs, 0
 
     def execute(self, job, directory, lock, on_poll):

@@ -17,7 +17,7 @@ from bilayer_orchestra.backends.itensor.job import render_job
 from bilayer_orchestra.engine_io import OUTPUT
 from bilayer_orchestra.engines import julia_managed
 from bilayer_orchestra.engines.julia import find_julia
-from bilayer_orchestra.engines.julia_half import engine_half
+from bilayer_orchestra.engines.julia_half import engine_depot, engine_half
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.pipeline import make_request
@@ -54,6 +54,62 @@ def test_the_script_is_the_template_whatever_the_model():
         assert job.files["engine.path"] == f"{engine_half()}\n"
         assert "rm(" not in "".join(job.files.values())
         assert job.arguments == ("--startup-file=no", "dmrg.jl")
+
+
+JULIA_SOURCES = [
+    resource("templates", "itensor", "dmrg.jl"),
+    *sorted(resource("backends", "itensor").glob("src/*.jl")),
+]
+
+
+def syntax_errors(text: str) -> list[str]:
+    """Return the places where Julia's grammar is violated."""
+    tree_sitter = pytest.importorskip("tree_sitter")
+    grammar = pytest.importorskip("tree_sitter_julia")
+    parser = tree_sitter.Parser(tree_sitter.Language(grammar.language()))
+    found, left = [], [parser.parse(text.encode()).root_node]
+    while left:
+        node = left.pop()
+        if node.type == "ERROR" or node.is_missing:
+            found.append(f"line {node.start_point[0] + 1}: {node.text.decode()[:40]}")
+        left += node.children
+    return found
+
+
+@pytest.mark.parametrize("file", JULIA_SOURCES, ids=lambda file: file.name)
+def test_julia_code_parses(file):
+    assert syntax_errors(file.read_text(encoding="utf-8")) == []
+
+
+def test_a_broken_script_would_be_noticed():
+    assert syntax_errors("solve(read_job(@__DIR__)") != []
+
+
+HOSTILE = [
+    'a"; rm(homedir()); "',
+    "$(run(`id`))",
+    "back\\slash\\",
+    "line\nsolve(1)\n",
+    "ünïcode \u2028 \U0001f40d",
+    "#= comment =#",
+    "%{{ template }}",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_and_paths_never_become_code(monkeypatch, tmp_path, name):
+    """What Julia parses is the same whatever the model is called and wherever things are."""
+    model = make_model({"n_up": 1, "n_down": 1})
+    plain = rendered(model).files
+    cache = tmp_path / name.replace("/", "")
+    monkeypatch.setenv("ORCHESTRA_CACHE", str(cache))
+    files = rendered(model.model_copy(update={"name": name})).files
+    assert files["dmrg.jl"] == plain["dmrg.jl"]
+    assert files["job.toml"] == plain["job.toml"]
+    # the one path is data in a file of its own, and whole
+    path = Path(files["engine.path"].removesuffix("\n"))
+    assert path.is_relative_to(cache)
+    assert (path / "src" / "OrchestraITensor.jl").exists()
 
 
 def numbers() -> st.SearchStrategy[float]:
@@ -192,17 +248,20 @@ class TestFindingJulia:
         julia = tmp_path / "julia"
         julia.write_text(
             "#!/bin/sh\necho julia 1.11.2; echo ITensors 0.9.27; echo ITensorMPS 0.4.1\n"
-            "echo PrecompileTools 1.2.1\n"
+            "echo PrecompileTools 1.2.1; echo depots ${JULIA_DEPOT_PATH-/her/depot}\n"
         )
         julia.chmod(0o755)
         half = str(engine_half())
-        assert find_julia().environment == {"JULIA_LOAD_PATH": f"@v#.#:{half}:@stdlib"}
+        assert find_julia().environment == {
+            "JULIA_LOAD_PATH": f"@v#.#:{half}:@stdlib",
+            "JULIA_DEPOT_PATH": f"{engine_depot()}:/her/depot",
+        }
         monkeypatch.setenv("JULIA_PROJECT", "@work")
         assert find_julia().environment["JULIA_PROJECT"] == "@work"
         (tmp_path / "none.toml").write_text('[julia]\nproject = "~/x"\ndepot = "/d:/e"\n')
         environment = find_julia().environment
         assert environment["JULIA_PROJECT"] == str(Path("~/x").expanduser())
         assert environment["JULIA_LOAD_PATH"] == f"@:{half}:@stdlib"
-        assert environment["JULIA_DEPOT_PATH"] == "/d:/e"
+        assert environment["JULIA_DEPOT_PATH"] == f"{engine_depot()}:/d:/e"
         monkeypatch.setenv("ORCHESTRA_JULIA_PROJECT", "mine")
         assert find_julia().environment["JULIA_PROJECT"] == str(Path("mine").absolute())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,10 +14,12 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from bilayer_orchestra.errors import SpecError
+from bilayer_orchestra.backends.base import Job
+from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.runs import RunDirectory, find_runs
+from bilayer_orchestra.runtimes.images import Image
 from bilayer_orchestra.runtimes.slurm.queue import Queue, ask_queue
-from bilayer_orchestra.runtimes.slurm.script import batch_script
+from bilayer_orchestra.runtimes.slurm.script import batch_script, task_script
 from bilayer_orchestra.runtimes.slurm.site import Site, load_site
 from bilayer_orchestra.runtimes.slurm.state import SILENCE, submitted_state
 from tests.test_study import STUDY, orchestra, write
@@ -331,3 +334,21 @@ def test_records_of_earlier_versions_are_read(tmp_path):
     old = {"state": "finished", "backend": "exact", "engine": "e", "model": "m", "hash": "h"}
     (tmp_path / "run.json").write_text(json.dumps(old))
     assert RunDirectory(tmp_path).record() == Record(**old)
+
+
+def test_the_host_starts_the_ranks_of_an_image(tmp_path, monkeypatch):
+    """With a launcher, run.sh runs outside and every rank in a container of its own."""
+    image = Image(tmp_path / "alf.sif", "sha256:0", {})
+    monkeypatch.setattr("bilayer_orchestra.runtimes.images.find_image", lambda *_: image)
+    site = Site(launcher="srun -n {ranks}", binds=("/a:/b",), images={"alf": "alf.sif"})
+    job = Job("sh", ("run.sh",), {}, {"OMP_NUM_THREADS": "1"}, engine="alf", ranks=3)
+    script = task_script(job, tmp_path, site, contained=True)
+    words = f"apptainer exec --no-home --bind {tmp_path} --bind /a:/b {image.path}"
+    assert f"export ORCHESTRA_ALF_LAUNCHER='srun -n {{ranks}} {words}'" in script
+    assert "export ORCHESTRA_ALF=/opt/orchestra/alf/ALF-MPI.out" in script
+    assert "exec sh run.sh " in script
+    alone = task_script(dataclasses.replace(job, ranks=1), tmp_path, site, contained=True)
+    assert "LAUNCHER" not in alone
+    assert "exec apptainer exec --containall" in alone
+    with pytest.raises(OrchestraError, match="MPI in containers"):
+        task_script(job, tmp_path / "a b", site, contained=True)

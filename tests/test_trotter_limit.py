@@ -6,6 +6,8 @@ V = -|U|/2 (n_up - n_dn)^2. For four sites these are matrices of 256 x 256.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,7 @@ N = [[n.toarray() for n in pair] for pair in SPACE.n]
 SITES = range(4)
 
 
+@lru_cache
 def operators() -> np.ndarray:
     """Pair, green, <n n> and spin matrices, upper triangles."""
     total = [up + down for up, down in N]
@@ -37,6 +40,19 @@ def operators() -> np.ndarray:
     return np.array([(one + one.T) / 2 for one in found])
 
 
+@lru_cache
+def hops() -> dict[tuple[int, int], np.ndarray]:
+    """c+_i c_j, summed over spins."""
+    return {(i, j): sum(C[i][s].T @ C[j][s] for s in (0, 1)) for i in SITES for j in SITES}
+
+
+@lru_cache
+def sectors() -> list[np.ndarray]:
+    """Basis states of every (n_up, n_down), which nothing here connects."""
+    numbers = np.array([sum(N[i][s].diagonal() for i in SITES) for s in (0, 1)]).round()
+    return [np.flatnonzero((key == numbers.T).all(axis=1)) for key in np.unique(numbers.T, axis=0)]
+
+
 def exponential(matrix: np.ndarray, factor: float) -> np.ndarray:
     energies, states = np.linalg.eigh(matrix)
     return (states * np.exp(factor * energies)) @ states.T
@@ -46,24 +62,34 @@ def averages(terms: Terms, dtau: float) -> np.ndarray:
     """Averages of all operators; dtau = 0 is the exact thermal state."""
     one_body = sum(
         (terms.one_body[i, j] - (i == j) * (terms.chemical_potential[i] - terms.interaction[i] / 2))
-        * (C[i][s].T @ C[j][s])
-        for i in SITES
-        for j in SITES
-        for s in (0, 1)
+        * hop
+        for (i, j), hop in hops().items()
     )
     vertex = sum(
         terms.interaction[i] * (N[i][0] @ N[i][1] - (N[i][0] + N[i][1]) / 2) for i in SITES
     )
     beta = terms.state.beta
-    if dtau == 0:
-        energies, states = np.linalg.eigh(one_body + vertex)
-        weights = np.exp(-beta * (energies - energies[0]))
-    else:
-        half = exponential(one_body, -dtau / 2)
-        levels, states = np.linalg.eigh(half @ exponential(vertex, -dtau) @ half)
-        weights = (levels / levels.max()) ** round(beta / dtau)
-    density_matrix = (states * weights) @ states.T / weights.sum()
-    return np.einsum("aij,ij->a", operators(), density_matrix)
+    parts = []  # logarithms of the weights, states
+    for sector in sectors():
+        block = np.ix_(sector, sector)
+        if dtau == 0:
+            energies, states = np.linalg.eigh((one_body + vertex)[block])
+            parts.append((-beta * energies, states))
+        else:
+            half = exponential(one_body[block], -dtau / 2)
+            levels, states = np.linalg.eigh(half @ exponential(vertex[block], -dtau) @ half)
+            levels = np.maximum(levels, 1e-300)  # rounding, where a step is far too large
+            parts.append((round(beta / dtau) * np.log(levels), states))
+    largest = max(logs.max() for logs, _ in parts)
+    total, summed = 0.0, np.zeros(len(operators()))
+    for sector, (logs, states) in zip(sectors(), parts, strict=True):
+        weights = np.exp(logs - largest)
+        total += weights.sum()
+        density_matrix = (states * weights) @ states.T
+        summed += np.einsum(
+            "aij,ij->a", operators()[(slice(None), *np.ix_(sector, sector))], density_matrix
+        )
+    return summed / total
 
 
 def random_terms(rng: np.random.Generator) -> Terms:

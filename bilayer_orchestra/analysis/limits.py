@@ -55,9 +55,10 @@ def extrapolate(dataset: xr.Dataset, dim: str, model: str, names: list[str]) -> 
     -------
     Dataset
         ``<name>``, ``<name>_stderr`` (statistical; NaN without errors), ``<name>_systematic`` (the
-        change when the point farthest from the limit is left out; NaN with the fewest points
-        possible), ``<name>_chi2_per_dof`` (NaN without errors or degrees of freedom); for ``gap``
-        also ``<name>_gap``. The model is in the attributes.
+        change when the point farthest from the limit is left out, without noise also that when the
+        next order is fitted; NaN with the fewest points possible), ``<name>_chi2_per_dof`` (NaN
+        without errors or degrees of freedom); for ``gap`` also ``<name>_gap``. The model is in the
+        attributes.
 
     Raises
     ------
@@ -121,6 +122,8 @@ def _limit(points: FloatArray, values: FloatArray, stderr: FloatArray, model: st
         sigma = (stderr if noisy else _scale(points, model))[kept]
         fewer = _fit(points[kept], values[kept], sigma, model)
         systematic = abs(fewer[0] - value) if fewer else np.nan
+        if not noisy and model != "gap":
+            systematic = max(systematic, abs(_with_next_order(points, values, model) - value))
     return np.array(
         [
             value,
@@ -130,6 +133,14 @@ def _limit(points: FloatArray, values: FloatArray, stderr: FloatArray, model: st
             gap,
         ]
     )
+
+
+def _with_next_order(points: FloatArray, values: FloatArray, model: str) -> float:
+    """Return the limit of v(0) + c z + d z^2; without noise nothing hides the next order."""
+    z = _distance(points, model)
+    z = z / z.max()
+    design = np.stack([np.ones_like(z), z, z**2], axis=1) / z[:, None]
+    return float(np.linalg.lstsq(design, values / z, rcond=None)[0][0])
 
 
 def _distance(points: FloatArray, model: str) -> FloatArray:

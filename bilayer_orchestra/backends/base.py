@@ -32,6 +32,8 @@ class Job:
     engine : str or None
         Name of a user-installed engine (``"alf"``) whose path the runtime puts into the variable
         ``ORCHESTRA_<NAME>``, since only the runtime knows where it is.
+    ranks : int
+        MPI processes of every program that the job starts through a launcher.
     worker : str or None
         Python module that solves such jobs one after the other in one process (see
         :mod:`bilayer_orchestra.runtimes.worker_process`); a runtime may use it instead of the
@@ -43,6 +45,7 @@ class Job:
     files: dict[str, str]
     environment: dict[str, str] = field(default_factory=dict)
     engine: str | None = None
+    ranks: int = 1
     worker: str | None = None
 
 

@@ -37,6 +37,13 @@ class DMRGNumerics(SpecModel):
         Positive,
         Field(le=1.0, description="states of the sector closer than this are not told apart"),
     ] = 1e-5
+    proof: Annotated[
+        bool,
+        Field(
+            description="a second start and the next state of the sector; without them, which cost "
+            "about as much as the ground state, no result is called converged"
+        ),
+    ] = True
     noise: Annotated[float, Field(ge=0, le=1.0, description="noise of the first stage")] = 1e-4
     max_sweeps_per_stage: Annotated[int, Field(ge=2, le=1000)] = 20
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 1

@@ -114,7 +114,7 @@ def _judge(
     deviation = float(output["second_deviation"])
     contamination = variance / gap**2 if gap > 0 else np.inf
     if np.isnan(gap):
-        against.append("not proven: numerics.block2.proof is off")
+        against.append("not proven: `proof` is off in the numerics")
     elif gap <= max(numerics.gap_resolution, energy_bias):
         against.append(
             f"the next state of the same sector lies {max(gap, 0.0):.1e} above, closer than "

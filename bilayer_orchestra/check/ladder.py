@@ -235,7 +235,7 @@ def projection_term(dataset: xr.Dataset, theta: float, gap: float) -> dict[str, 
 
 
 def raw_averages(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Return the observables that mix linearly: <n_i n_j> instead of its connected part."""
+    """Return the observables that mix linearly: ``<n_i n_j>`` instead of its connected part."""
     averages = {name: dataset[name] for name in OBSERVABLES if name in dataset}
     if "density_density" in averages and "density" in averages:
         averages["density_density"] = averages["density_density"] + _product(averages["density"])

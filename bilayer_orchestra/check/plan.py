@@ -7,6 +7,7 @@ T -> 0. For a thermal state: every thermal engine. Results are reused by content
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,6 +58,7 @@ class Check:
     def __init__(self, model: Model, names: list[str], root: Path, show: Show) -> None:
         self.model, self.names, self.root, self.show = model, names, root, show
         self.outcome = CheckResult(model.name, self.model)
+        self.runtime = get_runtime("local", many=True)
 
     def run(self) -> CheckResult:
         """Solve, compare, judge.
@@ -66,8 +68,10 @@ class Check:
         OrchestraError
             If there are not two results that can be compared.
         """
-        self._tune()
-        pairs = self._ground() if isinstance(self.model.state, CanonicalState) else self._thermal()
+        with closing(self.runtime):
+            self._tune()
+            ground = isinstance(self.model.state, CanonicalState)
+            pairs = self._ground() if ground else self._thermal()
         if not pairs and self.outcome.ladder is None:
             raise OrchestraError(
                 "a check needs two engines that can solve this model; usable here: "
@@ -89,9 +93,7 @@ class Check:
 
     def _solve(self, model: Model, name: str, label: str) -> xr.Dataset:
         self.show(f"{model.name}: {label}")
-        return run_point(
-            model, get_backend(name), get_runtime("local"), self.root, self.show
-        ).dataset
+        return run_point(model, get_backend(name), self.runtime, self.root, self.show).dataset
 
     def _keep(self, dataset: xr.Dataset, label: str) -> xr.Dataset:
         self.outcome.results[label] = dataset

@@ -108,9 +108,11 @@ def _elements(verdicts: list[Verdict], name: str, terms: list[str]) -> dict[str,
     """Return the element-wise arrays of one observable."""
     like = _sorted(
         next(
-            v.pair.first[name]
+            dataset[name]
             for v in verdicts
-            if v.pair is not None and _finding(v, name) is not None and name in v.pair.first
+            if v.pair is not None and _finding(v, name) is not None
+            for dataset in (v.pair.first, v.pair.second)
+            if name in dataset
         )
     )
     empty = xr.full_like(like, np.nan, dtype=float)

@@ -15,7 +15,7 @@ from bilayer_orchestra.check.elements import Elements, elements_of, vector
 from bilayer_orchestra.check.statistics import Test, compare
 from bilayer_orchestra.check.systematics import systematic_terms, unestimated
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.observables import OBSERVABLES
+from bilayer_orchestra.observables import EXTRAS, OBSERVABLES
 from bilayer_orchestra.terms import FloatArray
 
 Word = Literal["agree", "disagree", "undecided"]
@@ -203,7 +203,7 @@ class _Tests:
     def _prepare(self, name: str) -> None:
         a, b = self.pair.first, self.pair.second
         if name not in a or name not in b:
-            if (name in a or name in b) and name != "pair_susceptibility":
+            if (name in a or name in b) and name not in EXTRAS:
                 only = self.pair.labels[0 if name in a else 1]
                 self.untested.append(Finding(name, "undecided", f"only {only} has it", None))
             return

@@ -204,7 +204,7 @@ def fit(
     wave_vector: Annotated[
         float | None, typer.Option(help="where the search for the oscillation starts [a peak]")
     ] = None,
-    replicas: Annotated[int, typer.Option(min=0, help="bootstrap replicas")] = 100,
+    replicas: Annotated[int, typer.Option(min=100, help="bootstrap replicas")] = 1000,
     plot: Annotated[bool, typer.Option(help="draw fit.png")] = True,
 ) -> None:
     """Fit decay exponents and lengths; print a table, leave fit.nc and fit.png."""
@@ -213,6 +213,47 @@ def fit(
 
     options = Options(r_min, r_max, edge, power, wave_vector, replicas)
     fit_command(result, what or [], layer, output, boundary, beta, convention, options, plot)
+
+
+@app.command("plot")
+def plot_figure(
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="STUDY.yaml|FILE.nc", help="a study, its collected dataset, or a result"
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help=".png, .pdf or .svg [next to the data]")
+    ] = None,
+    runs: Annotated[
+        Path | None, typer.Option(help="directory of the runs, as given to sweep [runs/NAME]")
+    ] = None,
+) -> None:
+    """Draw the figure of a study, or the correlations of one result."""
+    from bilayer_orchestra.cli.plot import plot_command
+
+    plot_command(target, output, runs)
+
+
+@app.command()
+def extrapolate(
+    result: Annotated[Path, typer.Argument(metavar="SWEEP.nc", help="a collected sweep")],
+    model: Annotated[
+        str, typer.Option(help="truncation, trotter, size, size2, power (of T) or gap")
+    ],
+    dim: Annotated[str | None, typer.Option(help="dimension [the model's usual one]")] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(help="variable; repeatable [all without positions]")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="directory [that of the sweep]")
+    ] = None,
+) -> None:
+    """Extrapolate a sweep: discarded weight, dtau, 1/L or T to zero; leave limit.nc."""
+    from bilayer_orchestra.cli.extrapolate import extrapolate_command
+
+    extrapolate_command(result, model, dim, name or [], output)
 
 
 @app.command()

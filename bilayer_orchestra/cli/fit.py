@@ -17,6 +17,7 @@ from bilayer_orchestra.fits.fit import fit
 from bilayer_orchestra.fits.point import Options
 
 _SHORT = {"wave_vector": "q"}
+_INPUT = {1: "converged", 0: "NOT converged", -1: "?"}
 _SHOWN = ("eta", "K", "xi", "power", "wave_vector")
 
 
@@ -121,12 +122,13 @@ def fit_table(one: xr.Dataset, kind: str) -> Table:
         "window",
         "chi2/dof",
         "moves",
+        "input",
         box=None,
         pad_edge=False,
     )
     for label, row in _rows(one, kind):
         if row[f"{kind}_status"].item() != "ok":
-            table.add_row(label, *["-"] * (len(names) + 3))
+            table.add_row(label, *["-"] * (len(names) + 4))
             continue
         main = "eta" if f"{kind}_eta" in row else "inverse_xi"
         scan = row[f"{kind}_scan_{main}"].values
@@ -135,16 +137,18 @@ def fit_table(one: xr.Dataset, kind: str) -> Table:
         ends = f", {row[f'{kind}_edge'].item():.0f} from ends"
         table.add_row(
             label,
-            *[_number(row, f"{kind}_{name}") for name in names],
+            *[quantity(row, f"{kind}_{name}") for name in names],
             f"{row[f'{kind}_r_min'].item():.0f} .. {row[f'{kind}_r_max'].item():.0f}"
             + (ends if row[f"{kind}_edge"].item() > 1 else ""),
             f"{row[f'{kind}_chi2_per_dof'].item():.2f}",
             moves,
+            _INPUT[int(row[f"{kind}_input_converged"].item())],
         )
     return table
 
 
-def _number(row: xr.Dataset, name: str) -> str:
+def quantity(row: xr.Dataset, name: str) -> str:
+    """Return "value +- statistical ~ systematic" with as many digits as the errors deserve."""
     value, stderr, systematic = (
         float(row[f"{name}{suffix}"]) for suffix in ("", "_stderr", "_systematic")
     )

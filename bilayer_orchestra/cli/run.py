@@ -33,10 +33,12 @@ def run_command(
     console = output_console()
     model = load_model(model_file, overrides)
     backend = get_backend(choose(model.terms()) if backend_name == "auto" else backend_name)
-    runtime = get_runtime(runtime_name, image_table(images))
+    # a search is many jobs
+    searches = getattr(model, "filling", None) is not None
+    runtime = get_runtime(runtime_name, image_table(images), many=searches)
     backend = adapter(runtime)(backend)
     root = output if output is not None else Path("runs") / model.name
-    with progress(console) as show:
+    with contextlib.closing(runtime), progress(console) as show:
         show(f"{model.name} with {backend.version()} ({backend.name})")
         outcome = run_point(
             model, backend, runtime, root, show, wait, _load_plotting if plot else lambda: None

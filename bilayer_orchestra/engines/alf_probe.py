@@ -97,16 +97,17 @@ def _mean(directory: Path) -> float | str:
         return sum(bins) / len(bins)
     except FileNotFoundError:
         if (directory / "data.h5").exists():
-            return _mean_hdf5(directory / "data.h5")
+            return _mean_hdf5(directory)
         return "it runs, but does not write what the Orchestra Hamiltonian writes"
     except (ValueError, IndexError, ZeroDivisionError):
         return "it writes bins in an unknown format"
 
 
-def _mean_hdf5(file: Path) -> float | str:
+def _mean_hdf5(directory: Path, n_sites: int = 2) -> float | str:
+    from bilayer_orchestra.backends.alf.bins import open_segment
+    from bilayer_orchestra.errors import EngineError
+
     try:
-        import h5py
-    except ImportError:
-        return "it writes HDF5, which needs `pip install h5py`"
-    with h5py.File(file) as data:
-        return float(data["Kin_scal"]["obser"][:, 0, 0].mean())
+        return float(open_segment(directory, n_sites).scalars("Kin_scal").values.mean())
+    except EngineError as error:
+        return f"it writes bins in an unknown format: {error}"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bilayer_orchestra.engines.config import config_file, engine_settings
-from bilayer_orchestra.engines.julia_half import engine_half
+from bilayer_orchestra.engines.julia_half import engine_depot, engine_half
 from bilayer_orchestra.errors import MissingEngineError
 
 VARIABLE, PROJECT_VARIABLE = "ORCHESTRA_JULIA", "ORCHESTRA_JULIA_PROJECT"
@@ -39,8 +39,11 @@ REMEDY = (
 )
 
 #: Prints versions without loading the packages; they are found as OrchestraITensor would find them.
-#: PythonCall is looked for where juliacall does. Last, whether our machine code is there already.
+#: PythonCall is looked for where juliacall does. Last, whether our machine code is there already,
+#: in our own depot (the argument) or in the user's.
 _PROBE = """
+println("depots ", join(abspath.(DEPOT_PATH), Sys.iswindows() ? ';' : ':'))
+pushfirst!(DEPOT_PATH, only(ARGS))
 println("julia ", VERSION)
 println("project ", dirname(something(Base.active_project(), "/")))
 owner = Base.identify_package("OrchestraITensor")
@@ -132,6 +135,10 @@ def _installation(binary: Path, origin: str, project: str | None) -> JuliaInstal
             least = ".".join(str(number) for number in needed)
             raise MissingEngineError(f"{name} {found} is too old, {least} is needed; {REMEDY}")
     active, compiled = versions.get("project", ""), versions.get("compiled") == "true"
+    if "depots" in versions:
+        # the first one is written to, the others are read
+        depots = [str(engine_depot()), versions["depots"]]
+        environment["JULIA_DEPOT_PATH"] = os.pathsep.join(depots)
     return JuliaInstallation(binary, origin, environment, versions, active, compiled)
 
 
@@ -185,7 +192,7 @@ def julia_environment(project: str | None) -> dict[str, str]:
 
 @functools.cache
 def _versions(binary: Path, environment: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    command = [str(binary), "--startup-file=no", "-e", _PROBE]
+    command = [str(binary), "--startup-file=no", "-e", _PROBE, str(engine_depot())]
     try:
         answer = subprocess.run(
             command,

@@ -2,7 +2,8 @@
 
 Julia compiles a package for the path it is loaded from, and compiling OrchestraITensor takes
 minutes. A path that follows from the content is compiled once, whatever checkouts and virtual
-environments use it, and a changed source never meets the machine code of another.
+environments use it. The machine code is kept beside the copy, in a depot of its own: in the user's
+depot Julia names it by the project alone, and two versions in use would replace each other's.
 """
 
 from __future__ import annotations
@@ -57,6 +58,11 @@ def engine_half() -> Path:
                 "ORCHESTRA_CACHE"
             ) from error
     return target
+
+
+def engine_depot() -> Path:
+    """Return the Julia depot in which the machine code of our half is kept."""
+    return engine_half() / "depot"
 
 
 def _install(target: Path) -> None:

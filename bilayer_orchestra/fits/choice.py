@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from bilayer_orchestra.fits import forms
 from bilayer_orchestra.fits.forms import Form
 from bilayer_orchestra.fits.pairs import Pairs, Series
+from bilayer_orchestra.fits.solve import Problem
 from bilayer_orchestra.terms import FloatArray
 
 #: What can be fitted -> the variable it is read from.
@@ -19,12 +22,16 @@ def forms_for(  # noqa: PLR0911
     """Return the forms that compete in the model average."""
     thermal = pairs.beta is not None
     if what == "pair":
+        if thermal:
+            plain = forms.pair_thermal(pairs.periodic)
+        else:
+            plain = forms.pair_ring() if pairs.periodic else forms.pair_open()
+        if pairs.statistical:
+            # noise hides a wave, but not always what r^-2 does to eta: see docs/fits.md
+            return [plain, forms.pair_corrected(plain, pairs.periodic)]
         if not thermal and not pairs.periodic:
-            return [forms.pair_open()]
-        plain = forms.pair_thermal(pairs.periodic) if thermal else forms.pair_ring()
-        # noise hides the correction, and an average over models that fit noise is worse than none
-        wave = [] if pairs.statistical else [forms.pair_wave(pairs.periodic, thermal)]
-        return [plain, *wave]
+            return [plain]
+        return [plain, forms.pair_wave(pairs.periodic, thermal)]
     if what == "density":
         if thermal:
             return [forms.density_thermal(pairs.periodic)]
@@ -57,7 +64,7 @@ def edges_for(pairs: Pairs, edge: int | None) -> list[int]:
     if edge is not None:
         return [edge]
     length = pairs.length
-    if pairs.statistical:
+    if pairs.statistical or pairs.beta is not None:
         return [max(2, round(length / 8))]
     return sorted({max(2, round(length / part)) for part in (16, 12, 8, 6)})
 
@@ -74,37 +81,60 @@ def changes_sign(pairs: Pairs) -> bool:
     return False
 
 
-def wave_vectors(series: Series, count: int = 3) -> FloatArray:
-    """Return where the cosine transform over distances has its largest peaks (0 < q < pi)."""
-    distances = np.unique(series.r)
-    mean = np.array([series.values[series.r == r].mean() for r in distances])
-    # large distances count as much as small ones, and nothing jumps at the end
-    taper = np.cos(0.5 * np.pi * distances / (distances[-1] + 1)) ** 2
-    grid = np.linspace(0.0, np.pi, 16 * len(distances) + 65)
-    phases = np.exp(1j * np.outer(grid, distances))
-    power = np.abs(phases @ (mean * distances * taper))
-    inner = np.flatnonzero((power[1:-1] >= power[:-2]) & (power[1:-1] >= power[2:])) + 1
-    inner = np.append(inner, [len(grid) - 1])  # pi itself: staggered
-    return np.asarray(grid[inner[np.argsort(-power[inner])[:count]]])
+def starts(beta: float | None, wave_vector: float | None) -> Callable[[Problem], list[FloatArray]]:
+    """Return the function that lists starting values of the shape of a problem."""
 
-
-def starts(beta: float | None, wave_vector: float | None) -> object:
-    """Return the function that lists starting values of the shape for a form and a series."""
-
-    def start(form: Form, series: Series) -> list[FloatArray]:
+    def start(problem: Problem) -> list[FloatArray]:
+        names = problem.form.shape
+        density = problem.form.name.startswith("density")
+        rate = _decay_rate(problem.series)
+        lengths = [0.5 * beta, 2.0 * beta] if beta else [1.0]
+        if rate > 0:
+            # far out s(r)^-eta falls with pi eta / xi; the slower part of a density wave is seen
+            lengths.append(np.pi * (1.5 if density else 0.7) / rate)
         choices: dict[str, list[float]] = {
-            "eta": [0.5, 1.5] if form.name.startswith("density") else [0.7],
-            "log_xi": [float(np.log(one)) for one in ((0.5 * (beta or 1), 2.0 * (beta or 1)))],
+            "eta": [0.5, 1.5, 2.5] if density else [0.7],
+            "inverse_thermal_xi": [float(1 / one) for one in lengths],
             "inverse_xi": [0.05, 0.5],
             "power": [0.8],
+            "wave_vector": [wave_vector or 0.0],
         }
-        if "wave_vector" in form.shape:
-            known = [wave_vector] if wave_vector is not None else list(wave_vectors(series))
-            if form.name.endswith("with wave"):
-                # a small ripple on a decay has no peak of its own in the transform
-                known = list(np.pi * np.arange(1, 13) / 12)
-            choices["wave_vector"] = known
-        grid = np.meshgrid(*(choices[name] for name in form.shape), indexing="ij")
-        return list(np.stack([one.ravel() for one in grid], axis=1))
+        grid = np.meshgrid(*(choices[name] for name in names), indexing="ij")
+        places = list(np.stack([one.ravel() for one in grid], axis=1))
+        if "wave_vector" not in names or wave_vector is not None:
+            return places
+        return _with_wave_vectors(problem, places, names.index("wave_vector"))
 
     return start
+
+
+def _decay_rate(series: Series) -> float:
+    """Return how fast the correlation falls in the outer half of what is above the noise."""
+    noise = 1e-9 * series.scale.max() if series.stderr is None else 3 * series.stderr
+    seen = np.flatnonzero(series.scale > noise)
+    outer = seen[len(seen) // 2 :]
+    if len(np.unique(series.r[outer])) < 3:
+        return 0.0
+    return float(-np.polyfit(series.r[outer], np.log(series.scale[outer]), 1)[0])
+
+
+def _with_wave_vectors(
+    problem: Problem, places: list[FloatArray], where: int, count: int = 4
+) -> list[FloatArray]:
+    """Return the places and wave vectors that fit best, local minima on a fine grid.
+
+    The misfit has a minimum every pi / r_max or so; a search that starts in a wrong one stays.
+    """
+    distances = np.unique(problem.series.r)
+    grid = np.linspace(0.0, np.pi, min(4 * len(distances), 256) + 1)[1:]
+    data = problem.weights.apply(problem.series.values)
+    found: list[tuple[float, FloatArray]] = []
+    for place in places:
+        trials = np.tile(place, (len(grid), 1))
+        trials[:, where] = grid
+        misfit = np.array([np.sum(problem.amplitudes(one, data)[1] ** 2) for one in trials])
+        padded = np.concatenate([[np.inf], misfit, [np.inf]])
+        minima = np.flatnonzero((misfit <= padded[:-2]) & (misfit <= padded[2:]))
+        found += [(float(misfit[k]), trials[k]) for k in minima]
+    found.sort(key=lambda one: one[0])
+    return [place for _, place in found[:count]]

@@ -42,7 +42,7 @@ class Form:
     formula : str
         For people.
     shape : tuple of str
-        Names of the nonlinear parameters u. Lengths are searched as ``inverse_xi`` or ``log_xi``.
+        Names of the nonlinear parameters u. Lengths enter inversely: 1/xi = 0 is nothing special.
     amplitudes : tuple of str
         Names of the linear ones.
     bind : callable
@@ -76,12 +76,32 @@ def _log_open(x: FloatArray, y: FloatArray, length: int) -> FloatArray:
     )
 
 
-def _log_thermal_open(x: FloatArray, y: FloatArray, length: int, xi: float) -> FloatArray:
-    total = log_thermal(x - y, xi)
-    for a, b in ((x, y), (length + 1 - x, length + 1 - y)):
-        total = total + log_thermal(a + b, xi)
-        total = total - 0.5 * (log_thermal(2 * a, xi) + log_thermal(2 * b, xi))
-    return total
+class _Thermal:
+    """log s of all pairs as a function of xi, computed once per whole number, not per pair."""
+
+    def __init__(self, x: FloatArray, y: FloatArray, length: int, periodic: bool) -> None:
+        self.i, self.j = x.astype(int), y.astype(int)
+        self.r = np.abs(self.i - self.j)
+        self.length, self.periodic = length, periodic
+        self.numbers = np.arange(1.0, 2 * length + 1)
+
+    def table(self, inverse_xi: float) -> FloatArray:
+        """Return log s(z) for z = 0 .. 2L; z = 0 is never asked for."""
+        xi = 1 / max(abs(inverse_xi), 1e-12)
+        return np.concatenate([[0.0], log_thermal(self.numbers, xi)])
+
+    def ends(self, table: FloatArray) -> FloatArray:
+        """Return what the ends of an open chain add to log s(x - y)."""
+        half = 0.5 * table[2 : 2 * self.length + 1 : 2]
+        site = np.concatenate([[0.0], half + half[::-1]])
+        around = 2 * (self.length + 1) - self.i - self.j
+        return np.asarray(table[self.i + self.j] + table[around] - site[self.i] - site[self.j])
+
+    def both_ways(self, per_distance: FloatArray) -> FloatArray:
+        """Return f(r), on a ring f(r) + f(L - r), from f(0 .. L) (L + 1, ...)."""
+        result = per_distance[self.r]
+        around = self.length - self.r
+        return np.asarray(result + per_distance[around]) if self.periodic else result
 
 
 def pair_ring() -> Form:
@@ -114,14 +134,14 @@ def pair_thermal(periodic: bool) -> Form:
     """Return the form at T > 0, valid for a chain much longer than xi."""
 
     def bind(x: FloatArray, y: FloatArray, length: int) -> Basis:
-        r = np.abs(x - y)
+        thermal = _Thermal(x, y, length, periodic)
 
         def basis(u: FloatArray) -> FloatArray:
-            eta, xi = u[0], np.exp(u[1])
+            table = thermal.table(u[1])
+            plain = thermal.both_ways(np.exp(-u[0] * table[: length + 1]))
             if not periodic:
-                return np.exp(-eta * _log_thermal_open(x, y, length, xi))[:, None]  # type: ignore[no-any-return]
-            both = np.exp(-eta * log_thermal(r, xi)) + np.exp(-eta * log_thermal(length - r, xi))
-            return np.asarray(both)[:, None]
+                plain = plain * np.exp(-u[0] * thermal.ends(table))
+            return np.asarray(plain)[:, None]
 
         return basis
 
@@ -129,7 +149,7 @@ def pair_thermal(periodic: bool) -> Form:
     return Form(
         "thermal",
         f"A [(xi/pi) sinh(pi r/xi)]^-eta {around}",
-        ("eta", "log_xi"),
+        ("eta", "inverse_thermal_xi"),
         ("amplitude",),
         bind,
     )
@@ -144,25 +164,21 @@ def pair_wave(periodic: bool, thermal: bool) -> Form:
     """
 
     def bind(x: FloatArray, y: FloatArray, length: int) -> Basis:
-        r = np.abs(x - y)
-        log_chord = np.log(chord(r, length))
-
-        def two(
-            u: FloatArray, log_bulk: FloatArray, log_all: FloatArray, z: FloatArray
-        ) -> FloatArray:
-            plain = np.exp(-u[0] * log_all)
-            wave = np.cos(u[1] * z) * np.exp(-log_bulk / max(u[0], 0.05))
-            return np.stack([plain, plain * wave], axis=1)
+        at = _Thermal(x, y, length, periodic)
+        distances = np.arange(length + 1.0)
+        log_chord = np.concatenate([[0.0], np.log(chord(distances[1:length], length)), [0.0]])
 
         def basis(u: FloatArray) -> FloatArray:
+            log_all = at.table(u[2]) if thermal else log_chord
+            log_s = log_all[: length + 1]
+            plain = np.exp(-u[0] * log_s)
+            wave = plain * np.cos(u[1] * distances) * np.exp(-log_s / max(u[0], 0.05))
+            two = np.stack([plain, wave], axis=1)
             if not thermal:
-                return two(u, log_chord, log_chord, r)
-            xi = np.exp(u[2])
-            bulk = log_thermal(r, xi)
-            if not periodic:
-                return two(u, bulk, _log_thermal_open(x, y, length, xi), r)
-            back = log_thermal(length - r, xi)
-            return two(u, bulk, bulk, r) + two(u, back, back, length - r)
+                return np.asarray(two[at.r])
+            if periodic:
+                return at.both_ways(two)
+            return np.asarray(two[at.r] * np.exp(-u[0] * at.ends(log_all))[:, None])
 
         return basis
 
@@ -170,8 +186,40 @@ def pair_wave(periodic: bool, thermal: bool) -> Form:
     return Form(
         f"{'thermal' if thermal else 'periodic'} with wave",
         f"A {distance}^-eta [1 + b cos(q r) {distance}^(-1/eta)]",
-        ("eta", "wave_vector", *(("log_xi",) if thermal else ())),
+        ("eta", "wave_vector", *(("inverse_thermal_xi",) if thermal else ())),
         ("amplitude", "wave"),
+        bind,
+    )
+
+
+def pair_corrected(plain: Form, periodic: bool) -> Form:
+    """Return a pair form times 1 + b r^-2, r the chord or its thermal counterpart.
+
+    The first descendant of every field brings this correction, whatever the lattice. On an open
+    chain the distance is that of the bulk.
+    """
+    thermal = "inverse_thermal_xi" in plain.shape
+
+    def bind(x: FloatArray, y: FloatArray, length: int) -> Basis:
+        at = _Thermal(x, y, length, periodic)
+        inner = plain.bind(x, y, length)
+        ring = length if periodic else 2 * (length + 1)
+        chord_squared = chord(x - y, ring) ** 2
+
+        def basis(u: FloatArray) -> FloatArray:
+            values = inner(u)
+            if not thermal:
+                return np.concatenate([values, values / chord_squared[:, None]], axis=1)
+            squared = np.exp(-2 * at.table(u[1])[: length + 1])
+            return np.concatenate([values, values * squared[at.r][:, None]], axis=1)
+
+        return basis
+
+    return Form(
+        f"{plain.name} with r^-2",
+        f"{plain.formula} [1 + b r^-2]",
+        plain.shape,
+        ("amplitude", "correction"),
         bind,
     )
 
@@ -196,9 +244,9 @@ def density_ring() -> Form:
 def density_open(parity: int) -> Form:
     """Return the connected density correlation on an open chain at T = 0.
 
-    n(x) - <n> = -(1/pi) d phi + c cos(2 phi + q x + delta) with phi fixed at both ends: the uniform
-    part, the oscillating part and their product, each with its mirror images. Reflection symmetry
-    fixes q (L + 1) + 2 delta = parity * pi.
+    ``n(x) - <n> = -(1/pi) d phi + c cos(2 phi + q x + delta)`` with phi fixed at both ends: the
+    uniform part, the oscillating part and their product, each with its mirror images. Reflection
+    symmetry fixes q (L + 1) + 2 delta = parity pi.
     """
 
     def bind(x: FloatArray, y: FloatArray, length: int) -> Basis:
@@ -246,21 +294,20 @@ def density_thermal(periodic: bool) -> Form:
     """Return the connected density correlation at T > 0, away from the ends of an open chain."""
 
     def bind(x: FloatArray, y: FloatArray, length: int) -> Basis:
-        r = np.abs(x - y)
+        at = _Thermal(x, y, length, periodic)
+        distances = np.arange(length + 1.0)
 
-        def one_way(u: FloatArray, z: FloatArray) -> FloatArray:
-            log_distance = log_thermal(z, np.exp(u[2]))
-            wave = np.cos(u[1] * z) * np.exp(-u[0] * log_distance)
-            return np.stack([np.exp(-2 * log_distance), wave], axis=1)
+        def basis(u: FloatArray) -> FloatArray:
+            log_s = at.table(u[2])[: length + 1]
+            wave = np.cos(u[1] * distances) * np.exp(-u[0] * log_s)
+            return at.both_ways(np.stack([np.exp(-2 * log_s), wave], axis=1))
 
-        if not periodic:
-            return lambda u: one_way(u, r)
-        return lambda u: one_way(u, r) + one_way(u, length - r)
+        return basis
 
     return Form(
         "density, thermal",
         "B s(r)^-2 + A cos(q r) s(r)^-eta, s(r) = (xi/pi) sinh(pi r/xi)",
-        ("eta", "wave_vector", "log_xi"),
+        ("eta", "wave_vector", "inverse_thermal_xi"),
         ("uniform", "amplitude"),
         bind,
     )

@@ -30,6 +30,9 @@ class Pairs:
         Degrees of freedom of the covariance.
     beta : float or None
         Inverse temperature; None at T = 0.
+    filling : float
+        Particles of one spin per site, averaged over the layer; without densities: pairs per site.
+        NaN: unknown.
     """
 
     x: IntArray
@@ -42,6 +45,7 @@ class Pairs:
     length: int
     periodic: bool
     beta: float | None
+    filling: float = np.nan
 
     @property
     def statistical(self) -> bool:
@@ -191,7 +195,17 @@ def pairs_of(
         length,
         periodic,
         beta,
+        _filling(dataset, layer, np.diag(values)[present] if name == "pair" else None),
     )
+
+
+def _filling(dataset: xr.Dataset, layer: str, pairs: FloatArray | None) -> float:
+    if "density" in dataset:
+        density = dataset["density"].sel(layer=layer)
+        mean = float(density.mean())
+        if np.isfinite(mean):
+            return mean if "spin" in density.dims else mean / 2
+    return np.nan if pairs is None else float(np.mean(pairs))
 
 
 def series_of(pairs: Pairs, edge: int, grouped: bool, envelope: bool) -> Series:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 from matplotlib import pyplot as plt
 
-from bilayer_orchestra.plotting import COLOURS
+from bilayer_orchestra.plotting import COLOURS, save
 
 
 def draw_fits(fits: xr.Dataset, path: Path) -> Path | None:
@@ -40,13 +39,7 @@ def draw_fits(fits: xr.Dataset, path: Path) -> Path | None:
         for axis in axes[:, column]:
             axis.grid(alpha=0.25, which="both")
         axes[0, column].legend(frameon=False)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, dpi=140, format="png")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-        plt.close(figure)
+    save(figure, path)
     return path
 
 

@@ -9,8 +9,10 @@ import numpy as np
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.bootstrap import bootstrap
 from bilayer_orchestra.fits.choice import changes_sign, edges_for, forms_for, grouped, starts
+from bilayer_orchestra.fits.curvature import NOT_LOW, curvature, wave_vector_shift
 from bilayer_orchestra.fits.pairs import Pairs
 from bilayer_orchestra.fits.scan import Scan, Window, scan
+from bilayer_orchestra.fits.solve import THERMAL, Fit
 from bilayer_orchestra.terms import FloatArray
 
 #: How much of the Trotter correction of statistical data may be left (the next order, dtau^4, for
@@ -18,6 +20,8 @@ from bilayer_orchestra.terms import FloatArray
 REMAINDER = 0.25
 #: A statistical error larger than this part of the value determines nothing.
 HOPELESS = 1.0
+#: Fewer windows are steady by chance.
+DRIFT_WINDOWS = 4
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Options:
     power : float or None
         The power a of a Green function; None: a = 0 and a free compete.
     replicas : int
-        Bootstrap replicas; 0: linear propagation of errors only.
+        Bootstrap replicas.
     resampling : {"gaussian", "blocks"}
     """
 
@@ -40,7 +44,7 @@ class Options:
     edge: int | None = None
     power: float | None = None
     wave_vector: float | None = None
-    replicas: int = 100
+    replicas: int = 1000
     resampling: str = "gaussian"
 
 
@@ -88,33 +92,44 @@ def fit_pairs(what: str, pairs: Pairs, options: Options) -> PointFit:
     found = scan(
         pairs,
         forms_for(what, pairs, options.power),
-        starts(pairs.beta, options.wave_vector),  # type: ignore[arg-type]
+        starts(pairs.beta, options.wave_vector),
         edges=edges_for(pairs, options.edge),
         r_mins=None if options.r_min is None else [options.r_min],
         r_max=options.r_max,
         grouped=grouped(what, pairs),
         envelope=what != "pair",
+        least_form_error=None if pairs.beta is None else lambda fit: _curvature(pairs, fit),
     )
     best = found.fits[found.best]
-    replicas = None
-    if pairs.statistical and options.replicas > 1:
-        replicas = bootstrap(found, options.replicas, options.resampling)
     numbers = {}
-    for k, name in enumerate(best.form.shape):
+    for name in best.form.shape:
         if what == "pair" and name == "wave_vector":
             continue  # of a correction: no result
-        numbers[name] = _number(name, found, None if replicas is None else replicas[:, k])
+        replicas = None
+        if pairs.statistical:
+            replicas = bootstrap(found, name, options.replicas, options.resampling)
+        numbers[name] = _number(name, found, replicas)
+    if "wave_vector" in numbers:
+        # at q = pi the data depend on q in second order only; another q beats within r_max
+        q = numbers["wave_vector"]
+        q.systematic = min(q.systematic, np.pi / found.windows[found.best].r_max)
+    _add_curvature(pairs, numbers)
     warnings = _warnings(pairs, found, numbers)
-    for name in ("log_xi", "inverse_xi"):
+    for name in (THERMAL, "inverse_xi"):
         if name in numbers:
-            numbers["xi"] = _length(name, numbers[name])
-    numbers.pop("log_xi", None)
+            numbers["xi"] = _length(numbers[name])
+    numbers.pop(THERMAL, None)
     _refuse_hopeless(what, numbers)
     return PointFit(numbers, found, warnings)
 
 
 def _number(name: str, found: Scan, replicas: FloatArray | None) -> Number:
-    """Average one shape parameter over models."""
+    """Average one shape parameter over models.
+
+    With noise the result is the centre of the central 68 % of the replicas, and half its width the
+    whole error. Its statistical part is what noise does to the average at fixed weights; the rest
+    comes from the choice of windows and forms.
+    """
     has = np.array([name in fit.form.shape for fit in found.fits])
     values = np.array(
         [fit.value(name) if h else np.nan for fit, h in zip(found.fits, has, strict=True)]
@@ -124,21 +139,31 @@ def _number(name: str, found: Scan, replicas: FloatArray | None) -> Number:
     )
     weights = np.where(has, found.weights, 0.0)
     weights /= weights.sum()
-    mean = float(np.nansum(weights * values))
-    spread = float(np.sqrt(np.nansum(weights * (values - mean) ** 2)))
-    within = float(np.sqrt(np.nansum(weights * errors**2)))
     shift = _bias_shift(name, found, weights)
-    statistical = bool(len(found.problems[0].weights.deviations))
-    if not statistical:
+    if replicas is None:
+        mean = float(np.nansum(weights * values))
+        spread = float(np.sqrt(np.nansum(weights * (values - mean) ** 2)))
+        within = float(np.sqrt(np.nansum(weights * errors**2)))
         return Number(
             mean, np.nan, float(np.hypot(np.hypot(spread, within), shift)), values, errors
         )
-    stderr = within
-    if replicas is not None and np.isfinite(replicas).all():
-        # the central 68 %: a replica that ran away must not decide the error
-        low, high = np.percentile(replicas, [15.87, 84.13])
-        stderr = max(within, float(high - low) / 2)
-    return Number(mean, stderr, float(np.hypot(spread, REMAINDER * shift)), values, errors)
+    low, high = np.percentile(replicas, [15.87, 84.13])
+    total = float(high - low) / 2
+    noise = np.sum(
+        [
+            weight * fit.deviations[:, fit.form.shape.index(name)]
+            for fit, weight in zip(found.fits, weights, strict=True)
+            if weight > 0
+        ],
+        axis=0,
+    )
+    stderr = min(float(np.linalg.norm(noise)), total)
+    chosen = float(np.sqrt(total**2 - stderr**2))
+    if _no_window_fits(found):
+        best = found.fits[found.best]
+        chosen = float(np.hypot(chosen, total * np.sqrt(best.chi2 / best.dof - 1)))
+    systematic = float(np.hypot(chosen, REMAINDER * shift))
+    return Number(float(high + low) / 2, stderr, systematic, values, errors)
 
 
 def _bias_shift(name: str, found: Scan, weights: FloatArray) -> float:
@@ -151,17 +176,33 @@ def _bias_shift(name: str, found: Scan, weights: FloatArray) -> float:
     return abs(total)
 
 
-def _length(name: str, number: Number) -> Number:
-    """Return xi from its logarithm or inverse, errors propagated."""
+def _curvature(pairs: Pairs, fit: Fit) -> float:
+    """Return the relative error of a thermal form that a first fit lets expect."""
+    if THERMAL not in fit.form.shape:
+        return 0.0
+    return abs(fit.value("eta")) * curvature(pairs.filling, 1 / fit.value(THERMAL))
+
+
+def _add_curvature(pairs: Pairs, numbers: dict[str, Number]) -> None:
+    """Add what the curvature of the band may do to the systematic errors at T > 0."""
+    if THERMAL not in numbers:
+        return
+    inverse, eta = numbers[THERMAL], numbers["eta"]
+    xi = 1 / max(inverse.value, 1e-12)
+    relative = curvature(pairs.filling, xi)
+    inverse.systematic = float(np.hypot(inverse.systematic, relative * inverse.value))
+    eta.systematic = float(np.hypot(eta.systematic, relative * abs(eta.value)))
+    if "wave_vector" in numbers:
+        q = numbers["wave_vector"]
+        q.systematic = float(np.hypot(q.systematic, wave_vector_shift(pairs.filling, xi)))
+
+
+def _length(number: Number) -> Number:
+    """Return xi from its inverse, errors propagated."""
     with np.errstate(all="ignore"):
-        if name == "log_xi":
-            value = float(np.exp(number.value))
-            per_window = np.exp(number.per_window)
-            slope, slopes = value, per_window
-        else:
-            value = 1 / number.value if number.value > 0 else np.inf
-            per_window = np.where(number.per_window > 0, 1 / number.per_window, np.inf)
-            slope, slopes = value**2, per_window**2
+        value = 1 / number.value if number.value > 0 else np.inf
+        per_window = np.where(number.per_window > 0, 1 / number.per_window, np.inf)
+        slope, slopes = value**2, per_window**2
         return Number(
             value,
             slope * number.stderr,
@@ -171,15 +212,29 @@ def _length(name: str, number: Number) -> Number:
         )
 
 
+def _no_window_fits(found: Scan) -> bool:
+    """Whether chi^2 of data with noise is beyond chance in the best window."""
+    best = found.fits[found.best]
+    return best.dof > 0 and best.chi2 > best.dof + 4 * np.sqrt(2 * best.dof)
+
+
 def _warnings(pairs: Pairs, found: Scan, numbers: dict[str, Number]) -> list[str]:
     result = []
-    best = found.fits[found.best]
-    if pairs.statistical and best.dof > 0 and best.chi2 > best.dof + 4 * np.sqrt(2 * best.dof):
-        result.append("no window fits: chi^2/dof is too large even in the best one")
+    if pairs.statistical and _no_window_fits(found):
+        result.append(
+            "no window fits: chi^2/dof is too large even in the best one, "
+            "the error is scaled with its root"
+        )
     if pairs.statistical and not len(pairs.deviations):
         result.append("no covariance stored: errors were taken as independent between distances")
-    if "log_xi" in numbers:
-        xi = float(np.exp(numbers["log_xi"].value))
+    if THERMAL in numbers:
+        xi = 1 / max(numbers[THERMAL].value, 1e-12)
+        relative = curvature(pairs.filling, xi)
+        if relative > NOT_LOW:
+            result.append(
+                f"the temperature is not low: curvature of the band alone may change eta and xi by "
+                f"{100 * relative:.0f} % (xi = {xi:.3g}, filling {pairs.filling:.2g})"
+            )
         if 2 * xi > pairs.length:
             result.append(
                 f"xi = {xi:.3g} is not small against L = {pairs.length}: neither the thermal nor "
@@ -190,10 +245,43 @@ def _warnings(pairs: Pairs, found: Scan, numbers: dict[str, Number]) -> list[str
         error = float(np.hypot(np.nan_to_num(inverse.stderr), inverse.systematic))
         if inverse.value < 2 * error or inverse.value * pairs.length < 2:
             result.append("1/xi is compatible with zero or xi with the length: xi is a lower bound")
+    main = found.fits[found.best].form.shape[0]
+    drift = _drift(found, main, numbers[main]) if main in numbers else None
+    if drift is not None:
+        result.append(
+            f"{main} moves steadily with r_min ({drift[0]:.4g} to {drift[1]:.4g}), by more than "
+            "its error: it may not be asymptotic yet"
+        )
     unknown = not pairs.statistical and np.isnan(pairs.bias).all()
     if unknown:
         result.append("the data carry no error: only the form's misfit enters the error")
     return result
+
+
+def _drift(found: Scan, name: str, number: Number) -> tuple[float, float] | None:
+    """Return the first and last value if a parameter moves one way through all windows that count.
+
+    Windows of the best form and edge, from the first with 1 % of the weight (at least the last
+    few: a plateau that begins with the last window is none), as far as they determine the number.
+    """
+    best = found.windows[found.best]
+    alike = [
+        k
+        for k, window in enumerate(found.windows)
+        if window.form == best.form and window.edge == best.edge
+    ]
+    alike.sort(key=lambda k: found.windows[k].r_min)
+    total = float(np.hypot(np.nan_to_num(number.stderr), number.systematic))
+    first = next(n for n, k in enumerate(alike) if found.weights[k] > 1e-2)
+    first = max(min(first, len(alike) - DRIFT_WINDOWS), 0)
+    values = np.array(
+        [number.per_window[k] for k in alike[first:] if number.per_window_error[k] < 2 * total]
+    )
+    if len(values) < DRIFT_WINDOWS:
+        return None
+    steps = np.diff(values)
+    one_way = bool(np.all(steps > 0) or np.all(steps < 0))
+    return (float(values[0]), float(values[-1])) if one_way and np.ptp(values) > total else None
 
 
 def _refuse_hopeless(what: str, numbers: dict[str, Number]) -> None:

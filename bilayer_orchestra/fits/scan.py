@@ -20,7 +20,7 @@ from scipy.optimize import brentq
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.forms import Form
 from bilayer_orchestra.fits.pairs import Pairs, Series, series_of
-from bilayer_orchestra.fits.solve import Fit, Problem
+from bilayer_orchestra.fits.solve import THERMAL, Fit, Problem
 from bilayer_orchestra.fits.weights import (
     ROUNDING,
     Weights,
@@ -37,12 +37,15 @@ SPAN = 1.5
 #: ... the same for data with noise: an exponent read off half an octave is noise, and enters the
 #: average whenever chi^2 of the wider windows happens to be large.
 SPAN_NOISY = 3.0
+#: ... and for a form with a correction r^-2, which is there to use small distances: at large ones
+#: it cannot be told from the leading term, and only adds noise.
+SPAN_CORRECTED = 8.0
 #: Most values of r_min in one scan.
 MAX_WINDOWS = 24
-#: Windows below this weight are not repeated in the bootstrap.
-NEGLIGIBLE = 1e-3
+#: Windows below this weight are not repeated in the bootstrap: noise cannot lift them that far.
+NEGLIGIBLE = 1e-12
 
-Start = Callable[[Form, Series], list[FloatArray]]
+Start = Callable[[Problem], list[FloatArray]]
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ def scan(
     r_max: int | None,
     grouped: bool,
     envelope: bool,
+    least_form_error: Callable[[Fit], float] | None = None,
 ) -> Scan:
     """Fit every form in every window.
 
@@ -96,6 +100,10 @@ def scan(
     edges : list of int
         Distances from the ends of an open chain. With statistical data only one makes sense: the
         data themselves (averages over pairs) depend on it.
+    least_form_error : callable, optional
+        How far the form can be trusted at best, as a fraction of the correlation, judged from a
+        first fit. Data without noise would otherwise prefer the window where a wrong form
+        happens to fit to many digits.
 
     Raises
     ------
@@ -121,6 +129,12 @@ def scan(
     else:
         rough = _fit_all(candidates, series, lambda one: deterministic_weights(one, 1.0), start)
         error = form_error(rough, max(len(np.unique(one.r)) for one in series.values()))
+        if least_form_error is not None and rough:
+            widest = max(fit.count for _, _, fit in rough)
+            first = min(
+                (fit for _, _, fit in rough if fit.count == widest), key=lambda fit: fit.chi2
+            )
+            error = max(error, least_form_error(first))
         fitted = _fit_all(
             candidates, series, lambda one: deterministic_weights(one, error), start, rough
         )
@@ -139,10 +153,10 @@ def scan(
 
 
 def model_weights(chi2: FloatArray, k: FloatArray, cut: FloatArray) -> FloatArray:
-    """Return normalized exp(-(chi2 + 2 k + 2 cut) / 2)."""
+    """Return normalized exp(-(chi2 + 2 k + 2 cut) / 2); models are the last axis of chi2."""
     exponent = -0.5 * (chi2 + 2 * k + 2 * cut)
-    weights = np.exp(exponent - exponent.max())
-    return np.asarray(weights / weights.sum())
+    weights = np.exp(exponent - exponent.max(axis=-1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
 
 
 def _cut(series: Series, window: Window) -> Series:
@@ -167,7 +181,8 @@ def _windows(
             k = len(form.shape) + len(form.amplitudes)
             for r in first:
                 count = int(((distances >= r) & (distances <= last)).sum())
-                if count >= k + SPARE and last >= span * r:
+                wide = SPAN_CORRECTED if "correction" in form.amplitudes else span
+                if count >= k + SPARE and last >= wide * r:
                     result.append(Window(form, int(r), last, edge))
     return result
 
@@ -195,19 +210,19 @@ def _fit_all(
         elif key in last:
             places = [last[key]]
         else:
-            places = start(window.form, chosen)
+            places = start(problem)
         fit = _solve(problem, places)
-        if fit is not None and _sensible(fit, window, chosen):
+        if fit is not None and sensible(fit, window, chosen):
             last[key] = fit.shape
             result.append((window, problem, fit))
     return result
 
 
-def _sensible(fit: Fit, window: Window, series: Series) -> bool:
+def sensible(fit: Fit, window: Window, series: Series) -> bool:
     """Whether a fit has not run away, and its window holds what it claims to determine.
 
     Beyond r of order xi a thermal correlation is a plain exponential, from which eta and xi cannot
-    be told apart: windows must begin well inside.
+    be told apart: windows must begin well inside. No field theory has xi below one site.
     """
     main = fit.form.shape[0]
     if not (np.isfinite(fit.shape).all() and fit.error(main) < max(1.0, abs(fit.value(main)))):
@@ -215,12 +230,16 @@ def _sensible(fit: Fit, window: Window, series: Series) -> bool:
     for name, value in zip(fit.form.shape, fit.shape, strict=True):
         if name == "eta" and not -1 < value < 20:
             return False
-        if name == "log_xi":
-            xi = np.exp(value)
-            if not (2 * window.r_min <= max(xi, 2.0) and xi < 100 * series.length):
+        if name == THERMAL:
+            xi = 1 / max(value, 1e-12)
+            if not (1 < xi < 100 * series.length and 2 * window.r_min <= max(xi, 2.0)):
                 return False
         if name == "wave_vector" and not 0 <= value <= np.pi:
             return False
+    if "correction" in fit.form.amplitudes:
+        leading, correction = fit.amplitudes[-2:]
+        # else it is the leading term itself, and eta too small by two
+        return bool(abs(correction) < abs(leading) * window.r_min**2)
     return True
 
 

@@ -16,6 +16,8 @@ from bilayer_orchestra.fits.pairs import Series
 from bilayer_orchestra.fits.weights import Weights
 from bilayer_orchestra.terms import FloatArray
 
+#: The shape parameter 1/xi of thermal forms.
+THERMAL = "inverse_thermal_xi"
 #: Relative step of numerical derivatives.
 STEP = 1e-5
 
@@ -35,6 +37,10 @@ class Fit:
     count : float
         Data in the window; dof = count - k.
     fitted : array, shape (p,)
+    residual : array, shape (q,)
+        Weighted, scaled as chi^2.
+    noise : array, shape (blocks, q)
+        What the deviations of the data leave of themselves in ``residual``, to first order.
     """
 
     form: Form
@@ -46,6 +52,8 @@ class Fit:
     chi2: float
     count: float
     fitted: FloatArray
+    residual: FloatArray
+    noise: FloatArray
     success: bool
 
     @property
@@ -97,7 +105,11 @@ class Problem:
         norm[norm == 0] = 1.0
         basis = basis / norm
         # one to three columns: their Gram matrix is small and, once normalized, well conditioned
-        solution = np.linalg.pinv(basis.T @ basis, rcond=1e-12, hermitian=True) @ (basis.T @ data)
+        values, vectors = np.linalg.eigh(basis.T @ basis)
+        kept = vectors[:, values > 1e-12 * values[-1]] / np.sqrt(
+            values[values > 1e-12 * values[-1]]
+        )
+        solution = kept @ (kept.T @ (basis.T @ data))
         return solution / norm, data - basis @ solution
 
     def search(self, start: FloatArray, values: FloatArray) -> tuple[FloatArray, bool]:
@@ -105,21 +117,45 @@ class Problem:
         data = self.weights.apply(values)
         if len(data) < len(start):
             return np.asarray(start), False
+        begin = self._straight(np.asarray(start, float))
         found = least_squares(
-            lambda shape: self.amplitudes(shape, data)[1],  # type: ignore[misc]
-            start,
+            lambda straight: self.amplitudes(self._bent(straight), data)[1],  # type: ignore[misc]
+            begin,
             method="lm",
-            x_scale=np.maximum(np.abs(start), 0.1),
-            xtol=1e-9,
-            ftol=1e-10,
+            x_scale=np.maximum(np.abs(begin), 0.1),
+            xtol=1e-7,
+            ftol=1e-9,
             max_nfev=50 * len(start),
         )
-        shape = np.asarray(found.x)
+        shape = self._bent(np.asarray(found.x))
         if "wave_vector" in self.form.shape and self.folds:
             # distances are whole numbers: q, -q and q + 2 pi are the same wave
             k = self.form.shape.index("wave_vector")
             shape[k] = np.abs((shape[k] + np.pi) % (2 * np.pi) - np.pi)
         return shape, bool(found.success)
+
+    def _straight(self, shape: FloatArray) -> FloatArray:
+        """Return what is searched: with a thermal length, eta / xi and log xi.
+
+        Far out s(r)^-eta knows only eta / xi. At fixed eta the misfit is a bent, narrow valley, in
+        which a search takes hundreds of steps.
+        """
+        if THERMAL not in self.form.shape:
+            return shape
+        result, eta, k = shape.copy(), self.form.shape.index("eta"), self.form.shape.index(THERMAL)
+        result[k] = np.log(max(abs(shape[k]), 1e-9))
+        result[eta] *= np.exp(result[k])
+        return result
+
+    def _bent(self, straight: FloatArray) -> FloatArray:
+        """Return the shape of :meth:`_straight`."""
+        if THERMAL not in self.form.shape:
+            return straight
+        result = straight.copy()
+        eta, k = self.form.shape.index("eta"), self.form.shape.index(THERMAL)
+        result[k] = np.exp(np.clip(straight[k], -25.0, 25.0))
+        result[eta] /= result[k]
+        return result
 
     def solve(self, start: FloatArray) -> Fit:
         """Fit and propagate errors."""
@@ -144,9 +180,13 @@ class Problem:
         count, k = self.weights.count, len(shape) + len(amplitudes)
         chi2 = float(residual @ residual)
         deviations = self.weights.deviations @ response.T
+        noise = np.zeros((0, len(residual)))
         if len(deviations):
+            left = self.weights.apply(self.weights.deviations.T)
+            noise = (left - weighted @ (inverse @ left)).T
             expected, deviations = self._propagate(jacobian, scale)
-            chi2 *= (count - k) / expected if expected > 0 and count > k else 1.0
+            size = (count - k) / expected if expected > 0 and count > k else 1.0
+            chi2, residual, noise = chi2 * size, residual * np.sqrt(size), noise * np.sqrt(size)
         # for errors of form sigma is only a scale: the misfit itself says how large it is
         with np.errstate(all="ignore"):  # of a shape that ran away; such fits are dropped
             scaled = inverse / scale[:, None]
@@ -162,6 +202,8 @@ class Problem:
             chi2,
             count,
             basis @ amplitudes,
+            residual,
+            noise,
             success and bool(np.isfinite(chi2)),
         )
 

@@ -1,11 +1,12 @@
 """The periodic Anderson lattice, solved exactly as an attractive bilayer.
 
-H = - t_f sum_<x,x+1>,s (f+_{x,s} f_{x+1,s} + h.c.) - t_c sum_<x,x+1>,s (c+_{x,s} c_{x+1,s} + h.c.)
-    - V sum_{x,s} (f+_{x,s} c_{x,s} + h.c.)
-    + sum_i [ U_i n_{i,up} n_{i,dn} - (U_i / 2) n_i - h_i S^z_i ]          i over f and c sites
+    H = - t_f sum_<x,x+1>,s (f+_{x,s} f_{x+1,s} + h.c.)
+        - t_c sum_<x,x+1>,s (c+_{x,s} c_{x+1,s} + h.c.)
+        - V sum_{x,s} (f+_{x,s} c_{x,s} + h.c.)
+        + sum_i [ U_i n_{i,up} n_{i,dn} - (U_i / 2) n_i - h_i S^z_i ]          i over f and c sites
 
 The level -U/2 is the particle-hole symmetric one; only there the transformation of the down spin
-c_{i,dn} -> s_i c+_{i,dn}, s_i = (-1)^(x + layer), gives equal potentials to both spins. The
+``c_{i,dn} -> s_i c+_{i,dn}``, s_i = (-1)^(x + layer), gives equal potentials to both spins. The
 couplings of the bilayer that is solved: interaction -U_i, mu_i = (h_i - U_i) / 2, hoppings as they
 are, N_dn -> N_sites - N_dn. The way back is in :mod:`bilayer_orchestra.model.particle_hole`.
 """

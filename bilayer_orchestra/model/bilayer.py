@@ -1,7 +1,9 @@
 """The bilayer of arXiv:2604.28187: a pairing chain P coupled rung by rung to a metallic chain M.
 
-H = sum_{l=P,M} [ -t_l sum_<x,x+1> (c+_{x,l} c_{x+1,l} + h.c.) + U_l sum_x n_up n_dn - mu_l N_l ]
-    - t_perp sum_x (c+_{x,P} c_{x,M} + h.c.)
+    H = sum_l [ -t_l sum_<x,x+1> (c+_{x,l} c_{x+1,l} + h.c.) + U_l sum_x n_up n_dn - mu_l N_l ]
+        - t_perp sum_x (c+_{x,P} c_{x,M} + h.c.)
+
+Spins are summed over; l is P or M.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ RESERVED = frozenset(
     {"layer", "x", "layer_", "x_", "spin", "block", "backend", "status", "run", "message", "point"}
 )
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._=+-]{0,40}")
 Scalar = int | float | str
 
 
@@ -28,7 +29,9 @@ class Axis:
         Name of the dimension.
     columns : dict
         Path of a model value, as in ``--set`` -> its value at every position; several paths of one
-        axis move together.
+        axis move together. A named value may be a whole section, or None: without that section.
+    labels : tuple
+        What the positions are called: the values of the first path, or the names they were given.
     names : tuple of str
         Coordinate name of every path; the first is the label.
     place : tuple
@@ -36,19 +39,22 @@ class Axis:
     """
 
     label: str
-    columns: dict[str, tuple[Scalar, ...]]
+    columns: dict[str, tuple[Any, ...]]
+    labels: tuple[Scalar, ...]
     names: tuple[str, ...]
     place: KeyPath
 
     @property
     def size(self) -> int:
         """Number of positions."""
-        return len(next(iter(self.columns.values())))
+        return len(self.labels)
 
     def place_of(self, path: str, position: int) -> KeyPath:
         """Return where the value of ``path`` at ``position`` stands in the study file."""
         if self.place[0] == "zip":
             return (*self.place, path, position)
+        if self.columns[path][position] != self.labels[position]:  # it was given a name
+            return (*self.place, str(self.labels[position]))
         return (*self.place, position)
 
 
@@ -109,10 +115,15 @@ def _crossed(key: str, value: Any, paths: list[str]) -> Axis:
         _check_label(place, key)
         path, values, label = value["path"], value["values"], key
         place = (*place, "values")
+        if isinstance(values, dict):
+            _check_path(place, path)
+            named = _named(place, values)
+            return Axis(label, {path: tuple(named.values())}, tuple(named), (label,), place)
     else:
         path, values, label = key, value, _short_name(key, paths)
     _check_path(place, path)
-    return Axis(label, {path: _values(place, values)}, (label,), place)
+    checked = _values(place, values)
+    return Axis(label, {path: checked}, checked, (label,), place)
 
 
 def _zipped(label: str, group: Any, paths: list[str]) -> Axis:
@@ -133,7 +144,22 @@ def _zipped(label: str, group: Any, paths: list[str]) -> Axis:
         raise AxisError(place, "has the same point twice")
     # the first value is the coordinate of the dimension, under the label
     names = (label, *(_short_name(path, paths) for path in list(columns)[1:]))
-    return Axis(label, columns, names, place)
+    return Axis(label, columns, next(iter(columns.values())), names, place)
+
+
+def _named(place: KeyPath, values: dict[Any, Any]) -> dict[str, Any]:
+    """Return name -> value; a value may be a number, a word, a section or nothing."""
+    if not values:
+        raise AxisError(place, "should name at least one value")
+    for name, value in values.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            text = "is no name: letters, digits, spaces and . _ - + ="
+            raise AxisError((*place, name), text)
+        if isinstance(value, list):
+            raise AxisError((*place, name), "should be one value, or a section of the model")
+    if len({repr(value) for value in values.values()}) < len(values):
+        raise AxisError(place, "has a value twice")
+    return values
 
 
 def _values(place: KeyPath, values: Any, unique: bool = True) -> tuple[Scalar, ...]:

@@ -76,7 +76,8 @@ def collect(
         facts["status"][index], facts["message"][index] = state, message
     dataset = _combine(dims, shape, results)
     for axis in study.axes:
-        for (path, values), name in zip(axis.columns.items(), axis.names, strict=True):
+        for k, (path, name) in enumerate(zip(axis.columns, axis.names, strict=True)):
+            values = axis.columns[path] if k else axis.labels
             coordinate = np.array(values, dtype=object if isinstance(values[0], str) else None)
             dataset.coords[name] = (axis.label, coordinate, {"model_path": path})
     if several:

@@ -126,17 +126,31 @@ def _read(yaml: YamlText) -> tuple[Study, tuple[Axis, ...]]:
     except ValidationError as error:
         problems += describe_all(yaml, error.errors(), Study)
         raise SpecError(yaml.source, in_file_order(problems)) from error
+    problems += _figure_problems(yaml, study, axes)
     if problems:
         raise SpecError(yaml.source, in_file_order(problems))
     return study, tuple(axes)
 
 
+def _figure_problems(yaml: YamlText, study: Study, axes: list[Axis]) -> Iterator[str]:
+    if study.figure is None:
+        return
+    labels = {axis.label: axis for axis in axes}
+    for key in ("along", "panels"):
+        name = getattr(study.figure, key)
+        if name is not None and name not in labels:
+            known = ", ".join(labels) or "none"
+            yield f"{_line(yaml, ('figure', key))}`figure.{key}` names no axis; there are: {known}"
+    reference, along = study.figure.reference, labels.get(study.figure.along)
+    if reference is not None and along is not None and reference not in map(shown, along.labels):
+        known = ", ".join(map(shown, along.labels))
+        place = _line(yaml, ("figure", "reference"))
+        yield f"{place}`figure.reference` is no value of {along.label}; there are: {known}"
+
+
 def point_name(axes: tuple[Axis, ...], index: tuple[int, ...]) -> str:
     """Return ``label=value,label=value``; ``point`` for a study without axes."""
-    parts = [
-        f"{axis.label}={shown(next(iter(axis.columns.values()))[k])}"
-        for axis, k in zip(axes, index, strict=True)
-    ]
+    parts = [f"{axis.label}={shown(axis.labels[k])}" for axis, k in zip(axes, index, strict=True)]
     return ",".join(parts) or "point"
 
 
@@ -248,13 +262,16 @@ def _several(names: list[str]) -> str:
 
 
 def _set(data: dict[str, Any], keys: list[str], value: Any) -> str | None:
-    """Set one value; return the key that stands in the way, if there is one."""
+    """Set one value, or remove it (None); return the key that stands in the way, if any."""
     for key in keys[:-1]:
         inner = data.setdefault(key, {})
         if not isinstance(inner, dict):
             return key
         data = inner
-    data[keys[-1]] = value
+    if value is None:
+        data.pop(keys[-1], None)
+    else:
+        data[keys[-1]] = copy.deepcopy(value)
     return None
 
 

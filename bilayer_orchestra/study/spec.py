@@ -8,14 +8,16 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from bilayer_orchestra.model.base import SpecModel
+from bilayer_orchestra.study.figure import Figure
 
 
 class Study(SpecModel):
     """One study file.
 
     ``axes`` are crossed with each other. Each is a model value, named as in ``--set``, with its
-    list of values; or a label of your choice with ``path`` and ``values``. ``zip`` holds groups of
-    model values that move together along one dimension.
+    list of values; or a label of your choice with ``path`` and ``values``. Values may be given
+    names, and may then be whole sections of the model (or ``null``: without that section). ``zip``
+    holds groups of model values that move together along one dimension.
     """
 
     version: Annotated[Literal[1], Field(description="version of this file format")]
@@ -44,6 +46,9 @@ class Study(SpecModel):
     numerics: Annotated[
         dict[str, Any], Field(description="as in the model file; goes before the base model's")
     ] = Field(default_factory=dict)
+    figure: Annotated[
+        Figure | None, Field(description="how `orchestra plot` draws the collected dataset")
+    ] = None
     runtime: Annotated[
         str, Field(description="where the points run: local, apptainer or slurm")
     ] = "local"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bilayer_orchestra.backends.block2.numerics import Block2Numerics
 from bilayer_orchestra.backends.dmrg_numerics import DMRGNumerics
 from bilayer_orchestra.model.bilayer import BilayerModel
 
@@ -26,8 +25,8 @@ def cheap_ground(model: BilayerModel, backend: str) -> BilayerModel | None:
             "initial_bond_dimension": min(numerics.initial_bond_dimension, FIRST_BOND),
             "discarded_weight": max(numerics.discarded_weight, 1e-9),
             "energy_accuracy": max(numerics.energy_accuracy, 1e-3),
+            "proof": False,
         }
-        | ({"proof": False} if isinstance(numerics, Block2Numerics) else {})
     )
     everything = model.numerics.model_copy(update={backend: cheap})
     return model.model_copy(update={"numerics": everything, "observables": ("density",)})

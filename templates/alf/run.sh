@@ -22,6 +22,7 @@ ranks=@RANKS@         # MPI processes per chain
 sites=@SITES@
 budget=@BUDGET@       # seconds per chain; 0: no limit
 target=@TARGET@       # seconds that a segment should take, once the first short ones are done
+enough=@ENOUGH@       # bins per chain that every time step gets before shares count
 # per time step: bins of the first segment, share of the time, bins per chain (0: no limit)
 @PLAN@
 
@@ -94,6 +95,15 @@ keep_good_segments() {
     echo "$good"
 }
 
+# Milliseconds since 1970; in whole seconds where date knows nothing better.
+clock() {
+    time=$(date +%s%3N)
+    case $time in
+    *[!0-9]*) time=$(date +%s)000 ;;
+    esac
+    echo "$time"
+}
+
 # Choose the time step k that is furthest behind its share; k=-1 if all are done.
 choose_step() {
     k=-1
@@ -102,8 +112,9 @@ choose_step() {
     while [ "$i" -lt "$steps" ]; do
         eval "spent=\$spent_$i share=\$share_$i bins=\$bins_$i wanted=\$wanted_$i"
         if [ "$wanted" -eq 0 ] || [ "$bins" -lt "$wanted" ]; then
-            # a step with too few bins for an error comes first; else seconds per share
-            if [ "$bins" -lt 40 ]; then score=$((bins + i - 1000)); else score=$((spent * 1000 / share)); fi
+            # a step with too few bins for an error comes first; else time per share
+            score=$((spent * 1000 / share))
+            if [ "$bins" -lt "$enough" ]; then score=$((bins + i - 1000000)); fi
             if [ "$k" -lt 0 ] || [ "$score" -lt "$best" ]; then
                 k=$i
                 best=$score
@@ -120,7 +131,7 @@ choose_length() {
         n=$((wanted - bins))
     fi
     if [ "$budget" -gt 0 ] && [ "$spent" -gt 0 ]; then
-        fits=$(((budget - elapsed) * bins / spent))
+        fits=$(((1000 * budget - elapsed) * bins / spent))
         if [ "$fits" -lt "$n" ]; then n=$fits; fi
     fi
 }
@@ -161,10 +172,10 @@ run_segment() {
         fail "ALF ended with exit code $code in $part$hint"
     fi
     check_segment "$part"
-    now=$(date +%s)
-    seconds=$((now - mark))
+    now=$(clock)
+    took=$((now - mark))
     mark=$now
-    echo "$seconds" >"$part/seconds"
+    echo "$took" >"$part/milliseconds"
     echo "$n" >"$part/bins"
     rm -f "$part"/confin_* "$part/terms.dat" "$part/trial.dat" "$part/output"
     check_sums "$part" >"$part/sums"
@@ -192,12 +203,12 @@ check_segment() {
 
 # Segments grow until they take their time, so that progress shows early and costs little later.
 adapt_length() {
-    wish=$target
+    wish=$((1000 * target))
     if [ "$((elapsed / 30))" -gt "$wish" ]; then wish=$((elapsed / 30)); fi
     if [ "$wish" -gt "$longest" ]; then wish=$longest; fi
-    if [ "$seconds" -lt $((wish / 2)) ]; then
+    if [ "$took" -lt $((wish / 2)) ]; then
         eval "next_$k=\$((n * 2))"
-    elif [ "$seconds" -gt $((wish * 2)) ] && [ "$n" -gt 1 ]; then
+    elif [ "$took" -gt $((wish * 2)) ] && [ "$n" -gt 1 ]; then
         eval "next_$k=\$((n / 2))"
     fi
 }
@@ -212,31 +223,31 @@ run_chain() {
     signal=KILL
     if [ -n "$launcher" ]; then signal=TERM; fi
     trap '[ -z "$child" ] || kill -$signal "$child" 2>/dev/null; wait; exit 143' HUP INT TERM
-    longest=$((target > 300 ? target : 300))
+    longest=$((1000 * (target > 300 ? target : 300)))
     elapsed=0
     i=0
     while [ "$i" -lt "$steps" ]; do
         home=dtau-$i/chain-$chain
         rm -rf "$home"/seg-*.part
         eval "segments_$i=$(keep_good_segments "$home")"
-        eval "spent_$i=$(sum_of "$home"/seg-*/seconds)"
+        eval "spent_$i=$(sum_of "$home"/seg-*/milliseconds)"
         eval "bins_$i=$(sum_of "$home"/seg-*/bins)"
         eval "elapsed=\$((elapsed + spent_$i)) next_$i=\$first_$i"
         i=$((i + 1))
     done
-    mark=$(date +%s)
+    mark=$(clock)
     while [ ! -e stop ] && [ ! -e failed ] && kill -0 "$parent" 2>/dev/null; do
         choose_step
         if [ "$k" -lt 0 ]; then break; fi
         eval "bins=\$bins_$k"
         # every step gets a first segment: without one there would be no result at all
-        if [ "$budget" -gt 0 ] && [ "$elapsed" -ge "$budget" ] && [ "$bins" -gt 0 ]; then break; fi
+        if [ "$budget" -gt 0 ] && [ "$elapsed" -ge $((1000 * budget)) ] && [ "$bins" -gt 0 ]; then break; fi
         choose_length
         if [ "$n" -lt 1 ]; then break; fi
         eval "run_segment \$((segments_$k + 1))"
-        elapsed=$((elapsed + seconds))
+        elapsed=$((elapsed + took))
         eval "segments_$k=\$((segments_$k + 1)) bins_$k=\$((bins_$k + n))"
-        eval "spent_$k=\$((spent_$k + seconds))"
+        eval "spent_$k=\$((spent_$k + took))"
         adapt_length
     done
 }

@@ -7,9 +7,11 @@
 # killed run resumes here.
 
 # Our half is on Julia's load path when `orchestra` starts this; by hand, engine.path says where it
-# is. Its first use compiles for some minutes.
+# is. Its first use compiles for some minutes, unless `orchestra` did it for the same packages.
 if isnothing(Base.find_package("OrchestraITensor"))
-    push!(LOAD_PATH, readchomp(joinpath(@__DIR__, "engine.path")))
+    engine = readchomp(joinpath(@__DIR__, "engine.path"))
+    push!(LOAD_PATH, engine)
+    push!(DEPOT_PATH, joinpath(engine, "depot"))
 end
 using OrchestraITensor
 

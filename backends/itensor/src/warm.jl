@@ -15,7 +15,7 @@ function tiny_job(directory::AbstractString)
     settings = Dict{String,Any}(
         "stages" => [10, 20], "noise" => 1e-4, "discarded_weight" => 1e-8,
         "energy_variance" => 0.0, "max_sweeps_per_stage" => 4, "seed" => 1, "threads" => 1,
-        "write_bond_dimension" => 1000,
+        "write_bond_dimension" => 1000, "proof" => true,
     )
     observables = ["pair", "density_density", "spin_spin"]
     return Job(

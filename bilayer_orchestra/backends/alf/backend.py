@@ -78,6 +78,7 @@ class ALFBackend:
             files=render_files(request.terms, request.observables, numerics, cores),
             environment=thread_environment(1),
             engine="alf",
+            ranks=numerics.ranks,
         )
 
     def progress(self, directory: Path, request: Request) -> str | None:

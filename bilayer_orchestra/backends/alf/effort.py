@@ -23,15 +23,20 @@ LEAST_BINS = 4
 #: Part of the time that every step gets, however little its value matters for the limit.
 LEAST_SHARE = 0.08
 #: Bytes per second that ALF formats into text, and the share of the time that it may cost.
-TEXT_RATE, TEXT_SHARE = 2e7, 0.01
+TEXT_RATE, TEXT_SHARE = 2e7, 0.02
 #: Bytes of output per chain and time step that a run should stay below.
 DISK = 2e9
-#: Bins that a run should have: enough for autocorrelations, few enough to read quickly.
-BINS, FEWEST_BINS = 500, 50
+#: Bins that a run should have: enough for autocorrelations, few enough to read quickly. Short time
+#: steps of short runs get the fewer, whatever their output costs; a machine that others use makes a
+#: fraction of them. Where the disk is the limit it is half as many.
+BINS, FEWEST_BINS, FEWEST_ON_DISK = 500, 400, 200
+#: Bins of all chains that every time step gets before its share of the time counts: five times what
+#: a verdict asks for, since autocorrelations are seen in them and a busy machine makes fewer.
+ENOUGH_BINS = 160
 #: Sweeps of a bin, if there is time for them: about twice the autocorrelation time or more.
 LEAST_SWEEPS = 5
 #: Seconds; shorter bins cost reading time and gain nothing for the autocorrelation.
-SHORTEST_BIN = 0.005
+SHORTEST_BIN = 0.002
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,7 @@ def _sweeps_per_bin(numerics: ALFNumerics, seconds: float, share: float, bin_byt
         assert budget is not None
         total = budget * share
     length = min(max(total / BINS, SHORTEST_BIN), 5.0)
-    length = max(length, text, bin_bytes * total / DISK)
-    length = max(min(length, total / FEWEST_BINS), min(LEAST_SWEEPS * seconds, total / FEWEST_BINS))
+    length = min(max(length, text), total / FEWEST_BINS)
+    disk = min(bin_bytes * total / DISK, total / FEWEST_ON_DISK)
+    length = max(length, disk, min(LEAST_SWEEPS * seconds, total / FEWEST_BINS))
     return max(1, round(length / seconds))

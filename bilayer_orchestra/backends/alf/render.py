@@ -7,11 +7,12 @@ something to a shell or to a Fortran namelist.
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from typing import Any
 
-from bilayer_orchestra.backends.alf.effort import StepPlan, plan_effort
+from bilayer_orchestra.backends.alf.effort import ENOUGH_BINS, StepPlan, plan_effort
 from bilayer_orchestra.backends.alf.numerics import REPRODUCIBLE_CHAINS, ALFNumerics
 from bilayer_orchestra.backends.alf.seeds import chain_seeds
 from bilayer_orchestra.backends.alf.steps import time_steps
@@ -93,13 +94,12 @@ def needs_probe(terms: Terms) -> bool:
 
     Where the sector is small, that is computed exactly instead.
     """
+    if not isinstance(terms.state, Canonical) or not bool((terms.interaction < 0).any()):
+        return False
+    # imported here, and only for these: it takes as long as a tenth of a short run
     from bilayer_orchestra.backends.alf.projection_exact import in_reach
 
-    return (
-        isinstance(terms.state, Canonical)
-        and not in_reach(terms)
-        and bool((terms.interaction < 0).any())
-    )
+    return not in_reach(terms)
 
 
 def measurements(observables: tuple[str, ...], numerics: ALFNumerics) -> dict[str, bool]:
@@ -185,6 +185,7 @@ def _script(
         "SITES": str(terms.n_sites),
         "BUDGET": str(max(1, round(budget)) if budget else 0),
         "TARGET": str(target),
+        "ENOUGH": str(math.ceil(ENOUGH_BINS / chains)),
         "PLAN": "\n".join(plan),
     }
     return _fill("run.sh", values, leave="NBIN")

@@ -17,7 +17,6 @@ from bilayer_orchestra.backends.alf.live import forget, quick_error
 from bilayer_orchestra.backends.alf.numerics import ALFNumerics
 from bilayer_orchestra.backends.alf.reduce import StepData, reduce_step
 from bilayer_orchestra.backends.alf.segments import read_job
-from bilayer_orchestra.backends.alf.steps import energy_scale
 from bilayer_orchestra.terms import FloatArray, Terms
 
 __all__ = ["averages_from_job", "estimate_step", "quick_error"]
@@ -75,7 +74,7 @@ def averages_from_job(
         name: extrapolate(dtau, [step.estimates[name] for step in steps])
         for name in steps[0].estimates
     }
-    converged, reason = verdict.judge(steps, limits, numerics, energy_scale(terms))
+    converged, reason = verdict.judge(steps, limits, numerics, terms)
     return Averages(
         values={name: limit.estimate.value for name, limit in limits.items()},
         bias={name: limit.bias for name, limit in limits.items()},

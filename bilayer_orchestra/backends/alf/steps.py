@@ -18,6 +18,11 @@ from bilayer_orchestra.terms import GrandCanonical, Terms
 TOLERANCE = 1e-9
 #: The smallest automatic step times the energy scale: docs/decisions/0009.
 AUTO_PRODUCT, FINEST = 0.4, 0.1
+#: Automatic steps may take this many times the slices (but at least and at most so many more), to
+#: the first choice whose :func:`resonance` is at most so many times the smallest.
+MORE_SLICES, FEW, MANY, GOOD_ENOUGH = 1.5, 4, 40, 1.5
+#: A chosen step with a larger :func:`resonance` is not believed if :func:`isolation` is smaller.
+RESONANT, ISOLATED = 100.0, 2.0
 
 
 def time_steps(terms: Terms, numerics: ALFNumerics) -> tuple[float, ...]:
@@ -73,10 +78,60 @@ def _duration(terms: Terms, numerics: ALFNumerics) -> tuple[str, float]:
 
 
 def _automatic(terms: Terms, total: float) -> tuple[float, ...]:
-    """Three steps h, h/2, h/4: 0.4, 0.2, 0.1 at |U| = 4, half of that at |U| = 8."""
+    """Three steps h, h/2, h/4: 0.4, 0.2, 0.1 at |U| = 4, half of that at |U| = 8.
+
+    At a temperature up to half as many slices again are taken, if that avoids a resonance.
+    """
     scale = max(energy_scale(terms), AUTO_PRODUCT / FINEST)
     count = max(1, math.ceil(total * scale / (4 * AUTO_PRODUCT) * (1 - TOLERANCE)))
+    if isinstance(terms.state, GrandCanonical):
+        more = min(max(FEW, math.ceil((MORE_SLICES - 1) * count)), MANY)
+        candidates = range(count, count + more + 1)
+        scores = [max(resonance(terms, total, k * n) for k in (1, 2, 4)) for n in candidates]
+        count = next(
+            n for n, s in zip(candidates, scores, strict=True) if s <= GOOD_ENOUGH * min(scores)
+        )
     return total / count, total / (2 * count), total / (4 * count)
+
+
+def resonance(terms: Terms, beta: float, slices: int) -> float:
+    """Return the second moment of the estimators of an isolated attractive site.
+
+    The fields of a site add up to a phase a M with cos a = exp(-dtau |U| / 2) and M = -n, 2 - n,
+    ..., n. Where that comes close to pi the weight |1 + exp(i a M)|^2 of a half filled site
+    vanishes and its Green function 1 / (1 + exp(i a M)) diverges: configurations that are never
+    sampled carry a part of the average. The mean of 4 / |1 + exp(i a M)|^2 over all fields is a few
+    where no M is close, and 100 and more at a resonance. See docs/decisions/0016.
+    """
+    from scipy.special import gammaln
+
+    signs = np.arange(-slices, slices + 1, 2)
+    up = (signs + slices) / 2
+    log_count = gammaln(slices + 1) - gammaln(up + 1) - gammaln(slices - up + 1)
+    share = np.exp(log_count - slices * math.log(2))
+    worst = 0.0
+    for attraction in {float(u) for u in terms.interaction if u < 0}:
+        angle = math.acos(math.exp(beta / slices * attraction / 2))
+        weight = np.maximum(np.cos(angle * signs / 2) ** 2, 1e-12)
+        worst = max(worst, float(np.sum(share / weight)))
+    return worst
+
+
+def resonant_steps(terms: Terms, dtau: list[float]) -> list[float]:
+    """Return the steps at which nearly isolated sites hide a part of their averages."""
+    if not isinstance(terms.state, GrandCanonical) or isolation(terms) > ISOLATED:
+        return []
+    beta = terms.state.beta
+    return [step for step in dtau if resonance(terms, beta, round(beta / step)) > RESONANT]
+
+
+def isolation(terms: Terms) -> float:
+    """Return the smallest beta sqrt(sum_j h_ij^2) of an attractive site: small if it is alone."""
+    if not isinstance(terms.state, GrandCanonical) or not (terms.interaction < 0).any():
+        return math.inf
+    hopping = terms.one_body - np.diag(terms.one_body.diagonal())
+    rows = np.sqrt(np.sum(hopping[terms.interaction < 0] ** 2, axis=1))
+    return terms.state.beta * float(rows.min())
 
 
 def energy_scale(terms: Terms) -> float:

@@ -12,6 +12,8 @@ from bilayer_orchestra.backends.alf import convert
 from bilayer_orchestra.backends.alf.health import MAX_PRECISION, MIN_ACCEPTANCE
 from bilayer_orchestra.backends.alf.numerics import ALFNumerics
 from bilayer_orchestra.backends.alf.reduce import MAX_IMAGINARY, Tails
+from bilayer_orchestra.backends.alf.steps import energy_scale, resonant_steps
+from bilayer_orchestra.terms import Terms
 
 if TYPE_CHECKING:
     from bilayer_orchestra.backends.alf.results import StepEstimates
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 MIN_EFFECTIVE_BINS = 32
 #: The formulation has sign 1 exactly; rounding alone stays far within this.
 MIN_SIGN = 0.99
+#: Part in the variance of the limit, in every element, below which the errors of a step need not be
+#: known well: an unseen 5 sigma of that step would move the limit by half an error.
+MINOR = 0.01
 #: Part of the bins that may be warm-up before the rest is not believed either.
 MAX_WARMUP = 0.4
 #: The second smallest step times the energy scale: beyond, what is left of the discretization was
@@ -33,15 +38,22 @@ MAX_FOURTH_ORDER, SIGNIFICANT = 0.25, 4.0
 
 
 def judge(
-    steps: list[StepEstimates], limits: dict[str, Extrapolated], numerics: ALFNumerics, scale: float
+    steps: list[StepEstimates], limits: dict[str, Extrapolated], numerics: ALFNumerics, terms: Terms
 ) -> tuple[bool, str]:
-    """Return (converged, reason); ``scale`` is the energy that time steps are small against."""
+    """Return (converged, reason)."""
+    parts = parts_of_variance(steps, limits)
     against = [
         reason if len(steps) == 1 else f"dtau = {step.data.dtau:g}: {reason}"
-        for step in steps
-        for reason in _against_step(step)
+        for step, part in zip(steps, parts, strict=True)
+        for reason in _against_step(step, minor=part < MINOR)
     ]
-    against += _against_steps([step.data.dtau for step in steps], scale)
+    dtau = [step.data.dtau for step in steps]
+    against += _against_steps(dtau, energy_scale(terms))
+    against += [
+        f"dtau = {step:g} is a resonance of nearly isolated attractive sites: configurations that "
+        "are hardly ever sampled carry a part of the averages (choose another step)"
+        for step in resonant_steps(terms, dtau)
+    ]
     against += _against_line(limits)
     met = []
     for name, target in numerics.target_stderr.items():
@@ -57,6 +69,20 @@ def judge(
     if against:
         return False, "; ".join(against)
     return True, "; ".join([_summary(steps), *met])
+
+
+def parts_of_variance(steps: list[StepEstimates], limits: dict[str, Extrapolated]) -> list[float]:
+    """Return, per step, the largest part over elements that it has in the variance of a limit."""
+    largest = [0.0] * len(steps)
+    for name, limit in limits.items():
+        whole = limit.estimate.stderr**2
+        moving = whole > 1e-24 * max(1.0, float(whole.max(initial=0.0)))
+        ends = np.cumsum([len(step.estimates[name].deviations) for step in steps])
+        # the deviations of a limit are those of its steps, weighted, one after the other
+        for k, rows in enumerate(np.split(limit.estimate.deviations, ends[:-1])):
+            part = np.sum(rows**2, axis=0)[moving] / whole[moving]
+            largest[k] = max(largest[k], float(part.max(initial=0.0)))
+    return largest
 
 
 def effective_bins(step: StepEstimates) -> float:
@@ -93,11 +119,12 @@ def heavy_tailed(tails: Tails) -> str | None:
     return None
 
 
-def _against_step(step: StepEstimates) -> list[str]:
+def _against_step(step: StepEstimates, minor: bool = False) -> list[str]:
+    """Return what speaks against a step; ``minor``: the size of its errors does not matter."""
     data = step.data
     against = []
     effective = effective_bins(step)
-    if effective < MIN_EFFECTIVE_BINS:
+    if effective < MIN_EFFECTIVE_BINS and not minor:
         against.append(
             f"only {effective:.0f} independent bins ({data.used} bins), {MIN_EFFECTIVE_BINS} needed"
         )
@@ -119,7 +146,7 @@ def _against_step(step: StepEstimates) -> list[str]:
     if acceptance is not None and not acceptance >= MIN_ACCEPTANCE:
         against.append(f"acceptance {acceptance:.2g} is too low")
     for name, tails in data.tails.items():
-        text = heavy_tailed(tails)
+        text = None if minor else heavy_tailed(tails)
         if text:
             against.append(f"heavy-tailed estimator {name}: {text}; error bars cannot be trusted")
     for name, blocks in step.blocks.items():

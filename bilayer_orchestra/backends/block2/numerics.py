@@ -12,13 +12,6 @@ from bilayer_orchestra.backends.dmrg_numerics import DMRGNumerics
 class Block2Numerics(DMRGNumerics):
     """Settings of the embedded DMRG (block2)."""
 
-    proof: Annotated[
-        bool,
-        Field(
-            description="a second start and the next state of the sector; without them, which cost "
-            "about as much as the ground state, no result is called converged"
-        ),
-    ] = True
     stack_memory_gib: Annotated[
         float, Field(gt=0, le=4096, description="working memory that block2 reserves, in GiB")
     ] = 1.0

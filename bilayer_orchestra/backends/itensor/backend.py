@@ -28,6 +28,8 @@ class ITensorBackend:
     name = "itensor"
     revision = 1
     summary = "DMRG with ITensorMPS.jl (Julia); ground states, long chains"
+    #: Whether a job got as far as computing, so that machine code is there by now.
+    _has_run = False
 
     def version(self) -> str:
         """Return the versions of ITensorMPS, ITensors, Julia and of our Julia half."""
@@ -85,9 +87,10 @@ class ITensorBackend:
         """Return one line on how far the job is."""
         event = last_event(directory)
         if event is None:
-            if find_julia().compiled:
+            if self._has_run or find_julia().compiled:
                 return "starting Julia"
             return "compiling OrchestraITensor for this Julia: some minutes, once"
+        self._has_run = True
         match event["step"]:
             case "sweep":
                 return (

@@ -12,6 +12,9 @@ from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.resources import resource
 from bilayer_orchestra.runtimes.slurm.site import Site
 
+#: Where containers/alf.def leaves the program for several ranks.
+MPI_PROGRAM = "/opt/orchestra/alf/ALF-MPI.out"
+
 
 def task_script(job: Job, directory: Path, site: Site, contained: bool) -> str:
     """Return ``task.sh`` of one point.
@@ -23,8 +26,11 @@ def task_script(job: Job, directory: Path, site: Site, contained: bool) -> str:
     contained : bool
         Whether the engine comes from an image.
     """
-    if contained:
-        environment: dict[str, str] = {}
+    environment: dict[str, str] = {}
+    if contained and job.ranks > 1 and site.launcher:
+        environment = {**job.environment, **_launched(job, directory, site)}
+        command = [job.program, *job.arguments]
+    elif contained:
         command = _contained(job, directory, site)
     else:
         from bilayer_orchestra.runtimes.local import engine_environment
@@ -85,6 +91,30 @@ def _native(job: Job, site: Site) -> list[str]:
     from bilayer_orchestra.runtimes.local import program_words
 
     return program_words(job.program)
+
+
+def _launched(job: Job, directory: Path, site: Site) -> dict[str, str]:
+    """Return what makes the job, outside of the image, start its MPI ranks inside.
+
+    The launcher hands its ranks what they need to find each other in the environment and in
+    /tmp, so these containers are not cut off from either.
+    """
+    from bilayer_orchestra.runtimes.apptainer import image_kind
+    from bilayer_orchestra.runtimes.images import find_image
+
+    image = find_image(image_kind(job), site.images)
+    words = [site.container, "exec", "--no-home", "--bind", str(directory)]
+    words += [word for bind in site.binds for word in ("--bind", bind)]
+    words.append(str(image.path))
+    for word in words:
+        if re.search(r"\s", word) or (word == str(directory) and re.search("[:,]", word)):
+            raise OrchestraError(
+                f"{word!r} holds a space, a colon or a comma; MPI in containers cannot take it"
+            )
+    return {
+        "ORCHESTRA_ALF": MPI_PROGRAM,
+        "ORCHESTRA_ALF_LAUNCHER": " ".join([str(site.launcher), *words]),
+    }
 
 
 def _contained(job: Job, directory: Path, site: Site) -> list[str]:

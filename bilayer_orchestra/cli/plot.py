@@ -1,0 +1,75 @@
+"""``orchestra plot``: the figure of a study, or the correlations of one result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bilayer_orchestra.cli.console import output_console
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.study.figure import Figure
+
+if TYPE_CHECKING:
+    pass
+
+
+def plot_command(target: Path, output: Path | None, runs: Path | None) -> None:
+    """Draw ``target``: a study file, its collected dataset, or a result."""
+    from bilayer_orchestra.dataset import open_result, write_atomic
+
+    if target.suffix in (".yaml", ".yml"):
+        data, figure = _of_study(target, runs)
+    else:
+        data, figure = target, None
+    dataset = open_result(data)
+    if figure is None and "study" in dataset.attrs:
+        figure = _stored_figure(str(dataset.attrs["study"]), data)
+    path = output or data.with_suffix(".png")
+    if not path.parent.is_dir():
+        raise OrchestraError(f"there is no directory {path.parent}")
+    if path.suffix not in (".png", ".pdf", ".svg"):
+        raise OrchestraError(f"{path}: pictures end in .png, .pdf or .svg")
+    console = output_console()
+    if figure is None:
+        from bilayer_orchestra.plotting import draw_correlations
+
+        draw_correlations(dataset, path)
+    else:
+        from bilayer_orchestra.figures.draw import draw_figure
+
+        numbers = draw_figure(dataset, figure, path)
+        if numbers is not None:
+            table = path.with_name(f"{path.stem}-fits.nc")
+            write_atomic(numbers, table)
+            console.print(f"fits     {table}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"picture  {path}", markup=False, highlight=False, soft_wrap=True)
+    open_points = dataset.attrs.get("points", 1) - dataset.attrs.get("finished", 1)
+    if open_points:
+        console.print(f"{open_points} points of the study are not finished", highlight=False)
+
+
+def _of_study(study_file: Path, runs: Path | None) -> tuple[Path, Figure]:
+    from bilayer_orchestra.study.load import load_study
+    from bilayer_orchestra.study.tasks import study_root
+
+    study = load_study(study_file)
+    if study.spec.figure is None:
+        raise OrchestraError(f"{study_file} has no `figure` section, so there is nothing to draw")
+    data = study_root(study, runs) / f"{study.name}.nc"
+    if not data.exists():
+        raise OrchestraError(
+            f"{data} is not there; run `orchestra sweep {study_file}`, or `orchestra collect` on "
+            "what is finished"
+        )
+    return data, study.spec.figure
+
+
+def _stored_figure(text: str, data: Path) -> Figure:
+    from ruamel.yaml import YAML
+
+    section = YAML(typ="safe", pure=True).load(text).get("figure")
+    if section is None:
+        raise OrchestraError(
+            f"the study of {data} has no `figure` section; add one to the study file and plot that"
+        )
+    return Figure.model_validate(section)

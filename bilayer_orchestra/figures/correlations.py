@@ -1,0 +1,120 @@
+"""Correlations against distance: how they decay along an axis, pairs against density."""
+
+from __future__ import annotations
+
+import xarray as xr
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure as Picture
+
+from bilayer_orchestra.figures.common import (
+    colours,
+    curve,
+    draw,
+    legend,
+    log_log,
+    missing,
+    positions,
+    single,
+    unsure,
+)
+from bilayer_orchestra.study.figure import Figure
+from bilayer_orchestra.study.load import shown
+
+_TITLES = {
+    "pair": r"$|\langle\Delta^\dagger_i\Delta_j\rangle|$",
+    "density_density": r"$|\langle n_i n_j\rangle_c|$",
+}
+
+
+def decay(dataset: xr.Dataset, figure: Figure, periodic: bool) -> Picture:
+    """Pair and density correlations of both layers, one curve for each value of ``along``."""
+    rows = positions(dataset, figure.panels)
+    layers = [str(one) for one in dataset["layer"].values]
+    columns = [(name, layer) for name in _TITLES for layer in layers]
+    picture, axes = plt.subplots(
+        len(rows),
+        len(columns),
+        figsize=(3.4 * len(columns), 3.2 * len(rows)),
+        layout="constrained",
+        squeeze=False,
+    )
+    for row, (panel, inside) in zip(axes, rows, strict=True):
+        for axis, (name, layer) in zip(row, columns, strict=True):
+            curves = positions(inside, figure.along)
+            for (label, point), colour in zip(curves, colours(len(curves)), strict=True):
+                if missing(point, name):
+                    continue
+                one = single(point, name)
+                draw(axis, curve(one, name, layer, periodic), colour, label + unsure(one))
+            log_log(axis, dataset.sizes["x"])
+            axis.set_title(f"{_TITLES[name]}  layer {layer}", fontsize="small")
+        row[0].set_ylabel(panel)
+        legend(row[0])
+    return picture
+
+
+def comparison(dataset: xr.Dataset, figure: Figure, periodic: bool) -> Picture:
+    """Pair and half the density correlations in one panel for each layer.
+
+    Half of it: at half filling both are the same by the pseudospin symmetry.
+    """
+    rows = positions(dataset, figure.panels)
+    layers = [str(one) for one in dataset["layer"].values]
+    columns = [(layer, k) for k in range(dataset.sizes[figure.along]) for layer in layers]
+    picture, axes = plt.subplots(
+        len(rows),
+        len(columns),
+        figsize=(3.4 * len(columns), 3.2 * len(rows)),
+        layout="constrained",
+        squeeze=False,
+    )
+    for row, (panel, inside) in zip(axes, rows, strict=True):
+        for axis, (layer, k) in zip(row, columns, strict=True):
+            point = inside.isel({figure.along: k})
+            value = shown(dataset[figure.along].values.tolist()[k])
+            if not missing(point, "pair"):
+                one = single(point, "pair")
+                draw(axis, curve(one, "pair", layer, periodic), "#b2182b", "pair" + unsure(one))
+                half = one.assign(density_density=one["density_density"] / 2)
+                if "density_density_bias" in one:
+                    half["density_density_bias"] = one["density_density_bias"] / 2
+                if "density_density_stderr" in one:
+                    half["density_density_stderr"] = one["density_density_stderr"] / 2
+                density = curve(half, "density_density", layer, periodic)
+                draw(axis, density, "#4d4d4d", "density / 2", "--")
+            log_log(axis, dataset.sizes["x"])
+            axis.set_title(f"layer {layer}, {figure.along} = {value}", fontsize="small")
+        row[0].set_ylabel(panel)
+        legend(row[0])
+    return picture
+
+
+def temperature(dataset: xr.Dataset, figure: Figure, periodic: bool) -> Picture:
+    """Correlators at several temperatures on top of those of the ground state."""
+    layers = [str(one) for one in dataset["layer"].values]
+    rows = [(name, panel) for panel in positions(dataset, figure.panels) for name in _TITLES]
+    picture, axes = plt.subplots(
+        len(rows),
+        len(layers),
+        figsize=(4.2 * len(layers), 3.4 * len(rows)),
+        layout="constrained",
+        squeeze=False,
+    )
+    names = [shown(value) for value in dataset[figure.along].values.tolist()]
+    reference = figure.reference or names[0]
+    for row, (name, (panel, inside)) in zip(axes, rows, strict=True):
+        for axis, layer in zip(row, layers, strict=True):
+            thermal = [k for k, value in enumerate(names) if value != reference]
+            for k, colour in zip(thermal, colours(len(thermal)), strict=True):
+                point = inside.isel({figure.along: k})
+                if not missing(point, name):
+                    one = single(point, name)
+                    draw(axis, curve(one, name, layer, periodic), colour, names[k] + unsure(one))
+            point = inside.isel({figure.along: names.index(reference)})
+            if not missing(point, name):
+                cold = curve(single(point, name), name, layer, periodic)
+                axis.plot(cold.r, abs(cold.mean), "k-", lw=2, zorder=0, label=reference)
+            log_log(axis, dataset.sizes["x"])
+            axis.set_title(f"{_TITLES[name]}  layer {layer}  {panel}", fontsize="small")
+        legend(row[0])
+    return picture
