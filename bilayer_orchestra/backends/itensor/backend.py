@@ -87,9 +87,7 @@ class ITensorBackend:
         """Return one line on how far the job is."""
         event = last_event(directory)
         if event is None:
-            if self._has_run or find_julia().compiled:
-                return "starting Julia"
-            return "compiling OrchestraITensor for this Julia: some minutes, once"
+            return "starting Julia" if self._has_run else _first_words()
         self._has_run = True
         match event["step"]:
             case "sweep":
