@@ -313,7 +313,7 @@ app.add_typer(containers, name="containers")
 
 @containers.command("build")
 def containers_build(
-    engine: Annotated[str, typer.Argument(help="alf or block2")],
+    engine: Annotated[str, typer.Argument(help="alf, block2 or itensor")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="the image file [ENGINE.sif]")
     ] = None,
@@ -335,7 +335,7 @@ def containers_build(
 
 @containers.command("verify")
 def containers_verify(
-    engine: Annotated[str, typer.Argument(help="alf or block2")],
+    engine: Annotated[str, typer.Argument(help="alf, block2 or itensor")],
     image: Annotated[Path | None, typer.Argument(help="the image file [the configured]")] = None,
 ) -> None:
     """Check an image, such as one that was built elsewhere: whole, of this version, working."""

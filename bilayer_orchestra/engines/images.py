@@ -27,7 +27,7 @@ from bilayer_orchestra.runtimes.images import (
 )
 
 #: Images that we have a definition of.
-BUILDABLE = ("alf", "block2")
+BUILDABLE = ("alf", "block2", "itensor")
 _CAP_SYS_RESOURCE = 24
 ELSEWHERE = (
     "on a site that forbids building: build where you may (your own machine), copy the .sif and "
@@ -186,6 +186,10 @@ def _arguments(kind: str, sources: Sources, definition: Path) -> dict[str, str]:
             source = sources.source.expanduser().resolve()
             version = alf_version(source, tree_hash(source))
         arguments["ENGINE"] = f"{version} + Orchestra {hamiltonian_hash()[:8]}"
+    if kind == "itensor":
+        from bilayer_orchestra.engines.julia_half import engine_hash
+
+        arguments["HALF"] = engine_hash()[:8]
     for key, value in arguments.items():
         if not re.fullmatch(r"[A-Za-z0-9 :/._+@,=~-]+", value):
             raise OrchestraError(f"{value!r} ({key}) holds characters that definitions cannot take")

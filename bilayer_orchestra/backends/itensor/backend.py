@@ -14,7 +14,7 @@ from bilayer_orchestra.engine_io import OUTPUT, last_event, load_arrays
 from bilayer_orchestra.engines.julia import find_julia
 from bilayer_orchestra.engines.julia_half import engine_half, engine_hash
 from bilayer_orchestra.engines.juliacall import juliacall_problem
-from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.resources import resource
 from bilayer_orchestra.terms import Canonical
@@ -87,9 +87,7 @@ class ITensorBackend:
         """Return one line on how far the job is."""
         event = last_event(directory)
         if event is None:
-            if self._has_run or find_julia().compiled:
-                return "starting Julia"
-            return "compiling OrchestraITensor for this Julia: some minutes, once"
+            return "starting Julia" if self._has_run else _first_words()
         self._has_run = True
         match event["step"]:
             case "sweep":
@@ -112,3 +110,14 @@ class ITensorBackend:
         numerics = request.numerics
         assert isinstance(numerics, ITensorNumerics)
         return averages_from_stages(load_arrays(directory / OUTPUT), request.terms, numerics)
+
+
+def _first_words() -> str:
+    """Say what happens before the first sweep; an image holds compiled code and its own Julia."""
+    try:
+        compiled = find_julia().compiled
+    except MissingEngineError:
+        compiled = True
+    if compiled:
+        return "starting Julia"
+    return "compiling OrchestraITensor for this Julia: some minutes, once"
