@@ -110,6 +110,41 @@ def run_point(
         return run_tuned(model, backend, runtime, root, on_progress, wait, meanwhile)
     request = checked_request(model, backend)
     run = RunDirectory.for_request(root, model, backend)
+
+    def compute(lock: int) -> xr.Dataset:
+        place = run.executed()
+        if place is None:
+            job = backend.render(request)
+            run.write_job(job, model.to_yaml())
+            # the labelling libraries take a second to load; do it while the engine works
+            for work in (_load_libraries, meanwhile):
+                threading.Thread(target=work, daemon=True).start()
+            poll = _Poller(backend, request, run.job, on_progress)
+            place = runtime.execute(job, run.job, lock, poll)
+            run.mark_executed(place)
+        with LIBRARIES:
+            dataset = _label(model, backend, request, run, place)
+            store(dataset, run)
+        return dataset
+
+    return solve_once(model, backend, run, on_progress, wait, compute)
+
+
+def solve_once(
+    model: Model,
+    backend: Backend,
+    run: RunDirectory,
+    on_progress: Callable[[str], None],
+    wait: bool,
+    compute: Callable[[int], xr.Dataset],
+) -> Outcome:
+    """Return the stored result of ``run``; if there is none, compute it, alone and on record.
+
+    Parameters
+    ----------
+    compute : callable
+        Makes and stores the dataset; receives the descriptor of the lock that is held meanwhile.
+    """
     if run.result.exists():
         return stored(run)
     with run.locked(
@@ -120,19 +155,7 @@ def run_point(
         record = started_record(model, backend)
         run.write_record(record)
         try:
-            place = run.executed()
-            if place is None:
-                job = backend.render(request)
-                run.write_job(job, model.to_yaml())
-                # the labelling libraries take a second to load; do it while the engine works
-                for work in (_load_libraries, meanwhile):
-                    threading.Thread(target=work, daemon=True).start()
-                poll = _Poller(backend, request, run.job, on_progress)
-                place = runtime.execute(job, run.job, lock, poll)
-                run.mark_executed(place)
-            with LIBRARIES:
-                dataset = _label(model, backend, request, run, place)
-                store(dataset, run)
+            dataset = compute(lock)
         except BaseException as error:
             message = str(error) or type(error).__name__
             run.write_record(replace(record, state="failed", ended=utc_now(), message=message))

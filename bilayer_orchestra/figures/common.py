@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
 
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.plotting import by_distance
@@ -34,6 +35,10 @@ class Curve:
     r: np.ndarray
     mean: np.ndarray
     error: np.ndarray
+
+    def scaled(self, factor: float) -> Curve:
+        """Return ``factor`` times this curve."""
+        return Curve(self.r, factor * self.mean, abs(factor) * self.error)
 
 
 def inner(length: int) -> slice:
@@ -76,9 +81,21 @@ def draw(axis: Axes, one: Curve, colour: object, label: str = "", style: str = "
         )
 
 
-def log_log(axis: Axes, length: int) -> None:
+def grid(rows: int, columns: int) -> tuple[Picture, np.ndarray]:
+    """Return a picture and its axes (rows, columns)."""
+    return plt.subplots(
+        rows,
+        columns,
+        figsize=(3.4 * columns, 3.2 * rows),
+        layout="constrained",
+        squeeze=False,
+    )
+
+
+def log_log(axis: Axes, length: int, title: str) -> None:
     """Scales on which a power law is a straight line."""
     axis.set(xscale="log", yscale="log", xlabel="distance $r$")
+    axis.set_title(title, fontsize="small")
     ticks = [r for r in TICKS if r < length]
     axis.set_xticks(ticks, [str(r) for r in ticks])
     axis.minorticks_off()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import xarray as xr
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure as Picture
 
 from bilayer_orchestra.figures.common import (
     colours,
     curve,
     draw,
+    grid,
     legend,
     log_log,
     missing,
@@ -31,13 +31,7 @@ def decay(dataset: xr.Dataset, figure: Figure, periodic: bool) -> Picture:
     rows = positions(dataset, figure.panels)
     layers = [str(one) for one in dataset["layer"].values]
     columns = [(name, layer) for name in _TITLES for layer in layers]
-    picture, axes = plt.subplots(
-        len(rows),
-        len(columns),
-        figsize=(3.4 * len(columns), 3.2 * len(rows)),
-        layout="constrained",
-        squeeze=False,
-    )
+    picture, axes = grid(len(rows), len(columns))
     for row, (panel, inside) in zip(axes, rows, strict=True):
         for axis, (name, layer) in zip(row, columns, strict=True):
             curves = positions(inside, figure.along)
@@ -46,8 +40,7 @@ def decay(dataset: xr.Dataset, figure: Figure, periodic: bool) -> Picture:
                     continue
                 one = single(point, name)
                 draw(axis, curve(one, name, layer, periodic), colour, label + unsure(one))
-            log_log(axis, dataset.sizes["x"])
-            axis.set_title(f"{_TITLES[name]}  layer {layer}", fontsize="small")
+            log_log(axis, dataset.sizes["x"], f"{_TITLES[name]}  layer {layer}")
         row[0].set_ylabel(panel)
         legend(row[0])
     return picture
@@ -61,13 +54,7 @@ def comparison(dataset: xr.Dataset, figure: Figure, periodic: bool) -> Picture:
     rows = positions(dataset, figure.panels)
     layers = [str(one) for one in dataset["layer"].values]
     columns = [(layer, k) for k in range(dataset.sizes[figure.along]) for layer in layers]
-    picture, axes = plt.subplots(
-        len(rows),
-        len(columns),
-        figsize=(3.4 * len(columns), 3.2 * len(rows)),
-        layout="constrained",
-        squeeze=False,
-    )
+    picture, axes = grid(len(rows), len(columns))
     for row, (panel, inside) in zip(axes, rows, strict=True):
         for axis, (layer, k) in zip(row, columns, strict=True):
             point = inside.isel({figure.along: k})
@@ -75,15 +62,9 @@ def comparison(dataset: xr.Dataset, figure: Figure, periodic: bool) -> Picture:
             if not missing(point, "pair"):
                 one = single(point, "pair")
                 draw(axis, curve(one, "pair", layer, periodic), "#b2182b", "pair" + unsure(one))
-                half = one.assign(density_density=one["density_density"] / 2)
-                if "density_density_bias" in one:
-                    half["density_density_bias"] = one["density_density_bias"] / 2
-                if "density_density_stderr" in one:
-                    half["density_density_stderr"] = one["density_density_stderr"] / 2
-                density = curve(half, "density_density", layer, periodic)
+                density = curve(one, "density_density", layer, periodic).scaled(0.5)
                 draw(axis, density, "#4d4d4d", "density / 2", "--")
-            log_log(axis, dataset.sizes["x"])
-            axis.set_title(f"layer {layer}, {figure.along} = {value}", fontsize="small")
+            log_log(axis, dataset.sizes["x"], f"layer {layer}, {figure.along} = {value}")
         row[0].set_ylabel(panel)
         legend(row[0])
     return picture
@@ -93,13 +74,7 @@ def temperature(dataset: xr.Dataset, figure: Figure, periodic: bool) -> Picture:
     """Correlators at several temperatures on top of those of the ground state."""
     layers = [str(one) for one in dataset["layer"].values]
     rows = [(name, panel) for panel in positions(dataset, figure.panels) for name in _TITLES]
-    picture, axes = plt.subplots(
-        len(rows),
-        len(layers),
-        figsize=(4.2 * len(layers), 3.4 * len(rows)),
-        layout="constrained",
-        squeeze=False,
-    )
+    picture, axes = grid(len(rows), len(layers))
     names = [shown(value) for value in dataset[figure.along].values.tolist()]
     reference = figure.reference or names[0]
     for row, (name, (panel, inside)) in zip(axes, rows, strict=True):
@@ -114,7 +89,6 @@ def temperature(dataset: xr.Dataset, figure: Figure, periodic: bool) -> Picture:
             if not missing(point, name):
                 cold = curve(single(point, name), name, layer, periodic)
                 axis.plot(cold.r, abs(cold.mean), "k-", lw=2, zorder=0, label=reference)
-            log_log(axis, dataset.sizes["x"])
-            axis.set_title(f"{_TITLES[name]}  layer {layer}  {panel}", fontsize="small")
+            log_log(axis, dataset.sizes["x"], f"{_TITLES[name]}  layer {layer}  {panel}")
         legend(row[0])
     return picture

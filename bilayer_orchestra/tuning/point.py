@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,16 +18,9 @@ import numpy as np
 from bilayer_orchestra.backends.base import Backend
 from bilayer_orchestra.model.bilayer import BilayerModel
 from bilayer_orchestra.model.state import CanonicalState
-from bilayer_orchestra.pipeline import LIBRARIES, Outcome, checked_request, store, stored
-from bilayer_orchestra.runs import (
-    MODEL,
-    RunDirectory,
-    request_hash,
-    started_record,
-    write_text_atomic,
-)
+from bilayer_orchestra.pipeline import LIBRARIES, Outcome, checked_request, solve_once, store
+from bilayer_orchestra.runs import MODEL, RunDirectory, request_hash, write_text_atomic
 from bilayer_orchestra.runtimes.base import Runtime
-from bilayer_orchestra.timestamps import utc_now
 from bilayer_orchestra.tuning.steps import LAYERS, Step, Steps
 
 if TYPE_CHECKING:
@@ -52,30 +44,18 @@ def run_tuned(
     """
     checked_request(model, backend)
     run = RunDirectory.for_request(root, model, backend)
-    if run.result.exists():
-        return stored(run)
-    with run.locked(
-        wait, lambda holder: on_progress(f"waiting for {holder}, who computes this point")
-    ):
-        if run.result.exists():
-            return stored(run)
-        record = started_record(model, backend)
-        run.write_record(record)
+
+    def compute(_lock: int) -> xr.Dataset:
         write_text_atomic(run.path / MODEL, model.to_yaml())
         steps = Steps(run.path, backend, runtime, on_progress, wait)
         threading.Thread(target=meanwhile, daemon=True).start()
-        try:
-            last, uncertainty, tolerance = _search(model, steps)
-            with LIBRARIES:
-                dataset = label(model, backend, steps.done, last, uncertainty, tolerance)
-                store(dataset, run)
-        except BaseException as error:
-            message = str(error) or type(error).__name__
-            run.write_record(replace(record, state="failed", ended=utc_now(), message=message))
-            raise
-        reason = str(dataset.attrs["converged_reason"])
-        run.write_record(replace(record, state="finished", ended=utc_now(), message=reason))
-    return Outcome(run, dataset, reused=False)
+        last, uncertainty, tolerance = _search(model, steps)
+        with LIBRARIES:
+            dataset = label(model, backend, steps.done, last, uncertainty, tolerance)
+            store(dataset, run)
+        return dataset
+
+    return solve_once(model, backend, run, on_progress, wait, compute)
 
 
 def _search(model: BilayerModel, steps: Steps) -> tuple[Step, FloatArray, float]:
