@@ -9,6 +9,7 @@ import pytest
 
 from bilayer_orchestra.dataset import open_result
 from bilayer_orchestra.figures.common import curve
+from bilayer_orchestra.figures.exponents import fits
 
 DATA = Path(__file__).parents[1] / "docs" / "data"
 
@@ -37,3 +38,13 @@ def test_the_coldest_monte_carlo_is_near_the_ground_state(layer):
     assert off["beta = 32"].max() < 0.025
     assert 0.1 < off["beta = 16"].max() < 0.3
     assert (off["beta = 4"][2:] > 0.8).all()
+
+
+def test_attraction_stiffens_the_metal_and_its_length_is_finite_where_the_docs_say_so():
+    numbers = fits(open_result(DATA / "fig4.nc")).sel(densities="non-diluted", layer="M")
+    numbers = numbers.sortby("U_P", ascending=False)  # ever stronger
+    k, error = numbers["pair_K"].values, numbers["pair_K_systematic"].values
+    assert (np.diff(k) > np.hypot(error[1:], error[:-1])).all()
+    inverse = numbers["green_inverse_xi"].values
+    assert (inverse > 10 * numbers["green_inverse_xi_systematic"].values).all()
+    assert (inverse[1:] < inverse[:-1]).all()

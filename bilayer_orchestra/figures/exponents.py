@@ -1,4 +1,4 @@
-"""What decides the decay of the correlations, along an axis: K of the pairs, the metal's length."""
+"""What decides the decay of the correlations, along an axis: K of the pairs, 1/xi of the metal."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from bilayer_orchestra.figures.common import legend, positions
 from bilayer_orchestra.fits.fit import fit
 from bilayer_orchestra.study.figure import Figure
 
-#: (kind of fit, its parameter, layer, title); xi of the metal from its Green function.
+#: (kind of fit, its parameter, layer, title). The metal's length xi comes from its Green function;
+#: its inverse is shown, which has an error bar also where the data allow an infinite xi.
 _SHOWN = (
     ("pair", "K", "P", "$K_P$"),
     ("pair", "K", "M", "$K_M$"),
-    ("green", "xi", "M", r"$\xi_M$"),
+    ("green", "inverse_xi", "M", r"$1/\xi_M$"),
 )
 
 
@@ -41,7 +42,7 @@ def fits(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def exponents(dataset: xr.Dataset, figure: Figure, numbers: xr.Dataset) -> Picture:
-    """Draw K_P, K_M and xi_M of ``numbers`` (see :func:`fits`) against ``along``."""
+    """Draw K_P, K_M and 1/xi_M of ``numbers`` (see :func:`fits`) against ``along``."""
     picture, axes = plt.subplots(1, 3, figsize=(11.0, 3.6), layout="constrained")
     abscissa = numbers[figure.along].values
     convention = numbers["pair_K"].attrs["convention"] if "pair_K" in numbers else ""
