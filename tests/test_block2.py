@@ -89,6 +89,21 @@ def test_too_small_a_bond_dimension_is_not_called_converged(solve):
     assert float(dataset.energy_variance) > 1e-6
 
 
+def test_truncated_states_settle_and_state_what_truncation_costs(solve):
+    """The ways there and back end in different states: no reason to sweep on, but an error."""
+    model = make_model(
+        {"n_up": 3, "n_down": 3},
+        5,
+        t_perp=0.8,
+        numerics={"block2": {"max_bond_dimension": 24, "initial_bond_dimension": 12}},
+    )
+    dmrg, exact = solve(model, "block2"), solve(model, "exact")
+    assert float(dmrg.discarded_weight) > 1e-7, "this bond dimension truncates nothing"
+    assert "still changed" not in dmrg.attrs["converged_reason"]
+    for name in ("pair", "green", "density"):
+        assert float((np.abs(dmrg[name] - exact[name]) / np.abs(dmrg[f"{name}_bias"])).max()) < 4
+
+
 def test_same_seed_same_numbers(solve, tmp_path):
     model = make_model({"n_up": 2, "n_down": 2}, 3, observables=("pair",))
     first = solve(model, "block2")

@@ -115,9 +115,21 @@ class TestExtrapolation:
 
     def test_a_line_is_extrapolated_exactly(self):
         values = np.array([2.0, -1.0]) + np.outer(self.weights, [3e3, -40.0])
-        limit = extrapolate(self.weights, values)
+        limit = extrapolate(self.weights, values, variational=True)
         np.testing.assert_allclose(limit.value, [2.0, -1.0], atol=1e-12)
         np.testing.assert_allclose(limit.bias, values[-1] - [2.0, -1.0], atol=1e-12)
+        correlator = extrapolate(self.weights, values)
+        np.testing.assert_allclose(correlator.value, [2.0, -1.0], atol=1e-12)
+        assert np.all(np.abs(correlator.bias) >= np.abs(limit.bias))
+        assert np.all(np.sign(correlator.bias) == np.sign(limit.bias))
+
+    def test_an_error_of_the_missing_amplitude_is_covered_in_correlators(self):
+        """An element that is off by a sqrt(w): a line through it sees a quarter of its error."""
+        values = 2.0 + 7.0 * np.sqrt(self.weights)
+        limit = extrapolate(self.weights, values)
+        assert abs(float(limit.value) - 2.0) <= abs(float(limit.bias))
+        line = extrapolate(self.weights, values, variational=True)
+        assert abs(float(line.value) - 2.0) > 2 * abs(float(line.bias))
 
     def test_the_value_never_moves_further_than_the_last_step(self):
         rng = np.random.default_rng(3)

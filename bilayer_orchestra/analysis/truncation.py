@@ -21,13 +21,15 @@ class Extrapolated(NamedTuple):
     bias: FloatArray
 
 
-def extrapolate(weights: FloatArray, values: FloatArray) -> Extrapolated:
+def extrapolate(weights: FloatArray, values: FloatArray, variational: bool = False) -> Extrapolated:
     """Extrapolate ``values`` linearly in the discarded weight.
 
-    The energy of a truncated state is linear in its discarded weight (Legeza and Fath, PRB 53,
-    14349 (1996)); local correlators follow to leading order. The last three stages (two, if there
-    are no three with falling weights) are fitted by least squares with weights 1/w^2, since the
-    deviation of a stage from the line grows with w.
+    The energy of a truncated state is linear in its discarded weight w (Legeza and Fath, PRB 53,
+    14349 (1996)). Correlators follow on the average; but the amplitude that is missing from the
+    state is sqrt(w), and single elements are off by as much: their bias is at least what sqrt(w)
+    makes of the last step. The last three stages (two, if there are no three with falling weights)
+    are fitted by least squares with weights 1/w^2, since the deviation of a stage from the line
+    grows with w.
 
     Where a line is not justified, the value is the last one and the bias the last step: element
     by element if the line would move it by more than that step, and everywhere if the weight did
@@ -39,6 +41,8 @@ def extrapolate(weights: FloatArray, values: FloatArray) -> Extrapolated:
         Discarded weight of every stage, in the order of growing bond dimension.
     values : array, shape (K, ...)
         What was measured at every stage.
+    variational : bool
+        Whether errors are of second order in the missing amplitude: the total energy.
     """
     weights, values = np.asarray(weights, float), np.asarray(values, float)
     last = values[-1]
@@ -46,10 +50,10 @@ def extrapolate(weights: FloatArray, values: FloatArray) -> Extrapolated:
         exact = weights[-1] <= NEGLIGIBLE
         return Extrapolated(last, np.full(last.shape, weights[-1] if exact else np.nan))
     step = values[-2] - last
-    if weights[-1] <= NEGLIGIBLE:
-        # an amplitude of sqrt(w) is missing from the state; a line through rounding means nothing
-        remaining = min(1.0, np.sqrt(weights[-1] / max(weights[-2], weights[-1], 1e-300)))
-        return Extrapolated(last, step * remaining)
+    # an amplitude of sqrt(w) is missing from the state
+    amplitude = min(1.0, np.sqrt(weights[-1] / max(weights[-2], weights[-1], 1e-300)))
+    if weights[-1] <= NEGLIGIBLE:  # a line through rounding means nothing
+        return Extrapolated(last, step * amplitude)
     if weights[-1] > FALL * weights[-2]:
         return Extrapolated(last, step)
     three = len(weights) >= 3 and weights[-2] < FALL * weights[-3]
@@ -61,4 +65,8 @@ def extrapolate(weights: FloatArray, values: FloatArray) -> Extrapolated:
     )
     limit = solution[0].reshape(last.shape)
     justified = np.abs(limit - last) <= np.abs(step)
-    return Extrapolated(np.where(justified, limit, last), np.where(justified, last - limit, step))
+    bias = np.where(justified, last - limit, step)
+    if not variational:
+        least = np.abs(step) * amplitude / (1 - amplitude)
+        bias = np.copysign(np.maximum(np.abs(bias), least), bias)
+    return Extrapolated(np.where(justified, limit, last), bias)

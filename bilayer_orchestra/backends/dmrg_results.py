@@ -52,7 +52,8 @@ def averages_from_stages(
     ]
     values, bias = {}, {}
     for name in per_stage[0]:
-        limit = extrapolate(weights, np.stack([stage[name] for stage in per_stage]))
+        stages = np.stack([stage[name] for stage in per_stage])
+        limit = extrapolate(weights, stages, variational=name == "energy")
         values[name], bias[name] = limit.value, limit.bias
         if limit.value.ndim:
             # what still moved from sweep to sweep is an error of every correlator, too

@@ -192,6 +192,13 @@ def find_ground_state(search: Search) -> tuple[Any, int]:
             "energy": energy,
             "weight": weight,
         }
+        if settled:  # what the ways there and back differ by is an error of truncation
+            search.seed(1 + record["total"])
+            energy, weight = search.sweep(state, bond, 0.0, threshold)
+            drift = max(
+                drift, _difference(measure(search.driver, state, search.symmetry, ()), before)
+            )
+            record |= {"total": record["total"] + 1, "energy": energy, "weight": weight}
         if settled or last:
             variance = _measure_stage(
                 search, state, attempt, stage, weight, drift if settled else math.inf
