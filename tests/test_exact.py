@@ -7,6 +7,9 @@ import pytest
 from scipy.linalg import eigh
 from scipy.special import expit
 
+from bilayer_orchestra.backends.registry import choose, get_backend
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.pipeline import make_request
 from bilayer_orchestra.terms import Terms
 from tests.brute_force import oracle
 from tests.conftest import make_model, site_matrix
@@ -178,3 +181,13 @@ def test_thermal_state_approaches_the_ground_state(solve):
     ground = solve(make_model(state, 2, t_perp=0.8, **shared), "exact")
     np.testing.assert_allclose(cold.pair, ground.pair, atol=1e-3)
     assert float(cold.energy) == pytest.approx(float(ground.energy), abs=1e-3)
+
+
+def test_more_sites_than_bits_are_refused_whatever_the_sector():
+    """Few particles on many sites make a small sector, whose states no integer can hold."""
+    model = make_model({"n_up": 1, "n_down": 1}, 50)
+    backend = get_backend("exact")
+    with pytest.raises(OrchestraError, match="100 sites are out of reach"):
+        backend.check(make_request(model, backend))
+    assert choose(model.terms()) != "exact"
+    backend.check(make_request(make_model({"n_up": 1, "n_down": 1}, 31), backend))

@@ -88,6 +88,10 @@ def test_a_named_value_may_leave_a_section_out(tmp_path):
     (tmp_path / "study.yaml").write_text(text)
     points = load_study(tmp_path / "study.yaml").points
     assert (points[0].model.state.n_up, points[1].model.state.beta) == (2, 3.0)
+    # what is left out was there before
+    text = text.replace("  filling:", "  state: {beta: 7.0}\n  filling:")
+    (tmp_path / "study.yaml").write_text(text)
+    assert load_study(tmp_path / "study.yaml").points[0].model.state.n_up == 2
 
 
 @pytest.mark.parametrize(
@@ -118,9 +122,22 @@ def test_curves_are_means_over_pairs_and_errors_are_kept(collected):
     assert one.mean == pytest.approx([(matrix[0, 1] + matrix[1, 2]) / 2, matrix[0, 2]])
     noisy = point.assign(pair_stderr=xr.full_like(point["pair"], 0.3), pair_bias=point["pair"] * 0)
     assert curve(noisy, "pair", "M", False).error == pytest.approx([0.3, 0.3])
+    half = one.scaled(-0.5)
+    assert half.mean == pytest.approx(-0.5 * one.mean)
+    assert half.error == pytest.approx(0.5 * one.error)
     ring = curve(point, "pair", "M", periodic=True)
     assert ring.r.tolist() == [1]
     assert ring.mean == pytest.approx((matrix[0, 1] + matrix[1, 2] + matrix[0, 2]) / 3)
+
+
+def test_ends_of_an_open_chain_are_left_out_of_averages(collected):
+    point = open_result(collected / "runs" / "small.nc").isel(t_perp=0, ensemble=0)
+    longer = point[["pair"]].isel(x=[0, 0, 1, 2, 1, 0, 2], x_=[0, 0, 1, 2, 1, 0, 2])
+    matrix = longer["pair"].sel(layer="M", layer_="M").values
+    one = curve(longer, "pair", "M", periodic=False)
+    assert one.r.tolist() == [1, 2, 3, 4]  # sites 1 to 5 of 0 to 6
+    assert one.mean[-1] == pytest.approx(matrix[1, 5])
+    assert curve(longer, "pair", "M", periodic=True).r.tolist() == [1, 2, 3]
 
 
 def test_a_panel_does_not_mix_points(collected):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bilayer_orchestra.backends.base import Job
+from bilayer_orchestra.backends.itensor import memory
 from bilayer_orchestra.backends.itensor.backend import ITensorBackend
 from bilayer_orchestra.backends.itensor.job import render_job
+from bilayer_orchestra.backends.itensor.memory import estimate, write_bond_dimension
 from bilayer_orchestra.engine_io import OUTPUT
 from bilayer_orchestra.engines import julia_managed
 from bilayer_orchestra.engines.julia import find_julia
@@ -265,3 +269,68 @@ class TestFindingJulia:
         assert environment["JULIA_DEPOT_PATH"] == f"{engine_depot()}:/d:/e"
         monkeypatch.setenv("ORCHESTRA_JULIA_PROJECT", "mine")
         assert find_julia().environment["JULIA_PROJECT"] == str(Path("mine").absolute())
+
+
+def test_what_does_not_fit_into_memory_is_refused_with_numbers_that_fit(monkeypatch):
+    def model(bond_dimension):
+        numerics = {"itensor": {"max_bond_dimension": bond_dimension}}
+        return make_model({"n_up": 8, "n_down": 8}, 16, numerics=numerics)
+
+    monkeypatch.setattr(memory, "memory_limit", lambda: 4 * 2**30)
+    BACKEND.check(make_request(model(100), BACKEND))
+    with pytest.raises(OrchestraError, match=r"needs about [\d.]+ GiB .* has 4.0 GiB") as error:
+        BACKEND.check(make_request(model(20_000), BACKEND))
+    fits = int(re.search(r"max_bond_dimension up to (\d+) fits", str(error.value))[1])
+    assert 100 < fits < 20_000
+    BACKEND.check(make_request(model(fits), BACKEND))
+    # environments go to disk before a run is refused
+    assert (
+        write_bond_dimension(model(fits).terms(), make_request(model(fits), BACKEND).numerics)
+        < fits
+    )
+    monkeypatch.setattr(memory, "memory_limit", lambda: None)
+    BACKEND.check(make_request(model(20_000), BACKEND))
+
+
+@pytest.mark.parametrize("bond_dimension", [50, 10_000])
+def test_memory_covers_what_must_be_alive(bond_dimension):
+    """Three copies of the state, and the solver's vectors of two sites, counted state by state."""
+    terms = make_model({"n_up": 2, "n_down": 1}, 3).terms()
+    n = terms.n_sites
+
+    def charges(cut):
+        """How many product states of the first ``cut`` sites have which (n_up, n_dn)."""
+        return Counter(
+            (a.bit_count(), b.bit_count())
+            for a in range(2**cut)
+            for b in range(2**cut)
+            if 0 <= 2 - a.bit_count() <= n - cut and 0 <= 1 - b.bit_count() <= n - cut
+        )
+
+    def size(cut, charge):
+        left, right = charges(cut)[charge], 0
+        for a in range(2 ** (n - cut)):
+            for b in range(2 ** (n - cut)):
+                right += (charge[0] + a.bit_count(), charge[1] + b.bit_count()) == (2, 1)
+        return min(left, right)
+
+    exact = sum(
+        size(k, left) * size(k + 1, right)
+        for k in range(n)
+        for left in charges(k)
+        for right in charges(k + 1)
+        if right[0] - left[0] in (0, 1) and right[1] - left[1] in (0, 1)
+    )
+    found = estimate(terms, bond_dimension).total - memory.BASE
+    if bond_dimension > 1000:  # nothing is truncated
+        assert found >= 8 * 3 * exact
+        assert found < 8 * 1000 * exact
+    assert estimate(terms, 5).total < estimate(terms, 50).total
+
+
+def test_an_image_needs_no_julia_of_the_host(monkeypatch, tmp_path):
+    monkeypatch.setenv("ORCHESTRA_JULIA", str(tmp_path / "none"))
+    with pytest.raises(MissingEngineError):
+        find_julia()
+    request = make_request(make_model({"n_up": 1, "n_down": 1}), BACKEND)
+    assert ITensorBackend().progress(tmp_path, request) == "starting Julia"

@@ -129,6 +129,31 @@ def test_resuming_continues_from_the_last_finished_sweep(model_file, tmp_path):
     assert events[resumed + 1]["sweep"] == events[resumed]["sweep"] + 1
 
 
+def test_an_engine_ends_with_the_orchestrator_and_all_that_it_started(tmp_path):
+    """SIGKILL cannot be handled: a guard beside the engine sees that its parent is gone."""
+    script = "sleep 300 & echo $! >child; echo $$ >engine; wait"
+    code = (
+        "from pathlib import Path\n"
+        "from bilayer_orchestra.runtimes.child import run_child\n"
+        f"place = Path({str(tmp_path)!r})\n"
+        "with (place / 'lock').open('w') as lock:\n"
+        f"    run_child(['sh', '-c', {script!r}], place, {{}}, lock.fileno(), lambda: None, 'sh')\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    names = [tmp_path / "engine", tmp_path / "child"]
+    while not all(name.exists() and name.read_text().strip() for name in names):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 20
+    for name in names:
+        status = Path(f"/proc/{name.read_text().strip()}/stat")
+        while status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z":
+            assert time.monotonic() < end, f"{name.name} outlives the orchestrator"
+            time.sleep(0.05)
+
+
 def test_a_dead_process_is_not_called_running(tmp_path):
     model, backend = make_model(CANONICAL, 2), get_backend("exact")
     run = run_point(model, backend, LocalRuntime(), tmp_path).run
