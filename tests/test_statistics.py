@@ -280,7 +280,7 @@ def test_a_step_with_a_minor_part_in_the_variance_may_be_short_and_heavy_tailed(
         rng.standard_normal((100, elements)),
         rng.standard_normal((100, elements)),
     ]
-    estimates = [jackknife({"a": rows}, lambda raw: dict(raw))["a"] for rows in series]
+    estimates = [jackknife({"a": rows}, dict)["a"] for rows in series]
     limit = extrapolate([0.4, 0.2, 0.1], estimates).estimate
     part = np.sum((estimates[0].deviations / 45) ** 2, axis=0) / limit.stderr**2
     forgiven = part < MINOR
