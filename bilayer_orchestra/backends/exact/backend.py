@@ -58,9 +58,10 @@ class ExactBackend:
         if event is None:
             return None
         match event["step"]:
-            case "lanczos":
+            case "level" | "vector" as part:
+                which = "step" if part == "level" else "second pass, step"
                 return (
-                    f"Lanczos in {event['dimension']:,} states, step {event['steps']}  "
+                    f"Lanczos in {event['dimension']:,} states, {which} {event['steps']}  "
                     f"lowest level {event['energy']:.10f}"
                 )
             case "measure":

@@ -25,8 +25,8 @@ def run(directory: Path) -> None:
         level = ground_level(
             sector,
             settings["seed"],
-            lambda steps, energy: report(
-                directory, step="lanczos", dimension=dimension, steps=steps, energy=energy
+            lambda part, steps, energy: report(
+                directory, step=part, dimension=dimension, steps=steps, energy=energy
             ),
         )
         report(directory, step="measure", energy=level.energy)

@@ -7,6 +7,7 @@ canonical ensemble and does not depend on the basis that the solver happens to r
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -40,8 +41,12 @@ class GroundLevel(NamedTuple):
     residual: float
 
 
+#: Receives the part of the work ("level" or "vector"), its step, and the lowest level so far.
+OnStep = Callable[[str, int, float], None]
+
+
 def ground_level(
-    sector: Sector, seed: int, on_step: Callable[[int, float], None] = lambda step, value: None
+    sector: Sector, seed: int, on_step: OnStep = lambda part, step, value: None
 ) -> GroundLevel:
     """Return the lowest level of ``sector`` with all its states.
 
@@ -71,7 +76,7 @@ def _tolerance(energy: float) -> float:
 
 
 def _lanczos(
-    sector: Sector, seed: int, on_step: Callable[[int, float], None]
+    sector: Sector, seed: int, on_step: OnStep
 ) -> tuple[FloatArray, list[FloatArray], FloatArray]:
     """Return (level, its states, the next level): one state after the other, from below."""
     rng = np.random.default_rng(seed)
@@ -79,11 +84,19 @@ def _lanczos(
     states: list[FloatArray] = []
     while len(states) <= MAX_MULTIPLET:
         start = rng.standard_normal(int(np.prod(sector.shape)))
-        found = lowest(sector.apply, start, RESIDUAL, states, on_step)
+        found = lowest(sector.apply, start, RESIDUAL, states, partial(on_step, "level"))
         if found.value - ground > _tolerance(ground):
             return np.array([ground]), states, np.array([found.value])
         ground = min(ground, found.value)
-        states.append(assemble(sector.apply, start, states, found.coefficients))
+        states.append(
+            assemble(
+                sector.apply,
+                start,
+                states,
+                found.coefficients,
+                lambda step: on_step("vector", step, ground),  # noqa: B023 (called at once)
+            )
+        )
     raise EngineError(
         f"the ground level of this sector has more than {MAX_MULTIPLET} states; "
         "its correlators are not determined by energy alone (is t_perp zero?)"

@@ -75,12 +75,19 @@ def lowest(
 
 
 def assemble(
-    apply: Apply, start: FloatArray, lower: list[FloatArray], coefficients: FloatArray
+    apply: Apply,
+    start: FloatArray,
+    lower: list[FloatArray],
+    coefficients: FloatArray,
+    on_step: Callable[[int], None] = lambda step: None,
 ) -> FloatArray:
     """Return the normalized vector with these ``coefficients``, shape (D,): the second pass."""
     vector = np.zeros_like(start)
-    for coefficient, (basis, _, _) in zip(coefficients, _steps(apply, start, lower), strict=False):
+    steps = zip(coefficients, _steps(apply, start, lower), strict=False)
+    for number, (coefficient, (basis, _, _)) in enumerate(steps, 1):
         vector += coefficient * basis
+        if number % LOOK == 0:
+            on_step(number)
     _project_out(vector, lower)
     return np.asarray(vector / np.linalg.norm(vector))
 
