@@ -66,8 +66,10 @@ class ExactBackend:
                 )
             case "measure":
                 return f"measuring, lowest level {event['energy']:.10f}"
-            case _:
+            case "block":
                 return f"sector {event['done']} of {event['total']}"
+            case _:  # left by another version
+                return None
 
     def parse(self, directory: Path, request: Request) -> Averages:
         """Read ``output.npz``."""
