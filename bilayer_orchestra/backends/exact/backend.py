@@ -21,6 +21,10 @@ MAX_SITES = 62
 #: Most sites of a thermal state: the largest block of 8 sites has 4900 states, of 10 sites 63504.
 MAX_THERMAL_SITES = 8
 
+#: glibc gives large arrays back to the system at once and gets them as empty pages the next time:
+#: half of the time of a product with H (docs/decisions/0008). Other C libraries ignore these.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+
 
 class ExactBackend:
     """Sparse Lanczos at T = 0, full diagonalization of every sector at T > 0."""
@@ -49,7 +53,7 @@ class ExactBackend:
             program="python",
             arguments=("-m", "bilayer_orchestra.backends.exact.engine", "."),
             files={JOB: render_job(request.terms, request.observables, settings_of(numerics))},
-            environment=thread_environment(numerics.threads or threads),
+            environment={**thread_environment(numerics.threads or threads), **KEEP_MEMORY},
         )
 
     def progress(self, directory: Path, request: Request) -> str | None:
