@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import xarray as xr
+from typer.testing import CliRunner
 
 from bilayer_orchestra.check import statistics
 from bilayer_orchestra.check.elements import Elements, elements_of
 from bilayer_orchestra.check.plan import CheckResult
 from bilayer_orchestra.check.report import write_report
 from bilayer_orchestra.check.verdict import Pair, holm, judge, judge_all
+from bilayer_orchestra.cli.app import app
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.observables import OBSERVABLES
 from tests.conftest import make_model
@@ -287,3 +291,18 @@ def test_holm_on_a_worked_example():
     # Holm (1979): sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1, made monotone
     corrected = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
     assert corrected == pytest.approx({"d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06})
+
+
+def test_without_the_plot_extra_the_page_is_missing_and_that_is_said(exact, tmp_path, monkeypatch):
+    paths = []
+    for name, dataset in (("a", exact()), ("b", sampled(exact(), seed=1))):
+        paths.append(tmp_path / f"{name}.nc")
+        dataset.to_netcdf(paths[-1])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "bilayer_orchestra.check.page", raising=False)
+    monkeypatch.setitem(sys.modules, "jinja2", None)  # importing it fails
+    done = CliRunner().invoke(app, ["check", *map(str, paths)])
+    assert done.exit_code == 0, done.output
+    assert "no report: pip install 'bilayer-orchestra[plot]'" in done.output
+    assert not list(tmp_path.rglob("check.html"))
+    assert list(tmp_path.rglob("check.nc"))

@@ -16,6 +16,8 @@ from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.timestamps import utc_now
 
 DATASET, PAGE = "check.nc", "check.html"
+#: What the page needs and a minimal installation lacks.
+PAGE_LIBRARIES = ("jinja2", "matplotlib")
 
 _COLUMNS = {
     "p_value": "p-value, corrected by Holm's method over all observables and pairs",
@@ -29,15 +31,20 @@ _COLUMNS = {
 
 
 def write_report(outcome: CheckResult, root: Path, headline: str) -> dict[str, Path]:
-    """Write the report into ``root``; return kind -> path of what was written."""
+    """Write the report into ``root``; return kind -> path of what was written.
+
+    Without the libraries of the ``plot`` extra there is no page ("report"), only the dataset.
+    """
     root.mkdir(parents=True, exist_ok=True)
     dataset = as_dataset(outcome, headline)
     write_atomic(dataset, root / DATASET)
     written = {"dataset": root / DATASET}
     try:
         from bilayer_orchestra.check.page import write_page
-    except ImportError:
-        return written  # the plotting extra is not installed
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in PAGE_LIBRARIES:
+            raise
+        return written
     written["report"] = write_page(outcome, root / PAGE, headline)
     return written
 

@@ -183,5 +183,8 @@ def _site_label(label: str) -> str:
 def _store(outcome: CheckResult, root: Path, console: Console) -> None:
     from bilayer_orchestra.check.report import write_report
 
-    for label, path in write_report(outcome, root, summary(outcome)).items():
+    written = write_report(outcome, root, summary(outcome))
+    for label, path in written.items():
         console.print(f"{label:8s} {path}", markup=False, highlight=False, soft_wrap=True)
+    if "report" not in written:
+        console.print("no report: pip install 'bilayer-orchestra[plot]'", markup=False)
