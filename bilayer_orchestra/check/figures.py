@@ -149,7 +149,8 @@ def _approach(outcome: CheckResult) -> Figure | None:
                 axis.axhline(float(d[source].sum()), lw=0.8, ls=":", color="black")
         axis.set(title=title, xlabel="T")
         axis.set_xlim(left=0)
-    axes[0].legend(frameon=False, fontsize="small")
+    # with a frame: its marker must not be taken for a point
+    axes[0].legend(fontsize="small", framealpha=1.0, edgecolor="black", fancybox=False)
     return Figure(
         "approach",
         "The ladder of temperatures; dotted lines are the ground states. Nothing is fitted: the "

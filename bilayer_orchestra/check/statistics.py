@@ -23,8 +23,9 @@ from scipy.special import betainc, chdtrc, stdtr, stdtrit
 from bilayer_orchestra.check.elements import BoolArray, Elements
 from bilayer_orchestra.terms import FloatArray
 
-#: Simulated differences under agreement; p-values below 20 / DRAWS come from the Bonferroni bound.
-DRAWS = 2000
+#: Simulated differences under agreement, at most; ENOUGH larger ones end the simulation early, and
+#: p-values below ENOUGH / DRAWS come from the Bonferroni bound.
+DRAWS, ENOUGH = 2000, 20
 #: Modes per degree of freedom that the collective test uses.
 MODES = 0.25
 #: Below this, relative to the largest value, elements without statistical error count as equal.
@@ -151,11 +152,15 @@ def _largest(
     degrees: float,
     rng: np.random.Generator,
 ) -> float:
-    """P-value of the largest pull, by simulating block means and their estimated errors."""
+    """P-value of the largest pull, by simulating block means and their estimated errors.
+
+    Sequentially: the simulation ends once ENOUGH draws were larger, with p = ENOUGH / draws, which
+    is as valid as a p-value from all draws (J. Besag and P. Clifford, Biometrika 78, 301 (1991)).
+    """
     observed = float(np.abs(pulls).max())
     bound = min(1.0, 2.0 * float(stdtr(degrees, -observed)) * len(pulls))
     above = 0
-    for _ in range(DRAWS):
+    for drawn in range(1, DRAWS + 1):
         mean, variance = np.zeros(len(pulls)), np.zeros(len(pulls))
         for one in (a, b):
             if len(one.deviations) == 0:
@@ -170,8 +175,9 @@ def _largest(
             mean += blocks.sum(axis=0) / np.sqrt(n)
             variance += np.var(blocks, axis=0, ddof=1)
         above += float(np.max(np.abs(mean) / np.sqrt(variance))) >= observed
-    simulated = (above + 1) / (DRAWS + 1)
-    return simulated if above >= 20 else min(bound, simulated)
+        if above == ENOUGH:
+            return above / drawn
+    return min(bound, (above + 1) / (DRAWS + 1))
 
 
 def _collective(
