@@ -1,4 +1,4 @@
-"""What docs/figures.md claims, on the data that it shows."""
+"""What docs/figures.md and docs/verdict.md claim, on the data that they show."""
 
 from __future__ import annotations
 
@@ -6,12 +6,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from bilayer_orchestra.dataset import open_result
 from bilayer_orchestra.figures.common import curve
 from bilayer_orchestra.figures.exponents import fits
+from bilayer_orchestra.model.load import load_model, parse_model
 
-DATA = Path(__file__).parents[1] / "docs" / "data"
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "docs" / "data"
+
+
+def test_the_kept_verdict_is_that_of_its_file_and_its_page():
+    with xr.open_dataset(DATA / "crosscheck.nc") as verdict:
+        asked = load_model(ROOT / "examples" / "crosscheck.yaml")
+        assert parse_model(verdict.attrs["model"], "crosscheck.nc") == asked
+        assert set(verdict["verdict"].values) == {"agree"}
+        assert (verdict["observable_verdict"] == "agree").all()
+        assert verdict.sizes["observable"] == 9
+        pairs = " ".join(verdict["pair"].values)
+        for engine in ("exact", "block2", "itensor", "alf projector", "alf T->0"):
+            assert engine in pairs
+        against_alf = verdict["detectable"].sel(
+            pair=["alf projector" in p or "alf T" in p for p in verdict["pair"].values]
+        )
+        assert 4e-4 < float(against_alf.min()) < float(against_alf.max()) < 0.012
+        page = (ROOT / "docs" / "reports" / "crosscheck.html").read_text(encoding="utf-8")
+        assert verdict.attrs["summary"] in page
 
 
 @pytest.mark.parametrize("layer", ["P", "M"])
