@@ -77,7 +77,7 @@ def test_every_command_is_in_the_reference(site):
 
 HTML = re.compile(
     "a|abbr|article|b|blockquote|body|br|button|clipboard-copy|code|dd|details|div|dl|dt|em|footer|form|g|h[1-6]|head"
-    "|header|hr|html|i|img|input|label|li|link|main|meta|nav|ol|p|path|pre|script|section|small|span"
+    "|figcaption|figure|header|hr|html|i|img|input|label|li|link|main|meta|nav|ol|p|path|pre|script|section|small|span"
     "|strong|style|sub|summary|sup|svg|table|tbody|td|th|thead|title|tr|ul"
 )
 
