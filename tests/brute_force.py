@@ -29,26 +29,55 @@ class FockSpace:
         self.n = [[a.T @ a for a in pair] for pair in self.c]
 
 
-def oracle(terms: Terms) -> dict[str, np.ndarray]:
-    """Return all observables of ``terms`` (ground states must not be degenerate)."""
+def _operators(terms: Terms) -> tuple[FockSpace, sparse.csr_array, sparse.csr_array]:
+    """Return the space, the energy operator, and the one with -mu N."""
     space, n_sites = FockSpace(terms.n_sites), terms.n_sites
     c, n = space.c, space.n
-    energy_operator = sum(
+    energy = sum(
         terms.one_body[i, j] * (c[i][s].T @ c[j][s])
         for i in range(n_sites)
         for j in range(n_sites)
         for s in (0, 1)
     ) + sum(terms.interaction[i] * (n[i][0] @ n[i][1]) for i in range(n_sites))
-    full = energy_operator - sum(
-        terms.chemical_potential[i] * (n[i][0] + n[i][1]) for i in range(n_sites)
-    )
+    full = energy - sum(terms.chemical_potential[i] * (n[i][0] + n[i][1]) for i in range(n_sites))
+    return space, energy, full
+
+
+def _ground_state(terms: Terms, space: FockSpace, full: sparse.csr_array) -> np.ndarray:
+    """Return the ground state of the sector as a vector of the whole space."""
+    counts = [sum(n[s] for n in space.n).diagonal() for s in (0, 1)]
+    assert isinstance(terms.state, Canonical)
+    sector = np.flatnonzero((counts[0] == terms.state.n_up) & (counts[1] == terms.state.n_down))
+    values, vectors = np.linalg.eigh(full.tocsr()[sector][:, sector].toarray())
+    assert len(values) == 1 or values[1] - values[0] > 1e-8, "degenerate: no oracle"
+    state = np.zeros(full.shape[0])
+    state[sector] = vectors[:, 0]
+    return state
+
+
+def entropies(terms: Terms, order: list[int]) -> np.ndarray:
+    """Return -Tr rho ln rho of the first 1, 2, ... N - 1 sites in this order, shape (N - 1,).
+
+    The sites are renamed first, so that every cut separates modes that follow each other: the
+    reduced states of fermions are then those of the Kronecker factors.
+    """
+    renamed = terms.permuted(order)
+    space, _, full = _operators(renamed)
+    state = _ground_state(renamed, space, full)
+    found = []
+    for cut in range(1, terms.n_sites):
+        weights = np.linalg.svd(state.reshape(4**cut, -1), compute_uv=False) ** 2
+        weights = weights[weights > 1e-16]
+        found.append(-float(np.sum(weights * np.log(weights))))
+    return np.array(found)
+
+
+def oracle(terms: Terms) -> dict[str, np.ndarray]:
+    """Return all observables of ``terms`` (ground states must not be degenerate)."""
+    space, energy_operator, full = _operators(terms)
+    c, n, n_sites = space.c, space.n, terms.n_sites
     if isinstance(terms.state, Canonical):
-        counts = [sum(n[i][s] for i in range(n_sites)).diagonal() for s in (0, 1)]
-        sector = np.flatnonzero((counts[0] == terms.state.n_up) & (counts[1] == terms.state.n_down))
-        values, vectors = np.linalg.eigh(full.tocsr()[sector][:, sector].toarray())
-        assert len(values) == 1 or values[1] - values[0] > 1e-8, "degenerate: no oracle"
-        state = np.zeros(full.shape[0])
-        state[sector] = vectors[:, 0]
+        state = _ground_state(terms, space, full)
 
         def mean(operator: sparse.csr_array) -> float:
             return float(state @ (operator @ state))
@@ -83,3 +112,12 @@ def oracle(terms: Terms) -> dict[str, np.ndarray]:
         "density_density": matrix(total, total) - np.outer(sums, sums),
         "spin_spin": matrix(spin, spin),
     }
+
+
+def assert_entropies(found, model) -> None:
+    """Compare the dataset's ``entanglement_entropy`` with the exact state's Schmidt values."""
+    terms = model.terms()
+    rung_by_rung = sorted(range(terms.n_sites), key=lambda i: (terms.sites[i].x, i))
+    np.testing.assert_allclose(
+        found.entanglement_entropy, entropies(terms, rung_by_rung), atol=1e-6
+    )

@@ -11,6 +11,7 @@ from bilayer_orchestra.backends.block2.hamiltonian import symmetry_of
 from bilayer_orchestra.backends.registry import get_backend
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.pipeline import make_request
+from tests.brute_force import assert_entropies
 from tests.conftest import make_model
 from tests.test_exact import assert_matches, wick
 
@@ -41,6 +42,15 @@ def test_every_observable_against_exact(solve, model):
     # what is claimed as error must cover the true one
     error = np.abs(dmrg.pair - exact.pair).max()
     assert float(error) < max(10 * float(np.abs(dmrg.pair_bias).max()), 1e-7)
+
+
+def test_entanglement_entropy(solve):
+    """Where block2 counts states; it counts a multiplet of SU(2) as one, and nothing is reported."""
+    model = make_model({"n_up": 3, "n_down": 2}, 3, M={"interaction": -1.0}, t_perp=0.7)
+    assert_entropies(solve(model, "block2"), model)
+    singlet = make_model({"n_up": 2, "n_down": 2}, 3)
+    assert symmetry_of(singlet.terms()) == "SU2"
+    assert "entanglement_entropy" not in solve(singlet, "block2")
 
 
 def test_free_fermions(solve):

@@ -26,6 +26,7 @@ from bilayer_orchestra.pipeline import make_request, run_point
 from bilayer_orchestra.runs import RunDirectory
 from bilayer_orchestra.runtimes.child import LOG
 from bilayer_orchestra.runtimes.local import LocalRuntime
+from tests.brute_force import assert_entropies
 from tests.conftest import make_model
 from tests.test_exact import assert_matches, wick
 
@@ -228,17 +229,10 @@ def test_reference_energy(solve):
     assert float(long.energy) == pytest.approx(-13.3084592552, abs=1e-9)
 
 
-def test_entanglement_entropy(solved, solve):
-    """Cuts between rungs and within them, from the exact ground state's Schmidt values."""
-    small = solve(SMALL["two sites"], "exact")
-    # one cut of two sites with one electron of each spin: four Schmidt states with the charges
-    # (0, 0), (1, 0), (0, 1), (1, 1) left of it, whose weights are expectation values
-    up, down = (small.density.sel(spin=s, layer="P", x=0) for s in ("up", "down"))
-    both = float(small.double_occupancy.sel(layer="P", x=0))
-    weights = np.array([both, float(up) - both, float(down) - both, 1 + both - float(up + down)])
-    expected = -np.sum(weights * np.log(weights))
-    entropy = solved[id(SMALL["two sites"])].entanglement_entropy
-    assert float(entropy.squeeze()) == pytest.approx(expected, abs=1e-8)
+@pytest.mark.parametrize("name", ["polarized ring", "repulsive metal", "two sites"])
+def test_entanglement_entropy(solved, name):
+    """Cuts between rungs and within them, from the Schmidt values of the exact ground state."""
+    assert_entropies(solved[id(SMALL[name])], SMALL[name])
 
 
 def test_without_the_proof_nothing_is_called_converged(solved):
