@@ -45,7 +45,7 @@ def test_every_observable_against_exact(solve, model):
 
 
 def test_entanglement_entropy(solve):
-    """Where block2 counts states; it counts a multiplet of SU(2) as one, and nothing is reported."""
+    """Where block2 counts states; it counts a multiplet of SU(2) as one: none is reported."""
     model = make_model({"n_up": 3, "n_down": 2}, 3, M={"interaction": -1.0}, t_perp=0.7)
     assert_entropies(solve(model, "block2"), model)
     singlet = make_model({"n_up": 2, "n_down": 2}, 3)
