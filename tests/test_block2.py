@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bilayer_orchestra.backends.block2.hamiltonian import symmetry_of
+from bilayer_orchestra.backends.dmrg_results import averages_from_stages
 from bilayer_orchestra.backends.registry import get_backend
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.pipeline import make_request
@@ -85,6 +86,42 @@ def test_states_too_close_to_tell_apart_are_not_called_converged(solve):
     assert float(dmrg.energy) == pytest.approx(float(exact.energy), abs=1e-8)
     assert not dmrg.attrs["converged"]
     assert "correlators are not determined" in dmrg.attrs["converged_reason"]
+
+
+def test_truncated_correlators_are_within_their_bias(solve):
+    few = {"block2": {"initial_bond_dimension": 24, "max_bond_dimension": 48}}
+    model = make_model({"n_up": 3, "n_down": 3}, 5, t_perp=0.8, numerics=few)
+    dmrg, exact = solve(model, "block2"), solve(model, "exact")
+    for name in OBSERVABLES:
+        ratio = np.abs(dmrg[name] - exact[name]) / np.abs(dmrg[f"{name}_bias"])
+        assert float(ratio.max()) < 6, name
+        assert float((ratio > 1).mean()) < 0.1, name
+
+
+def test_agreement_of_two_stages_by_accident_is_no_small_bias():
+    """Truncation disturbs all elements alike: the one that did not move is not better known."""
+    request = make_request(CASES["open"], get_backend("block2"))
+    sites = request.terms.n_sites
+    rng = np.random.default_rng(1)
+    pair = np.stack([1e-3 * rng.standard_normal((sites, sites)), np.zeros((sites, sites))])
+    pair[:, 2, 5] = 0.0
+    output = {
+        "bond_dimension": np.array([50, 100]),
+        "discarded_weight": np.array([1e-6, 1e-8]),
+        "energy_with_mu": np.array([-1.0, -1.0]),
+        "energy_variance": np.array([1e-6, 1e-8]),
+        "drift": np.zeros(2),
+        "green": np.zeros((2, 2, sites, sites)),
+        "pair": pair,
+        "double_occupancy": np.zeros((2, sites)),
+        "proof_bond_dimension": np.array(100),
+        "second_energy": np.array(-1.0),
+        "second_deviation": np.array(0.0),
+        "orthogonal_energy": np.array(-0.5),
+    }
+    bias = averages_from_stages(output, request.terms, request.numerics).bias["pair"]
+    typical = np.sqrt(np.mean(bias**2))
+    assert 0.3 * typical < abs(bias[2, 5]) < typical
 
 
 def test_too_small_a_bond_dimension_is_not_called_converged(solve):

@@ -16,6 +16,9 @@ from bilayer_orchestra.terms import FloatArray, Terms
 PROVEN_CONTAMINATION = 1e-3
 #: Correlators of two starts may differ by this much, or by a multiple of what truncation explains.
 SAME_CORRELATORS = 1e-3
+#: No element's bias is below this share of the root mean square over its observable: truncation
+#: disturbs all elements alike, and two stages agree in some by accident. docs/decisions/0005.
+COMMON_SHARE = 0.5
 
 #: Smallest variance that double precision resolves for energies of order 10 to 1000.
 VARIANCE_ROUNDING = 1e-12
@@ -58,6 +61,7 @@ def averages_from_stages(
         if limit.value.ndim:
             # what still moved from sweep to sweep is an error of every correlator, too
             larger = np.maximum(np.abs(limit.bias), output["drift"][-1])
+            larger = np.maximum(larger, COMMON_SHARE * np.sqrt(np.mean(larger**2)))
             bias[name] = np.copysign(larger, limit.bias)
     # the contraction of (H - E)^2 is exact to rounding, which can also make it negative
     variance = max(abs(float(output["energy_variance"][-1])), VARIANCE_ROUNDING)

@@ -22,7 +22,7 @@ class Block2Backend:
     """Ground-state DMRG in SU(2) or U(1)xU(1) symmetry."""
 
     name = "block2"
-    revision = 1
+    revision = 2  # biases have a floor
     summary = "DMRG with block2 (PyPI); ground states, long chains"
 
     def version(self) -> str:
