@@ -8,7 +8,9 @@
 ``collective``
     Hotelling's T^2 in the leading modes of the correlation matrix: notices many small deviations
     that move together. The covariance of p elements from n blocks has at most n - 1 modes; only the
-    largest n / 4 are used (SVD cut), since smaller ones are badly estimated.
+    largest n / 4 are used (SVD cut), since smaller ones are badly estimated. Systematic errors are
+    allowed for by the shift within them that makes T^2 smallest: taking them off element by element
+    would push the difference into modes whose statistical error is far below them.
 
 Both p-values are multiplied by two (Bonferroni) and the smaller counts.
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import lsq_linear
 from scipy.special import betainc, chdtrc, stdtr, stdtrit
 
 from bilayer_orchestra.check.elements import BoolArray, Elements
@@ -101,7 +104,7 @@ def compare(a: Elements, b: Elements, allowance: FloatArray, level: float, seed:
     p_largest = _largest(pulls[noisy], a, b, noisy, degrees, rng)
     degrees_of_modes = min(a.degrees, b.degrees)
     chi2, modes, p_collective = _collective(
-        difference[noisy], deviations[:, noisy], degrees_of_modes
+        raw[noisy], deviations[:, noisy], degrees_of_modes, allowance[noisy]
     )
     # the width is that of the raw difference: what systematic errors allow is no statistics
     raw_chi2, _, raw_p = _collective(raw[noisy], deviations[:, noisy], degrees_of_modes)
@@ -181,14 +184,28 @@ def _largest(
 
 
 def _collective(
-    difference: FloatArray, deviations: FloatArray, degrees: float
+    difference: FloatArray,
+    deviations: FloatArray,
+    degrees: float,
+    allowance: FloatArray | None = None,
 ) -> tuple[float, int, float]:
-    """Return (T^2, modes, p-value) of Hotelling's test in the leading modes."""
+    """Return (T^2, modes, p-value) of Hotelling's test in the leading modes.
+
+    With an ``allowance``, shape (p,), T^2 is the smallest that a shift of every element by at most
+    its allowance can make.
+    """
     stderr = np.sqrt(np.sum(deviations**2, axis=0))
     _, singular, modes = np.linalg.svd(deviations / stderr, full_matrices=False)
     rank = int((singular > 1e-3 * singular[0]).sum())
     count = max(1, min(int(MODES * min(degrees, 1e9)), rank))
-    projected = modes[:count] @ (difference / stderr) / singular[:count]
+    to_modes = modes[:count] / singular[:count, None] / stderr
+    projected = to_modes @ difference
+    if allowance is not None and (allowance > 0).any():
+        shifting = allowance > 0
+        best = lsq_linear(
+            to_modes[:, shifting] * allowance[shifting], projected, bounds=(-1.0, 1.0)
+        )
+        projected = best.fun
     t_squared = float(np.sum(projected**2))
     if not np.isfinite(degrees):
         return t_squared, count, float(chdtrc(count, t_squared))
