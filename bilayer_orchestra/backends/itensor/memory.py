@@ -21,8 +21,8 @@ from bilayer_orchestra.terms import Canonical, Terms
 Charges = Mapping[tuple[int, int], float]
 
 #: What Julia and the packages take before much is computed, in bytes (two rungs: 0.55e9), and how
-#: many times what is alive the garbage collector lets the heap grow. Both from the peak resident set
-#: of twelve rungs on a ring, 9 + 9: 1.08e9, 1.63e9, 2.12e9 at bond dimension 400, 600, 800.
+#: many times what is alive the garbage collector lets the heap grow. Both from the peak resident
+#: set of twelve rungs on a ring, 9 + 9: 1.08e9, 1.63e9, 2.12e9 at bond dimension 400, 600, 800.
 BASE, GARBAGE = 0.75e9, 4.0
 #: Vectors that the local solver keeps (subspace and images of 16 each, and a few more).
 SOLVER_VECTORS = 36
