@@ -18,6 +18,8 @@ from bilayer_orchestra.errors import EngineError
 from bilayer_orchestra.terms import FloatArray, Terms
 
 JOB, PROGRESS, OUTPUT = "job.json", "progress.jsonl", "output.npz"
+#: The state of another run, in the job's directory, from which a search may begin.
+START = "start"
 
 
 def render_job(terms: Terms, observables: tuple[str, ...], settings: dict[str, Any]) -> str:
@@ -49,6 +51,15 @@ def last_event(directory: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return event if isinstance(event, dict) else None
+
+
+def used_start(directory: Path) -> bool:
+    """Return whether the engine said that it begins from the state that was left for it."""
+    try:
+        lines = (directory / PROGRESS).read_text().splitlines()
+    except OSError:
+        return False
+    return any('"begun"' in line for line in lines)
 
 
 def save_arrays(path: Path, **arrays: Any) -> None:

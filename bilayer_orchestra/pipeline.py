@@ -78,6 +78,7 @@ def run_point(
     on_progress: Callable[[str], None] = lambda line: None,
     wait: bool = True,
     meanwhile: Callable[[], None] = lambda: None,
+    start: RunDirectory | None = None,
 ) -> Outcome:
     """Return the result of ``model`` on ``backend``, computing it only if it is not there yet.
 
@@ -91,6 +92,9 @@ def run_point(
         Whether to wait for another process that is computing this very point.
     meanwhile : callable
         Called in a thread while the engine works, and only if it has to: for slow imports.
+    start : RunDirectory, optional
+        A finished run of this backend in the same sector: where the engine can, it begins from its
+        state instead of a random one. The result is the same to its accuracy.
 
     Raises
     ------
@@ -116,6 +120,8 @@ def run_point(
         if place is None:
             job = backend.render(request)
             run.write_job(job, model.to_yaml())
+            if start is not None and backend.state_name is not None:
+                run.begin_from(start, backend.state_name)
             # the labelling libraries take a second to load; do it while the engine works
             for work in (_load_libraries, meanwhile):
                 threading.Thread(target=work, daemon=True).start()
@@ -228,6 +234,9 @@ def _label(
         "software": f"bilayer_orchestra {__version__}",
         "created": utc_now(),
     }
+    if (start := run.started_from()) is not None:
+        dataset.attrs["started_from"] = start
+        labelled.append_history(dataset, f"search begun from the state of {start}")
     labelled.append_history(dataset, f"computed by {backend.name} ({backend.version()})")
     return dataset
 

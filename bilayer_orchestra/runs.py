@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bilayer_orchestra.backends.base import Backend, Job
+from bilayer_orchestra.engine_io import START, used_start
 from bilayer_orchestra.errors import OrchestraError, RunBusyError
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.terms import Terms
@@ -32,7 +34,7 @@ from bilayer_orchestra.timestamps import utc_now
 State = Literal["pending", "running", "finished", "failed"]
 
 STATE_FILE, RESULT, LOCK, MODEL = "run.json", "result.nc", "lock", "model.yaml"
-EXECUTED, JOB_DIRECTORY = "executed.json", "job"
+EXECUTED, JOB_DIRECTORY, STARTED_FROM = "executed.json", "job", "started_from"
 #: Raised when tuned chemical potentials change for the same request.
 TUNING_REVISION = 1
 
@@ -123,6 +125,32 @@ class RunDirectory:
             target = self.job / name
             target.parent.mkdir(parents=True, exist_ok=True)
             write_text_atomic(target, text)
+
+    def begin_from(self, other: RunDirectory, state_name: str) -> None:
+        """Let the job begin from the state that ``other`` ended with, unless it has begun already.
+
+        What it began from is noted beside it, and stays the same when the run is repeated.
+        """
+        source, target = other.job / state_name, self.job / START
+        if target.exists() or (self.job / state_name).exists() or not source.exists():
+            return
+        partial = target.with_name(f"{START}.partial")
+        if source.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(source, partial)
+        else:
+            shutil.copyfile(source, partial)
+        write_text_atomic(self.path / STARTED_FROM, other.path.name + "\n")
+        partial.rename(target)
+
+    def started_from(self) -> str | None:
+        """Return the name of the run whose state the job began from, if it did."""
+        if not used_start(self.job):  # nothing there, or nothing that fits
+            return None
+        try:
+            return (self.path / STARTED_FROM).read_text().strip()
+        except OSError:
+            return None
 
     def executed(self) -> dict[str, str] | None:
         """Return where the engine ran, if it ended well here but its result was not stored yet."""

@@ -13,7 +13,8 @@ from scipy.optimize import root
 from scipy.special import expit
 
 from bilayer_orchestra.backends.registry import get_backend
-from bilayer_orchestra.errors import Interrupted, OrchestraError, SpecError
+from bilayer_orchestra.dataset import open_result
+from bilayer_orchestra.errors import Interrupted, MissingEngineError, OrchestraError, SpecError
 from bilayer_orchestra.model.load import parse_model
 from bilayer_orchestra.pipeline import run_point
 from bilayer_orchestra.runs import find_runs
@@ -36,6 +37,13 @@ def filled(p, m, length=2, state=None, **changes):
     del data["state"]
     data |= {"layers": layers, "filling": {"P": p, "M": m}} | changes
     return type(make_model({"beta": 1.0})).model_validate(data)
+
+
+def engine_or_skip(name):
+    try:
+        get_backend(name).version()
+    except MissingEngineError as error:
+        pytest.skip(str(error))
 
 
 def densities(values):
@@ -341,3 +349,48 @@ def test_broken_fillings(old, new, line, expected):
 def test_odd_numbers_are_possible_with_unequal_spins():
     model = parse_model(GOOD.replace("M: 1.0}", "M: 0.75}\nstate: {n_up: 3, n_down: 2}"))
     assert model.state.n_up + model.state.n_down == 5
+
+
+# where a search begins
+
+
+@pytest.mark.parametrize("name", ["block2", "itensor"])
+def test_runs_of_a_search_begin_from_the_state_before(tmp_path, name):
+    """The same densities and correlators as from random states, in fewer sweeps."""
+    engine_or_skip(name)
+    numerics = {name: {"max_bond_dimension": 80, "initial_bond_dimension": 20}}
+    model = filled(0.75, 0.25, 4, numerics=numerics, observables=("density", "pair", "green"))
+    found = run_point(model, get_backend(name), LocalRuntime(), tmp_path / "warm")
+    steps = [open_result(run.result) for run in find_runs(found.run.path / "steps")]
+    begun = [step.attrs.get("started_from") for step in steps]
+    assert begun.count(None) == 1  # the first
+    assert found.dataset.attrs["started_from"] in {
+        run.path.name for run in find_runs(found.run.path / "steps")
+    }
+    assert found.dataset.attrs["converged"], found.dataset.attrs["converged_reason"]
+    exact = run_point(
+        parse_model(found.dataset.attrs["tuned_model"], "tuned"),
+        get_backend("exact"),
+        LocalRuntime(),
+        tmp_path / "exact",
+    ).dataset
+    for observable in ("density", "pair", "green"):
+        np.testing.assert_allclose(found.dataset[observable], exact[observable], atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["block2", "itensor"])
+def test_a_state_of_another_sector_or_a_damaged_one_is_not_used(tmp_path, name):
+    engine_or_skip(name)
+    backend = get_backend(name)
+
+    def solved(number, where, start=None):
+        model = make_model({"n_up": number, "n_down": number}, 2, t_perp=0.8)
+        return run_point(model, backend, LocalRuntime(), tmp_path / where, start=start)
+
+    other, cold = solved(2, "other"), solved(1, "cold")
+    warm = solved(1, "warm", other.run)
+    assert "started_from" not in warm.dataset.attrs
+    assert float(warm.dataset.energy) == pytest.approx(float(cold.dataset.energy), abs=1e-9)
+    same = solved(1, "same", cold.run)
+    assert same.dataset.attrs["started_from"] == cold.run.path.name
+    assert float(same.dataset.energy) == pytest.approx(float(cold.dataset.energy), abs=1e-9)

@@ -68,6 +68,9 @@ class Backend(Protocol):
     revision: int
     #: Short description for tables and help.
     summary: str
+    #: Name, in the job's directory, of the state that a finished search leaves and that another
+    #: one of the same sector may begin from (copied to ``start``); None if there is no such thing.
+    state_name: str | None
 
     def version(self) -> str:
         """Return the engine's version.

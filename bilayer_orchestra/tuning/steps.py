@@ -69,6 +69,7 @@ class Steps:
         self.directory, self.backend, self.runtime = directory / STEPS, backend, runtime
         self.on_progress, self.wait = on_progress, wait
         self.done: list[Step] = []
+        self._last: RunDirectory | None = None
 
     def run(self, model: BilayerModel, mu: FloatArray, final: bool) -> Step:
         """Solve ``model`` at ``mu``, or take the stored result, and remember the step."""
@@ -85,7 +86,9 @@ class Steps:
             self.directory,
             lambda line: self.on_progress(f"{where}  {line}"),
             self.wait,
+            start=self._last,
         )
+        self._last = outcome.run
         seconds = self._seconds(outcome.run, time.monotonic() - begin, outcome.reused)
         density, covariance, degrees = layer_densities(outcome.dataset)
         step = Step(

@@ -21,6 +21,32 @@ function save_checkpoint(job::Job, record)
     end
 end
 
+"""What of the identity says by which versions a file was written."""
+const VERSION_LINES = 1:4
+
+"""
+The state that another run left for this job in the file `start`, or nothing: if there is none, if
+other versions wrote it, or if it is one of another length or other particle numbers.
+"""
+function load_start(job::Job)
+    file = joinpath(job.directory, "start")
+    isfile(file) || return nothing
+    lines(identity) = split(identity, '\n')[VERSION_LINES]
+    try
+        psi = open(file) do stream
+            lines(deserialize(stream)) == lines(identity_of(job)) || return nothing
+            deserialize(stream).psi
+        end
+        isnothing(psi) && return nothing
+        sector = QN(("Nf", job.n_up + job.n_down, -1), ("Sz", job.n_up - job.n_down))
+        return length(psi) == n_sites(job) && flux(psi) == sector ? psi : nothing
+    catch problem
+        problem isa InterruptException && rethrow()
+        @warn "the state in `start` cannot be read; the search starts from a random one" problem
+        return nothing
+    end
+end
+
 """The stored record, or nothing."""
 function load_checkpoint(job::Job)
     file = checkpoint_file(job)

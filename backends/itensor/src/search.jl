@@ -76,10 +76,15 @@ function solve(job::Job)
     set_threads(job)
     rm(joinpath(job.directory, "scratch"); recursive = true, force = true)  # of a killed run
     stored = load_checkpoint(job)
-    sites = isnothing(stored) ? electron_sites(job) : siteinds(stored.psi)
+    start = isnothing(stored) ? load_start(job) : stored.psi
+    sites = isnothing(start) ? electron_sites(job) : siteinds(start)
     search = Search(job, sites)
-    if isnothing(stored)
+    if isnothing(start)
         record = Record(; psi = random_state(job, sites, min(search.stages[1], 50), 0))
+    elseif isnothing(stored)
+        # without noise, which would undo what the state is good for
+        record = Record(; psi = start, sweep = NOISY_SWEEPS)
+        report(job; step = "begun")
     else
         record = stored
         report(job; step = "resumed", sweep = record.total)

@@ -21,6 +21,7 @@ class ALFBackend:
     name = "alf"
     revision = 3  # three time steps by default; the projection is checked with what is known
     summary = "auxiliary-field quantum Monte Carlo with ALF; T > 0 and T = 0, attractive models"
+    state_name: str | None = None
 
     def __init__(self) -> None:
         self._monitors: dict[Path, Monitor] = {}

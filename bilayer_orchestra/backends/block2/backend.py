@@ -24,6 +24,7 @@ class Block2Backend:
     name = "block2"
     revision = 2  # biases have a floor
     summary = "DMRG with block2 (PyPI); ground states, long chains"
+    state_name: str | None = "checkpoint"
 
     def version(self) -> str:
         """Return block2's version without importing it."""
@@ -78,6 +79,8 @@ class Block2Backend:
                 return (
                     f"measured at bond dimension {event['bond']}  variance {event['variance']:.1e}"
                 )
+            case "begun":
+                return "begins from the state of another run"
             case "resumed":
                 return f"resumed after sweep {event['sweep']}"
             case name:

@@ -32,7 +32,7 @@ from bilayer_orchestra.backends.block2.hamiltonian import (
 )
 from bilayer_orchestra.backends.block2.measure import measure
 from bilayer_orchestra.backends.block2.state import load_checkpoint, save_checkpoint
-from bilayer_orchestra.engine_io import OUTPUT, load_arrays, read_job, report, save_arrays
+from bilayer_orchestra.engine_io import OUTPUT, START, load_arrays, read_job, report, save_arrays
 from bilayer_orchestra.errors import EngineError, OrchestraError
 from bilayer_orchestra.terms import Canonical
 
@@ -83,6 +83,7 @@ class Search:
         )
         self.mpo = hamiltonian(self.driver, self.terms, self.symmetry)
         self.stages: list[int] = self.settings["stages"]
+        self.sector = [self.symmetry, self.terms.n_sites, n_up, n_down]
 
     def seed(self, stream: int) -> None:
         """Set block2's random numbers; every sweep and start has its own stream."""
@@ -114,6 +115,18 @@ class Search:
         self.seed(stream)
         return self.driver.get_random_mps(tag=tag, bond_dim=min(self.stages[0], 50), nroots=1)
 
+    def first_state(self) -> tuple[Any, int]:
+        """Return the state that another run left for this one, or else a random state.
+
+        And the sweep at which the first stage begins: noise would undo what the state is good for.
+        """
+        place = self.directory / START
+        loaded = load_checkpoint(self.driver, "SAVED", "KET", place, self.sector)
+        if loaded is None:
+            return self.random_state("KET", 0), 0
+        report(self.directory, step="begun")
+        return loaded[0], NOISY_SWEEPS
+
     def relax(self, state: Any, stream: int, name: str, **projection: Any) -> float:
         """Optimize ``state`` at the proof's bond dimension until settled; return its energy."""
         previous = math.inf
@@ -133,9 +146,10 @@ class Search:
         return next((m for m in self.stages if m >= PROOF_BOND_DIMENSION), self.stages[-1])
 
 
-def fresh_record(attempt: int) -> dict[str, Any]:
+def fresh_record(search: Search, attempt: int) -> dict[str, Any]:
     """Return the record of a search that has not swept yet."""
     return {
+        "sector": search.sector,
         "attempt": attempt,
         "stage": 0,
         "sweep": 0,
@@ -157,7 +171,8 @@ def find_ground_state(search: Search) -> tuple[Any, int]:
         state, record, before = loaded
         report(search.directory, step="resumed", sweep=record["total"])
     else:
-        state, record, before = search.random_state("KET", 0), fresh_record(0), {}
+        state, sweep = search.first_state()
+        record, before = fresh_record(search, 0) | {"sweep": sweep}, {}
     attempt = record["attempt"]
     while True:
         stage = record["stage"]
@@ -291,7 +306,9 @@ def run(directory: Path) -> None:
             raise EngineError(f"{MAX_ATTEMPTS} searches in a row ended in different states")
         # continue from the lower state; through the checkpoint, so that a kill forgets nothing
         checkpoint = directory / CHECKPOINT
-        save_checkpoint(search.driver, other, "SAVED", fresh_record(attempt + 1), {}, checkpoint)
+        save_checkpoint(
+            search.driver, other, "SAVED", fresh_record(search, attempt + 1), {}, checkpoint
+        )
     names = stages[0].keys()
     stacked = {name: np.stack([stage[name] for stage in stages]) for name in names}
     save_arrays(

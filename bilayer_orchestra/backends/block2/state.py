@@ -43,14 +43,19 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    driver: Any, tag: str, name: str, place: Path
+    driver: Any, tag: str, name: str, place: Path, sector: list[Any] | None = None
 ) -> tuple[Any, dict[str, Any], dict[str, Any]] | None:
-    """Return (state, record, arrays) of the newest complete checkpoint, the state as ``name``."""
+    """Return (state, record, arrays) of the newest complete checkpoint, the state as ``name``.
+
+    With a ``sector`` only if the record has the same one: another cannot be continued.
+    """
     fresh = place.with_name(place.name + ".new")
     source = fresh if fresh.exists() else place
     if not source.exists():
         return None
     record = json.loads((source / RECORD).read_text())
+    if sector is not None and record.get("sector") != sector:
+        return None
     for file in source.iterdir():
         if file.name not in (RECORD, ARRAYS):
             shutil.copy(file, Path(driver.scratch) / file.name)

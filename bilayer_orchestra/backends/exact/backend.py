@@ -32,6 +32,7 @@ class ExactBackend:
     name = "exact"
     revision = 1
     summary = "exact diagonalization (scipy); small systems, T = 0 and T > 0"
+    state_name: str | None = None
 
     def version(self) -> str:
         """Return the version of scipy, which does the linear algebra."""

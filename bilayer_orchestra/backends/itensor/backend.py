@@ -28,6 +28,7 @@ class ITensorBackend:
     name = "itensor"
     revision = 2  # biases have a floor
     summary = "DMRG with ITensorMPS.jl (Julia); ground states, long chains"
+    state_name: str | None = "checkpoint.jls"
     #: Whether a job got as far as computing, so that machine code is there by now.
     _has_run = False
 
@@ -100,6 +101,8 @@ class ITensorBackend:
                 return (
                     f"measured at bond dimension {event['bond']}  variance {event['variance']:.1e}"
                 )
+            case "begun":
+                return "begins from the state of another run"
             case "resumed":
                 return f"resumed after sweep {event['sweep']}"
             case name:
