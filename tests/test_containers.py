@@ -15,12 +15,13 @@ import xarray as xr
 from bilayer_orchestra.backends.base import Job
 from bilayer_orchestra.backends.registry import get_backend
 from bilayer_orchestra.engines.alf import find_alf
+from bilayer_orchestra.engines.config import engine_settings
 from bilayer_orchestra.engines.images import Sources, build_image, verify_image
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
 from bilayer_orchestra.pipeline import run_point
 from bilayer_orchestra.resources import resource
 from bilayer_orchestra.runtimes.apptainer import ApptainerRuntime, container
-from bilayer_orchestra.runtimes.images import Image, image_table, inspect
+from bilayer_orchestra.runtimes.images import Image, container_command, image_table, inspect
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from tests.alf_support import missing_alf
 from tests.conftest import make_model
@@ -177,19 +178,60 @@ def test_an_image_is_verified(tiny, tmp_path):
         verify_image("alf", copy)
 
 
+def own_configuration(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Images are noted in a configuration file of the test; Apptainer stays the user's."""
+    monkeypatch.setenv("ORCHESTRA_APPTAINER", container_command())
+    monkeypatch.setenv("ORCHESTRA_CONFIG", str(folder / "config.toml"))
+
+
+def sources_or_skip(variable: str, what: str, table: str = "", key: str = "") -> Sources:
+    """Base image and source, from the environment or the user's configuration file."""
+    base = os.environ.get("ORCHESTRA_TEST_BASE") or engine_settings("containers").get("base")
+    if not base:
+        pytest.skip("no base image: name one, `base` in [containers] of the configuration file")
+    source = os.environ.get(variable) or engine_settings(table).get(key)
+    if not source:
+        pytest.skip(f"no {what}: name it in {variable}")
+    return Sources(base, Path(source))
+
+
 @needs_apptainer
 @needs_alf
-@pytest.mark.slow
 def test_alf_is_built_from_a_local_base_and_source(tmp_path, monkeypatch):
-    """A whole build, minutes: ORCHESTRA_TEST_BASE is a Debian image, ORCHESTRA_TEST_ALF a tree."""
-    base, source = (os.environ.get(f"ORCHESTRA_TEST_{name}") for name in ("BASE", "ALF"))
-    if not base or not source:
-        pytest.skip("name a base image and an ALF tree in ORCHESTRA_TEST_BASE, ORCHESTRA_TEST_ALF")
-    monkeypatch.setenv("ORCHESTRA_CONFIG", str(tmp_path / "config.toml"))
-    image = build_image("alf", tmp_path / "alf.sif", Sources(base, Path(source)))
-    assert verify_image("alf", image.path).digest == image.digest
+    """A whole build, a minute or two, and numbers that are bit-identical to the native ones."""
+    sources = sources_or_skip("ORCHESTRA_TEST_ALF", "source tree of ALF", "alf", "source")
+    native_alf = get_backend("alf")
     model = make_model({"beta": 2.0}, 2, numerics={"alf": {"sweeps": 1000, "chains": 1}})
+    native = run_point(model, native_alf, LocalRuntime(), tmp_path / "native")
+    own_configuration(monkeypatch, tmp_path)
+    image = build_image("alf", tmp_path / "alf.sif", sources)
+    assert verify_image("alf", image.path).digest == image.digest
     runtime = ApptainerRuntime({"alf": str(image.path)})
     inside = run_point(model, runtime.adapt(get_backend("alf")), runtime, tmp_path / "inside")
-    native = run_point(model, get_backend("alf"), LocalRuntime(), tmp_path / "native")
     xr.testing.assert_equal(native.dataset, inside.dataset)
+
+
+@needs_apptainer
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("engine", "what"),
+    [("block2", "directory of wheels"), ("itensor", "directory of julia, depot and packages")],
+)
+def test_dmrg_images_are_built_from_a_local_base_and_source(tmp_path, monkeypatch, engine, what):
+    """Minutes for block2, a quarter of an hour for ITensor; then a model in the image."""
+    sources = sources_or_skip(f"ORCHESTRA_TEST_{engine.upper()}", what)
+    own_configuration(monkeypatch, tmp_path)
+    image = build_image(engine, tmp_path / f"{engine}.sif", sources)
+    assert verify_image(engine, image.path).digest == image.digest
+    model = make_model({"n_up": 1, "n_down": 1}, 2, t_perp=0.8)
+    runtime = ApptainerRuntime({engine: str(image.path)})
+    inside = run_point(model, runtime.adapt(get_backend(engine)), runtime, tmp_path / "inside")
+    assert float(inside.dataset.energy) == pytest.approx(-4.354554895800679, abs=1e-9)
+
+
+def test_a_base_of_the_configuration_file_is_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("ORCHESTRA_CONFIG", str(tmp_path / "config.toml"))
+    (tmp_path / "config.toml").write_text('[containers]\nbase = "no-such.sif"\n')
+    monkeypatch.setenv("ORCHESTRA_APPTAINER", "true")
+    with pytest.raises(MissingEngineError, match=r"the base no-such\.sif does not exist"):
+        build_image("block2", tmp_path / "block2.sif", Sources())

@@ -318,7 +318,8 @@ def containers_build(
         Path | None, typer.Option("--output", "-o", help="the image file [ENGINE.sif]")
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="base image: a file, or docker://NAME [Debian]")
+        str | None,
+        typer.Option(help="base image: file or docker://NAME [the configured one, Debian]"),
     ] = None,
     source: Annotated[
         Path | None, typer.Option(help="local source tree [the official release is fetched]")

@@ -14,6 +14,7 @@
 
     [containers]
     command = "singularity"                # default: apptainer, else singularity, in the PATH
+    base = "/path/to/base.sif"             # what images are built from; default: the definition's
     alf = "/path/to/alf.sif"               # images by engine: alf, block2, itensor
 """
 
@@ -33,7 +34,7 @@ APP = "bilayer_orchestra"
 KEYS = {
     "alf": ("binary", "source", "launcher"),
     "julia": ("binary", "project", "depot"),
-    "containers": ("command", "alf", "block2", "itensor"),
+    "containers": ("command", "base", "alf", "block2", "itensor"),
 }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bilayer_orchestra.engines.config import set_engine_setting
+from bilayer_orchestra.engines.config import engine_settings, set_engine_setting
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
 from bilayer_orchestra.resources import resource
 from bilayer_orchestra.runs import write_text_atomic
@@ -42,7 +42,8 @@ class Sources:
     Parameters
     ----------
     base : str or None
-        ``docker://debian:12-slim`` or a local image file; None: the definition's own.
+        ``docker://debian:12-slim`` or a local image file; None: that of the configuration file, or
+        else the definition's own.
     source : Path or None
         Local source tree; None: the official release is fetched.
     version : str or None
@@ -161,12 +162,13 @@ def _fill_context(kind: str, context: Path, source: Path | None) -> None:
 
 def _arguments(kind: str, sources: Sources, definition: Path) -> dict[str, str]:
     arguments = {"REVISION": engine_half(kind)}
-    if sources.base is not None:
-        scheme, colons, rest = sources.base.partition("://")
-        local = Path(sources.base).expanduser()
+    base = sources.base or engine_settings("containers").get("base")
+    if base is not None:
+        scheme, colons, rest = base.partition("://")
+        local = Path(base).expanduser()
         if not colons and not local.exists():
             raise MissingEngineError(
-                f"the base {sources.base} does not exist; give an image file, or a place such as "
+                f"the base {base} does not exist; give an image file, or a place such as "
                 "docker://debian:12-slim"
             )
         arguments["BOOTSTRAP"] = scheme if colons else "localimage"
