@@ -199,7 +199,7 @@ def sources_or_skip(variable: str, what: str, table: str = "", key: str = "") ->
 @needs_alf
 @pytest.mark.slow
 def test_alf_is_built_from_a_local_base_and_source(tmp_path, monkeypatch):
-    """A whole build, up to four minutes on two busy cores, and numbers that are bit-identical to the native ones."""
+    """A whole build, up to four minutes on busy cores; numbers bit-identical to the native ones."""
     sources = sources_or_skip("ORCHESTRA_TEST_ALF", "source tree of ALF", "alf", "source")
     native_alf = get_backend("alf")
     model = make_model({"beta": 2.0}, 2, numerics={"alf": {"sweeps": 1000, "chains": 1}})
