@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -15,13 +14,12 @@ import xarray as xr
 from bilayer_orchestra.backends.base import Job
 from bilayer_orchestra.backends.registry import get_backend
 from bilayer_orchestra.engines.alf import find_alf
-from bilayer_orchestra.engines.config import engine_settings
 from bilayer_orchestra.engines.images import Sources, build_image, verify_image
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
 from bilayer_orchestra.pipeline import run_point
 from bilayer_orchestra.resources import resource
 from bilayer_orchestra.runtimes.apptainer import ApptainerRuntime, container
-from bilayer_orchestra.runtimes.images import Image, container_command, image_table, inspect
+from bilayer_orchestra.runtimes.images import Image, image_table, inspect
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from tests.alf_support import missing_alf
 from tests.conftest import make_model
@@ -176,58 +174,6 @@ def test_an_image_is_verified(tiny, tmp_path):
     (tmp_path / "alf.sif.sha256").write_text(f"{'0' * 64}  alf.sif\n")
     with pytest.raises(OrchestraError, match="damaged"):
         verify_image("alf", copy)
-
-
-def own_configuration(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Images are noted in a configuration file of the test; Apptainer stays the user's."""
-    monkeypatch.setenv("ORCHESTRA_APPTAINER", container_command())
-    monkeypatch.setenv("ORCHESTRA_CONFIG", str(folder / "config.toml"))
-
-
-def sources_or_skip(variable: str, what: str, table: str = "", key: str = "") -> Sources:
-    """Base image and source, from the environment or the user's configuration file."""
-    base = os.environ.get("ORCHESTRA_TEST_BASE") or engine_settings("containers").get("base")
-    if not base:
-        pytest.skip("no base image: name one, `base` in [containers] of the configuration file")
-    source = os.environ.get(variable) or engine_settings(table).get(key)
-    if not source:
-        pytest.skip(f"no {what}: name it in {variable}")
-    return Sources(base, Path(source))
-
-
-@needs_apptainer
-@needs_alf
-@pytest.mark.slow
-def test_alf_is_built_from_a_local_base_and_source(tmp_path, monkeypatch):
-    """A whole build, up to four minutes on busy cores; numbers bit-identical to the native ones."""
-    sources = sources_or_skip("ORCHESTRA_TEST_ALF", "source tree of ALF", "alf", "source")
-    native_alf = get_backend("alf")
-    model = make_model({"beta": 2.0}, 2, numerics={"alf": {"sweeps": 1000, "chains": 1}})
-    native = run_point(model, native_alf, LocalRuntime(), tmp_path / "native")
-    own_configuration(monkeypatch, tmp_path)
-    image = build_image("alf", tmp_path / "alf.sif", sources)
-    assert verify_image("alf", image.path).digest == image.digest
-    runtime = ApptainerRuntime({"alf": str(image.path)})
-    inside = run_point(model, runtime.adapt(get_backend("alf")), runtime, tmp_path / "inside")
-    xr.testing.assert_equal(native.dataset, inside.dataset)
-
-
-@needs_apptainer
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("engine", "what"),
-    [("block2", "directory of wheels"), ("itensor", "directory of julia, depot and packages")],
-)
-def test_dmrg_images_are_built_from_a_local_base_and_source(tmp_path, monkeypatch, engine, what):
-    """Minutes for block2, a quarter of an hour for ITensor; then a model in the image."""
-    sources = sources_or_skip(f"ORCHESTRA_TEST_{engine.upper()}", what)
-    own_configuration(monkeypatch, tmp_path)
-    image = build_image(engine, tmp_path / f"{engine}.sif", sources)
-    assert verify_image(engine, image.path).digest == image.digest
-    model = make_model({"n_up": 1, "n_down": 1}, 2, t_perp=0.8)
-    runtime = ApptainerRuntime({engine: str(image.path)})
-    inside = run_point(model, runtime.adapt(get_backend(engine)), runtime, tmp_path / "inside")
-    assert float(inside.dataset.energy) == pytest.approx(-4.354554895800679, abs=1e-9)
 
 
 def test_a_base_of_the_configuration_file_is_used(tmp_path, monkeypatch):

@@ -326,12 +326,15 @@ def containers_build(
     ] = None,
     version: Annotated[str | None, typer.Option(help="the release to fetch")] = None,
     sha256: Annotated[str | None, typer.Option(help="its checksum, verified if given")] = None,
+    mirror: Annotated[
+        str | None, typer.Option(help="where releases are fetched from [their official place]")
+    ] = None,
 ) -> None:
     """Build an image from our definition, test it, and note it in the configuration file."""
     from bilayer_orchestra.cli.containers import build_command
     from bilayer_orchestra.engines.images import Sources
 
-    build_command(engine, output, Sources(base, source, version, sha256))
+    build_command(engine, output, Sources(base, source, version, sha256, mirror))
 
 
 @containers.command("verify")

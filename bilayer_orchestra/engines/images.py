@@ -50,12 +50,16 @@ class Sources:
         Release to fetch; None: the definition's own.
     sha256 : str or None
         Its checksum; verified if given.
+    mirror : str or None
+        Where the release is fetched from, with the official place's layout below (block2: a package
+        index); None: the official place.
     """
 
     base: str | None = None
     source: Path | None = None
     version: str | None = None
     sha256: str | None = None
+    mirror: str | None = None
 
 
 def build_image(
@@ -77,6 +81,7 @@ def build_image(
     definition = resource("containers", f"{kind}.def")
     if sources.sha256 and not re.fullmatch(r"[0-9a-f]{64}", sources.sha256):
         raise OrchestraError("--sha256 should be 64 hexadecimal digits")
+    _refuse_what_would_be_ignored(kind, sources)
     output = output.expanduser().absolute()
     with tempfile.TemporaryDirectory(prefix="orchestra-image-") as name:
         context = Path(name)
@@ -137,6 +142,21 @@ def verify_image(kind: str, path: Path) -> Image:
     return image
 
 
+def _refuse_what_would_be_ignored(kind: str, sources: Sources) -> None:
+    """Raise OrchestraError where an option about the release meets a source that replaces it."""
+    source = sources.source
+    if source is None:
+        return
+    source = source.expanduser()
+    replaced = {"alf": True, "itensor": (source / "julia").is_dir(), "block2": False}[kind]
+    for option in ("version", "sha256", "mirror"):
+        if replaced and getattr(sources, option) is not None:
+            raise OrchestraError(
+                f"--{option} is about the release that is fetched; {source} takes its place. Give "
+                "one of the two"
+            )
+
+
 def _fill_context(kind: str, context: Path, source: Path | None) -> None:
     """Write what the definition copies: ``source/`` (may be empty) and ``orchestra/``."""
     if source is None:
@@ -173,9 +193,10 @@ def _arguments(kind: str, sources: Sources, definition: Path) -> dict[str, str]:
             )
         arguments["BOOTSTRAP"] = scheme if colons else "localimage"
         arguments["BASE"] = rest if colons else str(local.absolute())
-    for key, value in (("VERSION", sources.version), ("SHA256", sources.sha256)):
+    for key in ("version", "sha256", "mirror"):
+        value = getattr(sources, key)
         if value is not None:
-            arguments[key] = value
+            arguments[key.upper()] = value
     if kind == "alf":
         from bilayer_orchestra.engines.alf import hamiltonian_hash
         from bilayer_orchestra.engines.alf_build import alf_version, tree_hash
@@ -187,6 +208,8 @@ def _arguments(kind: str, sources: Sources, definition: Path) -> dict[str, str]:
         else:
             source = sources.source.expanduser().resolve()
             version = alf_version(source, tree_hash(source))
+            release = re.match(r"ALF (\d\S*)", version)
+            arguments["VERSION"] = release[1] if release else "unknown"
         arguments["ENGINE"] = f"{version} + Orchestra {hamiltonian_hash()[:8]}"
     if kind == "itensor":
         from bilayer_orchestra.engines.julia_half import engine_hash
@@ -234,5 +257,8 @@ def _run(command: list[str], context: Path, output: Path, on_line: Callable[[str
         log = output.with_name(f"{output.name}.build.log")
         log.parent.mkdir(parents=True, exist_ok=True)
         write_text_atomic(log, "\n".join(lines) + "\n")
-        tail = "\n".join(f"  {line}" for line in lines[-8:])
+        # of a message with many lines, the one that says what it is about
+        fatal = [k for k, line in enumerate(lines) if line.startswith("FATAL:")][-1:]
+        shown = [lines[k] for k in fatal if k < len(lines) - 8] + lines[-8:]
+        tail = "\n".join(f"  {line}" for line in shown)
         raise EngineError(f"the image was not built; from {log}:\n{tail}\n{ELSEWHERE}")
