@@ -78,7 +78,8 @@ class Cluster:
 
     def start_node(self, k: int) -> None:
         """Start the daemon of one node."""
-        (self.root / f"spool-n{k}").mkdir(exist_ok=True)
+        for name in (f"spool-n{k}", f"tmp-n{k}"):  # one node's MPI ranks must not meet the other's
+            (self.root / name).mkdir(exist_ok=True)
         self._daemon(f"slurmd-{k}", "slurmd", "-D", "-N", f"n{k}")
 
     def kill_node(self, k: int) -> None:
@@ -140,6 +141,7 @@ CryptoType=crypto/munge
 AuthInfo=socket={munge_socket},cred_expire=5
 StateSaveLocation={self.root}/state
 SlurmdSpoolDir={self.root}/spool-%n
+TmpFS={self.root}/tmp-%n
 SlurmctldPidFile={self.root}/slurmctld.pid
 SlurmdPidFile={self.root}/slurmd-%n.pid
 SlurmctldLogFile={self.root}/slurmctld.log

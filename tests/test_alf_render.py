@@ -113,6 +113,32 @@ def test_script_is_posix_shell():
         subprocess.run(["shellcheck", "-s", "sh", "-"], input=script, text=True, check=True)
 
 
+@pytest.mark.parametrize(
+    ("alone", "expected"), [(False, "Ener_scal has"), (True, "ALF ran with 1 instead of 2 ranks")]
+)
+def test_ranks_that_do_not_find_each_other_are_not_believed(tmp_path, alone, expected):
+    """An MPI that the launcher does not know makes a serial run of every rank, without an error."""
+    for name, text in rendered(GOLDEN_CASES["projector"]).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    alf = tmp_path / "alf"
+    ranks = "0" if alone else "0 1"
+    alf.write_text(f"#!/bin/sh\nfor k in {ranks}; do echo 1 >confout_$k; done; : >Ener_scal\n")
+    alf.chmod(0o755)
+    variables = {"ORCHESTRA_ALF": str(alf), "ORCHESTRA_ALF_LAUNCHER": "env"}
+    done = subprocess.run(
+        ["sh", "run.sh"],
+        cwd=tmp_path,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert expected in done.stderr
+
+
 def test_nothing_of_a_model_file_reaches_shell_or_namelist():
     """A name is the only free text; numbers go through float and int."""
     for text in rendered(GOLDEN_CASES["thermal"]).values():

@@ -6,9 +6,11 @@ import contextlib
 import functools
 import hashlib
 import http.server
+import json
 import re
 import subprocess
 import tarfile
+import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +31,9 @@ from tests.alf_support import missing_alf
 from tests.conftest import make_model
 from tests.container_support import missing_containers
 from tests.image_sources import alf_tree, base_image, block2_wheels, julia_source
+from tests.slurm_cluster import Cluster, missing_slurm
+from tests.test_slurm_cluster import Bench
+from tests.test_study import STUDY
 
 needs_apptainer = pytest.mark.skipif(
     bool(missing_containers()), reason=f"no containers: {missing_containers()}"
@@ -36,19 +41,31 @@ needs_apptainer = pytest.mark.skipif(
 GROUND = {"n_up": 1, "n_down": 1}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def base() -> str:
     return str(base_image())
 
 
+def set_apart(patch: pytest.MonkeyPatch, folder: Path) -> Path:
+    """A configuration file that a build may write to; the images are packed fast, not small."""
+    patch.setenv("ORCHESTRA_APPTAINER", container_command())
+    patch.setenv("APPTAINER_MKSQUASHFS_ARGS", "-comp gzip -Xcompression-level 1")
+    patch.setenv("ORCHESTRA_CONFIG", str(folder / "config.toml"))
+    return folder / "config.toml"
+
+
 @pytest.fixture
 def apart(tmp_path, monkeypatch, base) -> Path:
-    """A configuration file that a build may write to; the images are packed fast, not small."""
-    monkeypatch.setenv("ORCHESTRA_APPTAINER", container_command())
-    monkeypatch.setenv("APPTAINER_MKSQUASHFS_ARGS", "-comp gzip -Xcompression-level 1")
-    file = tmp_path / "config.toml"
-    monkeypatch.setenv("ORCHESTRA_CONFIG", str(file))
-    return file
+    return set_apart(monkeypatch, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def alf_image(tmp_path_factory, base) -> Image:
+    """Two minutes of compilation."""
+    source, folder = alf_tree(), tmp_path_factory.mktemp("alf")
+    with pytest.MonkeyPatch.context() as patch:
+        set_apart(patch, folder)
+        return built("alf", folder, Sources(base, source))
 
 
 def built(kind: str, folder: Path, sources: Sources) -> Image:
@@ -87,15 +104,48 @@ def solve(kind: str, image: Image, model, folder: Path) -> xr.Dataset:
 
 @pytest.mark.skipif(bool(missing_alf()), reason=f"no ALF: {missing_alf()}")
 @needs_apptainer
-def test_alf_is_built_from_a_local_base_and_source(tmp_path, base, request):
-    """Two minutes; the same seed and flags give the same bits as the native build."""
-    source = alf_tree()
+def test_alf_built_from_a_local_base_and_source_gives_the_native_bits(alf_image, tmp_path):
+    labels = alf_image.labels
+    assert labels["org.opencontainers.image.version"] in labels["orchestra.engine"]
     model = make_model({"beta": 2.0}, 2, numerics={"alf": {"sweeps": 1000, "chains": 1}})
     native = run_point(model, get_backend("alf"), LocalRuntime(), tmp_path / "native")
-    request.getfixturevalue("apart")  # the native ALF is named in the user's own configuration
-    image = built("alf", tmp_path, Sources(base, source))
-    assert image.labels["org.opencontainers.image.version"] in image.labels["orchestra.engine"]
-    xr.testing.assert_equal(native.dataset, solve("alf", image, model, tmp_path))
+    xr.testing.assert_equal(native.dataset, solve("alf", alf_image, model, tmp_path))
+
+
+@pytest.mark.skipif(bool(missing_slurm()), reason=f"no test cluster: {missing_slurm()}")
+@needs_apptainer
+def test_one_point_on_two_nodes(alf_image, tmp_path):
+    """The host's launcher starts one rank on each node, each in a container; the same on one."""
+    results = []
+    with Cluster(tmp_path / "slurm", nodes=2, cpus=2) as cluster:
+        if "pmix" not in cluster.run("srun", "--mpi=list"):
+            pytest.skip("this Slurm has no PMIx: apt install libpmix2")
+        for nodes in (2, 1):
+            folder = tmp_path / f"nodes-{nodes}"
+            folder.mkdir()
+            text = STUDY.replace("{n_up: 1, n_down: 1}", "{beta: 2.0}").partition("axes:")[0]
+            text += "axes: {t_perp: [0.8]}\nbackends: [alf]\n"
+            text += "numerics: {alf: {sweeps: 2000, chains: 1, ranks: 2, dtau: 0.1}}\n"
+            site = f"""\
+                cpus = 1
+                sbatch = ["--nodes={nodes}", "--ntasks=2"]
+                launcher = "srun --mpi=pmix --nodes={nodes} -n {{ranks}}"
+                container = {json.dumps(container_command())}
+                images = {{alf = "{alf_image.path}"}}
+            """
+            bench = Bench(cluster, folder, text, textwrap.dedent(site))
+            bench.sweep()
+            cluster.wait_until_empty()
+            results.append(bench.collect())
+            assert (results[-1].status == "finished").all(), bench.status()
+            assert (results[-1].image_digest == alf_image.digest).all()
+    xr.testing.assert_equal(
+        *(result.drop_vars(["message", "run"]).drop_attrs() for result in results)
+    )
+    model = make_model({"beta": 2.0}, 2, t_perp=0.8)
+    exact = run_point(model, get_backend("exact"), LocalRuntime(), tmp_path / "exact").dataset
+    difference = float(results[0].energy[0] - exact.energy)
+    assert abs(difference) < 5 * float(results[0].energy_stderr[0]) + 0.02  # dtau^2
 
 
 @needs_apptainer

@@ -168,7 +168,10 @@ run_segment() {
         grep -v -e '^ *$' -e '^#' -e backtrace -e Backtrace -e 'This Program comes' \
             -e 'This is free software' -e 'ALF Copyright' "$part/output" | tail -n 5 >&2
         hint=
-        if [ "$ranks" -gt 1 ]; then hint=" (ranks = $ranks needs an MPI build of ALF)"; fi
+        if [ "$ranks" -gt 1 ]; then
+            hint=" (ranks = $ranks needs an MPI build of ALF, and a launcher that its MPI knows;"
+            hint="$hint this one is: $launcher)"
+        fi
         fail "ALF ended with exit code $code in $part$hint"
     fi
     check_segment "$part"
@@ -186,9 +189,14 @@ run_segment() {
 # Refuse a segment that is not whole: a full disk must not pass for a short run.
 check_segment() {
     if [ -e "$1/RUNNING" ]; then fail "ALF did not finish in $1"; fi
+    found=0
     for file in "$1"/confout_*; do
         [ -s "$file" ] || fail "ALF left no configuration in $1"
+        found=$((found + 1))
     done
+    # ranks that do not find each other are so many serial runs, in one directory
+    [ "$found" -eq "$ranks" ] || fail "ALF ran with $found instead of $ranks ranks in $1: the launcher \
+(${launcher:-none}) and the MPI that ALF was built with do not know each other"
     if [ -s "$1/data.h5" ]; then return; fi
     [ -f "$1/Ener_scal" ] || fail "ALF wrote no bins in $1"
     for file in "$1"/*_scal "$1"/*_eq; do
