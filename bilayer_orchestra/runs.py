@@ -213,11 +213,12 @@ class RunDirectory:
             return "finished", record.message if record else ""
         if record is None:
             return "pending", "not started"
-        if record.state == "running" and not self._alive():
+        if record.state == "running" and not self.in_use():
             return "failed", "interrupted; the same command resumes it"
         return record.state, record.message
 
-    def _alive(self) -> bool:
+    def in_use(self) -> bool:
+        """Return whether a process holds the lock now: an orchestrator, or an engine."""
         try:
             descriptor = os.open(self.path / LOCK, os.O_RDONLY)
         except OSError:

@@ -96,10 +96,11 @@ def test_submit_compute_collect_and_nothing_twice(tmp_path, fake):
     root = tmp_path / 'it\'s a $HOME "quoted", path: %a'
     first = submit(path, root)
     assert first.returncode == 0, first.stderr
+    assert "4 not submitted yet\n" in first.stdout
     assert "job 701: 4 points in 4 tasks" in first.stdout
     (fake / "queue").write_text(queue_of(root, "PENDING"))
     again = submit(path, root)
-    assert "nothing to submit" in again.stdout
+    assert "4 pending\nnothing to submit" in again.stdout
     assert len((fake / "calls").read_text().splitlines()) == 1
     assert run_tasks(root) == [0, 0, 0, 0]
     (fake / "queue").write_text("")
@@ -123,6 +124,7 @@ def test_dry_run_shows_all_and_writes_nothing(tmp_path, fake):
     for text in ("sbatch --parsable --array=0-3", "#SBATCH --time=1:00:00", "ended-$code-$reason"):
         assert text in done.stdout
     assert done.stdout.count("# array task") == 4
+    assert done.stdout.endswith("# not submitted: 4 points in 4 tasks of 1 jobs\n")
     assert not (tmp_path / "runs").exists()
     assert not (fake / "calls").exists()
 
@@ -199,6 +201,55 @@ def test_the_disk_alone_answers_when_the_scheduler_is_gone(tmp_path, fake):
     # a scheduler that is there has the last word over a marker that claims to run
     assert submitted_state(run, record, Queue({}))[0] == "failed"
     assert submitted_state(run, record, Queue({record.job: ("RUNNING", "")}))[0] == "running"
+
+
+def test_a_point_that_another_process_computes_is_left_to_it(tmp_path, fake):
+    """Such as a run on this machine, or an engine that outlived its job; the others go on."""
+    root, path = tmp_path / "runs", write(tmp_path, SMALL)
+    submit(path, root)
+    run = one_run(root)
+    (fake / "queue").write_text("")  # all four ended without a word
+    with run.locked(wait=False):
+        done = submit(path, root)
+    assert done.returncode == 0, done.stderr
+    assert "3 points in 3 tasks" in done.stdout
+    assert "not submitted, another process computes it" in done.stdout
+    assert str(run.path) in done.stdout
+
+
+def test_a_prologue_is_ordinary_shell_and_its_failure_is_told(tmp_path, fake):
+    """Profiles of sites use variables that are not set; a module may be missing."""
+    site, root = tmp_path / "site.toml", tmp_path / "runs"
+    path = write(tmp_path, SMALL)
+    site.write_text("prologue = ['echo hello $NOT_SET', 'echo no such module >&2; exit 3']\n")
+    submit(path, root, "--site", site)
+    assert run_tasks(root) == [3, 3, 3, 3]
+    run = one_run(root)
+    state, message = submitted_state(
+        run, run.record(), Queue({str(run.record().job): ("FAILED", "")})
+    )
+    assert state == "failed"
+    assert message.startswith("ended before its engine started")
+    assert "no such module" in message
+    site.write_text("prologue = ['echo hello $NOT_SET']\n")
+    submit(path, root, "--site", site)
+    assert sorted(run_tasks(root))[-4:] == [3, 3, 3, 3]  # the scripts of the first submission
+    assert len(list(root.glob("*/task/ended-0-done"))) == 4
+
+
+def test_the_batch_script_notices_short_points_and_shows_signs_of_life(tmp_path, fake):
+    site, root = tmp_path / "site.toml", tmp_path / "runs"
+    prologue = [
+        'sleep() { echo "$1" >>naps; SECONDS=$((SECONDS + 61)); command sleep "$1"; }',
+        "touch() { echo >>touches; }",
+    ]
+    text = f"python = {json.dumps(shutil.which('true'))}\npoints_per_task = 4\n"
+    site.write_text(text + f"prologue = {json.dumps(prologue)}\n")
+    submit(write(tmp_path, SMALL), root, "--site", site)
+    assert run_tasks(root) == [0]
+    (batch,) = root.glob("*.slurm/*/batch.sh")
+    assert set((batch.parent / "naps").read_text().split()) == {"0.02"}
+    assert (batch.parent / "touches").exists()
 
 
 def test_an_engine_error_is_told_with_its_last_lines_and_computed_again(tmp_path, fake):

@@ -66,9 +66,7 @@ class Bench:
         return self.call("status", self.root)
 
     def collect(self) -> xr.Dataset:
-        self.call(
-            "collect", self.study, "--runtime", "slurm", "--site", self.site, "-o", self.root
-        )
+        self.call("collect", self.study, "--runtime", "slurm", "--site", self.site, "-o", self.root)
         return xr.load_dataset(self.root / "scan.nc")
 
     def runs(self) -> list[RunDirectory]:

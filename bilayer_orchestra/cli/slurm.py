@@ -45,15 +45,19 @@ def submit_study(
         from bilayer_orchestra.runtimes.slurm.collect import states_of
 
         known = {**known, **states_of({t.name: t.run for t in tasks if not t.run.result.exists()})}
-    todo, seen = [], set()
+    todo: list[Task] = []
+    busy: list[Task] = []
+    seen = set()
     for task in tasks:
         state, _ = known[task.name]
         started = state in ("finished", "running") or (state == "pending" and _queued(task))
         if not started and task.run.path not in seen:
             seen.add(task.run.path)
-            todo.append(task)
-    count = {word: sum(state == word for state, _ in known.values()) for word in _WORDS}
-    say(", ".join(f"{number} {word}" for word, number in count.items() if number))
+            # such as a run here, or an engine that outlived its job: no point is computed twice
+            (busy if task.run.in_use() else todo).append(task)
+    say(_counts(tasks, known))
+    for task in busy:
+        say(f"not submitted, another process computes it: {task.name}: {task.run.path}")
     if not todo:
         say("nothing to submit")
         return
@@ -70,6 +74,8 @@ def submit_study(
         contained = site.holds(first.backend.name)
         say(f"# task.sh of {first.name}, which batch.sh starts:")
         say(task_script(job, first.run.job.absolute(), site, contained))
+        arrays = sum(len(chunk.packs) for chunk in chunks)
+        say(f"# not submitted: {len(todo)} points in {arrays} tasks of {len(chunks)} jobs")
         return
     for chunk in chunks:
         number = submit(chunk, site)
@@ -82,7 +88,17 @@ def submit_study(
     say(f"          {shlex.join(words)}")
 
 
-_WORDS = ("finished", "running", "pending", "failed")
+_WORDS, _UNKNOWN = ("finished", "running", "pending", "failed"), "not submitted yet"
+
+
+def _counts(tasks: list[Task], known: dict[str, tuple[str, str]]) -> str:
+    """Return how many points are in which state; what nobody has submitted does not wait."""
+    words = []
+    for task in tasks:
+        state, _ = known[task.name]
+        words.append(_UNKNOWN if state == "pending" and not _queued(task) else state)
+    shown = [word for word in (*_WORDS, _UNKNOWN) if word in words]
+    return ", ".join(f"{words.count(word)} {word}" for word in shown)
 
 
 def _queued(task: Task) -> bool:

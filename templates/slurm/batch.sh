@@ -4,13 +4,13 @@
 # One array task computes the points in tasks/<index>, at most `parallel` at the same time. Points
 # that are done are skipped: a requeued or resubmitted task goes on where it was.
 # shellcheck disable=SC2317,SC2329
-set -u
 parallel=@PARALLEL@
 requeues=@REQUEUES@
 index=${SLURM_ARRAY_TASK_ID:-0}
 job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}_$index
 @MODULES@
 @PROLOGUE@
+set -u # only now: profiles of sites and activation scripts use what is not set
 limit=
 forward() {
     if [ "$1" = USR1 ]; then limit=yes; fi
@@ -27,11 +27,20 @@ trap 'forward TERM' TERM INT
 # a sign of life once a minute, for `orchestra status` without a scheduler
 alive=alive-$index
 : >"$alive"
-beat=0
+touched=$SECONDS
+quick=0
 tick() {
-    beat=$((beat + 1))
-    if [ $((beat % 300)) -eq 0 ]; then touch "$alive"; fi
-    sleep 0.2
+    if [ $((SECONDS - touched)) -ge 60 ]; then
+        touch "$alive"
+        touched=$SECONDS
+    fi
+    # a point of a moment is noticed in a moment; a long one costs no attention
+    if [ "$quick" -gt 0 ]; then
+        quick=$((quick - 1))
+        sleep 0.02
+    else
+        sleep 0.2
+    fi
 }
 code=0
 for point in tasks/"$index"/*; do
@@ -40,6 +49,7 @@ for point in tasks/"$index"/*; do
     done
     if [ -n "$stopping" ]; then break; fi
     sh "$point/task.sh" "$point" "$job" &
+    quick=50
 done
 while [ "$(jobs -rp | wc -l)" -gt 0 ]; do
     tick

@@ -97,7 +97,9 @@ def _why(run: RunDirectory, record: Record, marker: Marker | None, word: str | N
         cause = "engine error"
         if code == 137:
             cause = "killed (out of memory?)"
-    elif cause in ("", "ended", "engine error") and (marker is None or code is None):
+    elif cause in ("", "ended", "engine error") and marker is None:
+        cause = "ended before its engine started (`modules` or `prologue` of the site profile?)"
+    elif cause in ("", "ended", "engine error") and code is None:
         cause = "ended without a word (killed, or its node or its disk failed)"
     exit_code = f", exit code {code}" if code is not None and marker else ""
     where = f" on {marker.host}" if marker and marker.host else ""

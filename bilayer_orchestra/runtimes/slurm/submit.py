@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.errors import OrchestraError, RunBusyError
 from bilayer_orchestra.machine import cores
 from bilayer_orchestra.pipeline import make_request
 from bilayer_orchestra.runs import started_record, write_text_atomic
@@ -81,6 +81,21 @@ def submit(chunk: Chunk, site: Site) -> str:
     OrchestraError
         With what sbatch said.
     """
+    with _held(chunk):
+        _link(chunk)
+        write_text_atomic(chunk.directory / BATCH, chunk.script)
+        for pack in chunk.packs:
+            for task in pack:
+                prepare(task, site)
+        number = _sbatch(chunk)
+        for index, pack in enumerate(chunk.packs):
+            for task in pack:
+                _record(task, f"{number}_{index}", chunk, site)
+    return number
+
+
+def _link(chunk: Chunk) -> None:
+    """Name the points of every array task by links, in which any character survives."""
     links = chunk.directory / TASKS
     try:
         for index, pack in enumerate(chunk.packs):
@@ -91,16 +106,6 @@ def submit(chunk: Chunk, site: Site) -> str:
                 (links / str(index) / f"{position:04d}").symlink_to(target)
     except OSError as error:
         raise OrchestraError(f"cannot write {links}: {error.strerror}") from error
-    write_text_atomic(chunk.directory / BATCH, chunk.script)
-    with _held(chunk):
-        for pack in chunk.packs:
-            for task in pack:
-                prepare(task, site)
-        number = _sbatch(chunk)
-        for index, pack in enumerate(chunk.packs):
-            for task in pack:
-                _record(task, f"{number}_{index}", chunk, site)
-    return number
 
 
 def _sbatch(chunk: Chunk) -> str:
@@ -143,9 +148,14 @@ def _record(task: Task, job: str, chunk: Chunk, site: Site) -> None:
 def _held(chunk: Chunk) -> Iterator[None]:
     """Hold the lock of every point while its directory is written and its job is recorded."""
     with contextlib.ExitStack() as stack:
-        for pack in chunk.packs:
-            for task in pack:
+        for task in itertools.chain.from_iterable(chunk.packs):
+            try:
                 stack.enter_context(task.run.locked(wait=False))
+            except RunBusyError as error:
+                raise OrchestraError(
+                    f"another process took {task.run.path} just now; nothing of this job was "
+                    "submitted, the same command submits the rest"
+                ) from error
         yield
 
 
