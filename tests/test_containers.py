@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import signal
 import subprocess
+import sys
 import time
+import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import xarray as xr
 
@@ -16,7 +21,7 @@ from bilayer_orchestra.backends.registry import get_backend
 from bilayer_orchestra.engines.alf import find_alf
 from bilayer_orchestra.engines.images import Sources, build_image, verify_image
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
-from bilayer_orchestra.pipeline import run_point
+from bilayer_orchestra.pipeline import make_request, run_point
 from bilayer_orchestra.resources import resource
 from bilayer_orchestra.runtimes.apptainer import ApptainerRuntime, container
 from bilayer_orchestra.runtimes.images import Image, image_table, inspect
@@ -51,6 +56,34 @@ def test_definitions_say_what_they_are(definition):
         known = set(re.findall(r"^    ([A-Z0-9]+)=", stage, re.M))
         assert set(re.findall(r"\{\{ (\w+) \}\}", stage)) <= known
     assert not re.search(r"[0-9a-f]{64}", text)  # no checksum that nobody computed
+
+
+def embedded(kind: str, name: str) -> str:
+    """The job that %test of a definition writes into the file ``name``."""
+    text = resource("containers", f"{kind}.def").read_text()
+    return re.search(rf"cat >{name} <<'EOF'\n(.*?)\nEOF\n", text, re.S)[1]
+
+
+@pytest.mark.parametrize("kind", ["block2", "itensor"])
+def test_the_tests_in_the_definitions_are_jobs_of_this_version(kind, monkeypatch):
+    """They hold the very settings that a job of today has: engines do not guess."""
+    monkeypatch.setattr(type(get_backend(kind)), "version", lambda _: "any")
+    request = make_request(make_model({"n_up": 1, "n_down": 1}, 2, t_perp=0.8), get_backend(kind))
+    name, load = ("job.json", json.loads) if kind == "block2" else ("job.toml", tomllib.loads)
+    job, today = (load(embedded(kind, name)), load(get_backend(kind).render(request).files[name]))
+    assert set(job) == set(today)
+    assert set(job["settings"]) == set(today["settings"])
+
+
+def test_the_test_of_the_block2_definition_passes(tmp_path):
+    pytest.importorskip("block2", reason="block2 is missing")
+    (tmp_path / "job.json").write_text(embedded("block2", "job.json"))
+    words = [sys.executable, "-m", "bilayer_orchestra.backends.block2.engine", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    energy = np.load(tmp_path / "output.npz")["energy_with_mu"][-1]
+    assert energy == pytest.approx(-4.354554895800679, abs=1e-9)
 
 
 def test_paths_of_any_kind_are_bound(tmp_path):

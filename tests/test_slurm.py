@@ -299,7 +299,10 @@ def test_two_tasks_do_not_compute_one_point_at_the_same_time(tmp_path, fake):
 
 
 def test_the_time_limit_signal_stops_engines_and_asks_for_another_turn(tmp_path, fake):
-    """USR1 to the batch script: the engine gets TERM, the marker says why, scontrol requeues."""
+    """USR1 to the batch script: the engine gets TERM, the marker says why, scontrol requeues.
+
+    This task alone: the number of the array itself would take all tasks out of their work.
+    """
     root = tmp_path / "runs"
     submit(
         write(
@@ -332,7 +335,7 @@ def test_the_time_limit_signal_stops_engines_and_asks_for_another_turn(tmp_path,
     process.send_signal(10)
     assert process.wait(30) == 0
     assert (run.path / "task" / "ended-143-timelimit").exists()
-    assert (fake / "scontrol.calls").read_text() == "requeue 702\n"
+    assert (fake / "scontrol.calls").read_text() == "requeue 701_0\n"
     state, message = submitted_state(run, run.record(), Queue({"701_0": ("PENDING", "BeginTime")}))
     assert (state, "resumes" in message) == ("pending", True)
     assert submitted_state(run, run.record(), Queue({}))[1].startswith("time limit")

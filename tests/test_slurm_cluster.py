@@ -87,7 +87,8 @@ class Bench:
 
 
 def engine_starts(run: RunDirectory) -> int:
-    return (run.job / "engine.log").read_text().count("--- job")
+    log = run.job / "engine.log"
+    return log.read_text().count("--- job") if log.exists() else 0
 
 
 def engine_processes(run: RunDirectory) -> list[int]:

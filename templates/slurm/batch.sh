@@ -66,6 +66,7 @@ for point in tasks/"$index"/*; do
 done
 if [ -n "$limit" ] && [ "$left" -gt 0 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt "$requeues" ]; then
     echo "orchestra: time limit; the task goes back into the queue and resumes" >&2
-    scontrol requeue "$SLURM_JOB_ID" && exit 0
+    # not by SLURM_JOB_ID: for one task of an array that is the number of the whole array
+    scontrol requeue "$job" && exit 0
 fi
 exit "$code"

@@ -98,7 +98,7 @@ def _why(run: RunDirectory, record: Record, marker: Marker | None, word: str | N
         if code == 137:
             cause = "killed (out of memory?)"
     elif cause in ("", "ended", "engine error") and marker is None:
-        cause = "ended before its engine started (`modules` or `prologue` of the site profile?)"
+        cause = "ended before its engine started (`modules`, `prologue`, or a full disk?)"
     elif cause in ("", "ended", "engine error") and code is None:
         cause = "ended without a word (killed, or its node or its disk failed)"
     exit_code = f", exit code {code}" if code is not None and marker else ""
