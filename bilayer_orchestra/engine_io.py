@@ -53,13 +53,18 @@ def last_event(directory: Path) -> dict[str, Any] | None:
     return event if isinstance(event, dict) else None
 
 
-def used_start(directory: Path) -> bool:
-    """Return whether the engine said that it begins from the state that was left for it."""
+def start_event(directory: Path) -> dict[str, Any] | None:
+    """Return what the engine said of the state that was left for it; None if it said nothing.
+
+    ``step`` is ``"begun"``, or ``"ignored"`` with a ``problem``.
+    """
     try:
-        lines = (directory / PROGRESS).read_text().splitlines()
-    except OSError:
-        return False
-    return any('"begun"' in line for line in lines)
+        with (directory / PROGRESS).open() as stream:
+            line = next((line for line in stream if '"begun"' in line or '"ignored"' in line), "{}")
+        event = json.loads(line)
+    except (OSError, ValueError):
+        return None
+    return event if isinstance(event, dict) and event else None
 
 
 def save_arrays(path: Path, **arrays: Any) -> None:

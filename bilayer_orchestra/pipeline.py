@@ -128,6 +128,8 @@ def run_point(
             poll = _Poller(backend, request, run.job, on_progress)
             place = runtime.execute(job, run.job, lock, poll)
             run.mark_executed(place)
+            if (problem := run.forget_start()) is not None:
+                on_progress(f"the state of another run was not used: {problem}")
         with LIBRARIES:
             dataset = _label(model, backend, request, run, place)
             store(dataset, run)

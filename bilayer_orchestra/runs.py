@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bilayer_orchestra.backends.base import Backend, Job
-from bilayer_orchestra.engine_io import START, used_start
+from bilayer_orchestra.engine_io import START, start_event
 from bilayer_orchestra.errors import OrchestraError, RunBusyError
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.terms import Terms
@@ -129,23 +129,35 @@ class RunDirectory:
     def begin_from(self, other: RunDirectory, state_name: str) -> None:
         """Let the job begin from the state that ``other`` ended with, unless it has begun already.
 
-        What it began from is noted beside it, and stays the same when the run is repeated.
+        What it began from is noted beside it, and stays the same when the run is repeated. A state
+        that cannot be copied is done without.
         """
         source, target = other.job / state_name, self.job / START
         if target.exists() or (self.job / state_name).exists() or not source.exists():
             return
         partial = target.with_name(f"{START}.partial")
-        if source.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(source, partial)
-        else:
-            shutil.copyfile(source, partial)
+        _remove(partial)
+        try:
+            if source.is_dir():
+                shutil.copytree(source, partial)
+            else:
+                shutil.copyfile(source, partial)
+        except OSError:
+            _remove(partial)
+            return
         write_text_atomic(self.path / STARTED_FROM, other.path.name + "\n")
         partial.rename(target)
 
+    def forget_start(self) -> str | None:
+        """Remove the copied state once the job ended; return why it was not used, if it was not."""
+        _remove(self.job / START)
+        event = start_event(self.job) or {}
+        return event["problem"] if event.get("step") == "ignored" else None
+
     def started_from(self) -> str | None:
         """Return the name of the run whose state the job began from, if it did."""
-        if not used_start(self.job):  # nothing there, or nothing that fits
+        event = start_event(self.job)
+        if event is None or event["step"] != "begun":  # nothing there, or nothing that fits
             return None
         try:
             return (self.path / STARTED_FROM).read_text().strip()
@@ -248,6 +260,14 @@ def find_runs(root: Path) -> list[RunDirectory]:
     if (root / STATE_FILE).exists():
         return [RunDirectory(root)]
     return [RunDirectory(file.parent) for file in sorted(root.glob(f"*/{STATE_FILE}"))]
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a directory, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text_atomic(path: Path, text: str) -> None:

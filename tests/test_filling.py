@@ -379,18 +379,63 @@ def test_runs_of_a_search_begin_from_the_state_before(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["block2", "itensor"])
-def test_a_state_of_another_sector_or_a_damaged_one_is_not_used(tmp_path, name):
+def test_a_state_that_does_not_fit_is_not_used_and_said(tmp_path, name):
+    """Other numbers of electrons, other lengths, damaged or cut files: as if it were not there."""
     engine_or_skip(name)
     backend = get_backend(name)
+    said = []
 
-    def solved(number, where, start=None):
-        model = make_model({"n_up": number, "n_down": number}, 2, t_perp=0.8)
-        return run_point(model, backend, LocalRuntime(), tmp_path / where, start=start)
+    def solved(number, where, start=None, length=2):
+        said.clear()
+        model = make_model({"n_up": number, "n_down": number}, length, t_perp=0.8)
+        runtime, root_ = LocalRuntime(), tmp_path / where
+        return run_point(model, backend, runtime, root_, said.append, start=start)
 
-    other, cold = solved(2, "other"), solved(1, "cold")
-    warm = solved(1, "warm", other.run)
-    assert "started_from" not in warm.dataset.attrs
-    assert float(warm.dataset.energy) == pytest.approx(float(cold.dataset.energy), abs=1e-9)
+    def not_used(outcome, why):
+        assert "started_from" not in outcome.dataset.attrs
+        assert f"the state of another run was not used: {why}" in said[-1]
+        assert float(outcome.dataset.energy) == pytest.approx(float(cold.dataset.energy), abs=1e-9)
+
+    other, longer, cold = solved(2, "other"), solved(1, "longer", length=3), solved(1, "cold")
+    not_used(solved(1, "warm", other.run), "it belongs to another")
+    not_used(solved(1, "warmer", longer.run), "it belongs to another")
     same = solved(1, "same", cold.run)
     assert same.dataset.attrs["started_from"] == cold.run.path.name
+    assert "begun from the state of" in same.dataset.attrs["history"]
     assert float(same.dataset.energy) == pytest.approx(float(cold.dataset.energy), abs=1e-9)
+    assert not (same.run.job / "start").exists()  # a copy, which has served
+
+    state = cold.run.job / backend.state_name
+    largest = max([state, *state.glob("*")], key=lambda f: f.stat().st_size * f.is_file())
+    whole = largest.read_bytes()
+    middle = len(whole) // 2
+    largest.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    not_used(solved(1, "flipped", cold.run), "it is damaged")
+    largest.write_bytes(whole[:middle])
+    not_used(solved(1, "cut", cold.run), "it is")
+    for file in [state, *state.glob("*")]:
+        if file.is_file():
+            file.write_bytes(b"")
+    not_used(solved(1, "empty", cold.run), "it is incomplete")
+
+
+def test_a_killed_search_begins_its_runs_from_the_same_states(tmp_path):
+    pytest.importorskip(
+        "block2", reason="block2 is missing: pip install 'bilayer-orchestra[block2]'"
+    )
+    backend = get_backend("block2")
+    numerics = {"block2": {"max_bond_dimension": 80, "initial_bond_dimension": 20}}
+    model = filled(0.7, 0.3, numerics=numerics)
+
+    def starts(root_):
+        (run,) = find_runs(root_)
+        return {s.path.name: s.started_from() for s in find_runs(run.path / "steps")}
+
+    whole = run_point(model, backend, KillAfter(99), tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run_point(model, backend, KillAfter(2), tmp_path / "killed")
+    again = run_point(model, backend, KillAfter(99), tmp_path / "killed")
+    assert starts(tmp_path / "whole") == starts(tmp_path / "killed")
+    assert list(starts(tmp_path / "whole").values()).count(None) == 1
+    for name in ("energy", "density", "pair", "tuning_chemical_potential"):
+        np.testing.assert_array_equal(whole.dataset[name], again.dataset[name], err_msg=name)

@@ -8,12 +8,25 @@ const CRC_TABLE = map(UInt32(0):UInt32(255)) do k
     k
 end
 
-function crc32(bytes::Vector{UInt8})
-    crc = 0xffffffff
+"""Checksum of `bytes`, or of what follows on others with the checksum `before`."""
+function crc32(bytes::AbstractVector{UInt8}, before::UInt32 = 0x00000000)
+    crc = ~before
     for byte in bytes
         crc = CRC_TABLE[((crc ⊻ byte) & 0xff) + 1] ⊻ (crc >> 8)
     end
     return ~crc
+end
+
+"""Checksum of the next `count` bytes of `stream`."""
+function crc32(stream::IO, count::Integer)
+    crc, buffer = 0x00000000, Vector{UInt8}(undef, min(count, 2^20))
+    while count > 0
+        got = readbytes!(stream, buffer, min(count, length(buffer)))
+        got == 0 && throw(EOFError())
+        crc = crc32(view(buffer, 1:got), crc)
+        count -= got
+    end
+    return crc
 end
 
 npy_type(::Type{Float64}) = "<f8"
@@ -70,7 +83,7 @@ end
 """Call `write_to(stream)` on a temporary file and move it to `path`."""
 function write_atomically(write_to, path::AbstractString)
     temporary = path * ".tmp"
-    open(temporary, "w") do stream
+    open(temporary, "w+") do stream
         write_to(stream)
         flush(stream)
         ccall(:fsync, Cint, (Cint,), fd(stream)) == 0 || error("cannot write $path")

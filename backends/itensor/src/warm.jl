@@ -28,6 +28,9 @@ end
         solve(tiny_job(directory))
         rm(joinpath(directory, "output.npz"))
         solve(tiny_job(directory))  # from the checkpoint
+        rm(joinpath(directory, "output.npz"))
+        mv(joinpath(directory, "checkpoint.jls"), joinpath(directory, "start"))
+        solve(tiny_job(directory))  # from another run's state
         # the reader of job.toml
         write(joinpath(directory, "job.toml"), """
             n_up = 1

@@ -31,7 +31,7 @@ from bilayer_orchestra.backends.block2.hamiltonian import (
     symmetry_of,
 )
 from bilayer_orchestra.backends.block2.measure import measure
-from bilayer_orchestra.backends.block2.state import load_checkpoint, save_checkpoint
+from bilayer_orchestra.backends.block2.state import load_checkpoint, save_checkpoint, start_problem
 from bilayer_orchestra.engine_io import OUTPUT, START, load_arrays, read_job, report, save_arrays
 from bilayer_orchestra.errors import EngineError, OrchestraError
 from bilayer_orchestra.terms import Canonical
@@ -121,11 +121,14 @@ class Search:
         And the sweep at which the first stage begins: noise would undo what the state is good for.
         """
         place = self.directory / START
-        loaded = load_checkpoint(self.driver, "SAVED", "KET", place, self.sector)
-        if loaded is None:
-            return self.random_state("KET", 0), 0
-        report(self.directory, step="begun")
-        return loaded[0], NOISY_SWEEPS
+        if place.exists():
+            problem = start_problem(place, self.sector)
+            loaded = None if problem else load_checkpoint(self.driver, "SAVED", "KET", place)
+            if loaded is not None:
+                report(self.directory, step="begun")
+                return loaded[0], NOISY_SWEEPS
+            report(self.directory, step="ignored", problem=problem)
+        return self.random_state("KET", 0), 0
 
     def relax(self, state: Any, stream: int, name: str, **projection: Any) -> float:
         """Optimize ``state`` at the proof's bond dimension until settled; return its energy."""

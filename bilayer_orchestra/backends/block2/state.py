@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import zlib
 from pathlib import Path
 from typing import Any
 
 from bilayer_orchestra.engine_io import load_arrays, save_arrays
 
-RECORD, ARRAYS = "record.json", "arrays.npz"
+RECORD, ARRAYS, CHECKSUMS = "record.json", "arrays.npz", "checksums.json"
 
 
 def save_checkpoint(
@@ -33,6 +34,7 @@ def save_checkpoint(
     partial.mkdir(parents=True)
     for file in _files(Path(driver.scratch), tag):
         shutil.move(file, partial / file.name)
+    (partial / CHECKSUMS).write_text(json.dumps(_checksums(partial)))
     (partial / RECORD).write_text(json.dumps(record))
     save_arrays(partial / ARRAYS, **arrays)
     partial.rename(fresh)
@@ -43,24 +45,51 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    driver: Any, tag: str, name: str, place: Path, sector: list[Any] | None = None
+    driver: Any, tag: str, name: str, place: Path
 ) -> tuple[Any, dict[str, Any], dict[str, Any]] | None:
-    """Return (state, record, arrays) of the newest complete checkpoint, the state as ``name``.
-
-    With a ``sector`` only if the record has the same one: another cannot be continued.
-    """
+    """Return (state, record, arrays) of the newest complete checkpoint, the state as ``name``."""
     fresh = place.with_name(place.name + ".new")
     source = fresh if fresh.exists() else place
     if not source.exists():
         return None
     record = json.loads((source / RECORD).read_text())
-    if sector is not None and record.get("sector") != sector:
-        return None
     for file in source.iterdir():
-        if file.name not in (RECORD, ARRAYS):
+        if file.name not in (RECORD, ARRAYS, CHECKSUMS):
             shutil.copy(file, Path(driver.scratch) / file.name)
     state = driver.copy_mps(driver.load_mps(tag), name)
     return state, record, load_arrays(source / ARRAYS)
+
+
+def start_problem(place: Path, sector: list[Any]) -> str | None:
+    """Return why a job of ``sector`` cannot begin from the checkpoint at ``place``, or None.
+
+    block2 may crash on a damaged file, so none is given to it whose checksum is wrong.
+    """
+    try:
+        found = json.loads((place / RECORD).read_text())["sector"]
+        expected = json.loads((place / CHECKSUMS).read_text())
+        actual = _checksums(place)
+    except (OSError, ValueError, KeyError, TypeError):
+        return "it is incomplete, or of another version"
+    if found != sector:
+        return "it belongs to another symmetry, length or number of electrons"
+    if actual != expected:
+        return "it is damaged"
+    return None
+
+
+def _checksums(place: Path) -> dict[str, int]:
+    """Return the checksum of every file of the state in ``place``."""
+    files = (f for f in place.iterdir() if f.name not in (RECORD, ARRAYS, CHECKSUMS))
+    return {file.name: _checksum(file) for file in files}
+
+
+def _checksum(file: Path) -> int:
+    result = 0
+    with file.open("rb") as stream:
+        while piece := stream.read(1 << 24):
+            result = zlib.crc32(piece, result)
+    return result
 
 
 def _files(scratch: Path, tag: str) -> list[Path]:

@@ -103,6 +103,8 @@ class ITensorBackend:
                 )
             case "begun":
                 return "begins from the state of another run"
+            case "ignored":
+                return f"the state of another run is not used: {event['problem']}"
             case "resumed":
                 return f"resumed after sweep {event['sweep']}"
             case name:
