@@ -14,7 +14,7 @@ from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.pipeline import make_request
 from tests.brute_force import assert_entropies
 from tests.conftest import make_model
-from tests.test_exact import assert_matches, wick
+from tests.test_exact import assert_matches, free_entropies, wick
 
 pytest.importorskip("block2", reason="block2 is missing: pip install 'bilayer-orchestra[block2]'")
 
@@ -49,6 +49,10 @@ def test_entanglement_entropy(solve):
     """Where block2 counts states; it counts a multiplet of SU(2) as one: none is reported."""
     model = make_model({"n_up": 3, "n_down": 2}, 3, M={"interaction": -1.0}, t_perp=0.7)
     assert_entropies(solve(model, "block2"), model)
+    free = make_model({"n_up": 3, "n_down": 2}, 8, P={"interaction": 0.0, "hopping": 0.2})
+    green = wick(free.terms(), lambda levels, s: np.arange(len(levels)) < (3, 2)[s])["green"]
+    expected = free_entropies(green)  # the chain's order is that of the sites, rung by rung
+    np.testing.assert_allclose(solve(free, "block2").entanglement_entropy, expected, atol=1e-6)
     singlet = make_model({"n_up": 2, "n_down": 2}, 3)
     assert symmetry_of(singlet.terms()) == "SU2"
     assert "entanglement_entropy" not in solve(singlet, "block2")

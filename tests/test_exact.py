@@ -89,6 +89,19 @@ def wick(terms: Terms, occupations) -> dict:
     }
 
 
+def free_entropies(green: np.ndarray) -> np.ndarray:
+    """Free fermions: entropy of the first 1, 2, ... N - 1 sites, shape (N - 1,).
+
+    From the eigenvalues of that block of the one-body density matrix (2, N, N), I. Peschel,
+    J. Phys. A 36, L205 (2003).
+    """
+    found = []
+    for cut in range(1, green.shape[1]):
+        filled = np.clip(np.linalg.eigvalsh(green[:, :cut, :cut]), 1e-15, 1 - 1e-15)
+        found.append(-np.sum(filled * np.log(filled) + (1 - filled) * np.log1p(-filled)))
+    return np.array(found)
+
+
 def test_free_fermions_at_zero_temperature(solve):
     model = make_model({"n_up": 3, "n_down": 2}, 3, P={"interaction": 0.0, "hopping": 0.2})
     filled = {0: 3, 1: 2}

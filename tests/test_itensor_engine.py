@@ -28,7 +28,7 @@ from bilayer_orchestra.runtimes.child import LOG
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from tests.brute_force import assert_entropies
 from tests.conftest import make_model
-from tests.test_exact import assert_matches, wick
+from tests.test_exact import assert_matches, free_entropies, wick
 
 try:
     JULIA = find_julia()
@@ -53,6 +53,9 @@ SMALL = {
     "one spin": make_model({"n_up": 3, "n_down": 0}, 3),
 }
 FREE = make_model({"n_up": 3, "n_down": 2}, 3, P={"interaction": 0.0, "hopping": 0.2})
+FREE_LONG = make_model(
+    {"n_up": 3, "n_down": 2}, 8, P={"interaction": 0.0, "hopping": 0.2}, observables=("pair",)
+)
 CLOSE = make_model(
     {"n_up": 3, "n_down": 3}, t_perp=0.3, P={"interaction": -6.0}, observables=("pair",)
 )
@@ -110,7 +113,7 @@ LONG_TABLE = [
     (0.5, -24.894791, 0.2773),
     (0.3, -24.316569, 0.0243),
 ]
-IN_ONE_GO = [*SMALL.values(), FREE, CLOSE, TRUNCATED, FULL, *FREEZING.values(), UNPROVEN]
+IN_ONE_GO = [*SMALL.values(), FREE, FREE_LONG, CLOSE, TRUNCATED, FULL, *FREEZING.values(), UNPROVEN]
 IN_ONE_GO += QUICK.values()
 
 
@@ -229,10 +232,19 @@ def test_reference_energy(solve):
     assert float(long.energy) == pytest.approx(-13.3084592552, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", ["polarized ring", "repulsive metal", "two sites"])
+@pytest.mark.parametrize(
+    "name", ["polarized ring", "repulsive metal", "two sites", "polarized", "P hops", "tilted"]
+)
 def test_entanglement_entropy(solved, name):
     """Cuts between rungs and within them, from the Schmidt values of the exact ground state."""
     assert_entropies(solved[id(SMALL[name])], SMALL[name])
+
+
+def test_entanglement_entropy_of_free_fermions(solved):
+    green = wick(FREE_LONG.terms(), lambda levels, s: np.arange(len(levels)) < (3, 2)[s])["green"]
+    free = free_entropies(green)  # the chain's order is that of the sites, rung by rung
+    np.testing.assert_allclose(solved[id(FREE_LONG)].entanglement_entropy, free, atol=1e-6)
+    assert free.max() > 1.0
 
 
 def test_without_the_proof_nothing_is_called_converged(solved):

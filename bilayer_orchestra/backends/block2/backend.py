@@ -8,6 +8,7 @@ from pathlib import Path
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.backends.base import Job, Request, settings_of
 from bilayer_orchestra.backends.block2.numerics import Block2Numerics
+from bilayer_orchestra.backends.dmrg_progress import progress_line
 from bilayer_orchestra.backends.dmrg_results import averages_from_stages
 from bilayer_orchestra.engine_io import JOB, OUTPUT, last_event, load_arrays, render_job
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
@@ -66,27 +67,7 @@ class Block2Backend:
     def progress(self, directory: Path, request: Request) -> str | None:
         """Return one line on how far the job is."""
         event = last_event(directory)
-        if event is None:
-            return None
-        match event["step"]:
-            case "sweep":
-                return (
-                    f"sweep {event['sweep']:2d}  E = {event['energy']:.10f}  bond dimension "
-                    f"{event['bond']}  discarded {event['discarded_weight']:.1e}  "
-                    f"{event['seconds']:.1f} s"
-                )
-            case "stage":
-                return (
-                    f"measured at bond dimension {event['bond']}  variance {event['variance']:.1e}"
-                )
-            case "begun":
-                return "begins from the state of another run"
-            case "ignored":
-                return f"the state of another run is not used: {event['problem']}"
-            case "resumed":
-                return f"resumed after sweep {event['sweep']}"
-            case name:
-                return f"{name}: sweep {event['sweep'] + 1}  E = {event['energy']:.10f}"
+        return None if event is None else progress_line(event)
 
     def parse(self, directory: Path, request: Request) -> Averages:
         """Read ``output.npz``."""

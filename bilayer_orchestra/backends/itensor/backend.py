@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.backends.base import Job, Request, settings_of
+from bilayer_orchestra.backends.dmrg_progress import progress_line
 from bilayer_orchestra.backends.dmrg_results import averages_from_stages
 from bilayer_orchestra.backends.itensor.job import JOB, render_job
 from bilayer_orchestra.backends.itensor.memory import refuse_if_too_large, write_bond_dimension
@@ -90,25 +91,7 @@ class ITensorBackend:
         if event is None:
             return "starting Julia" if self._has_run else _first_words()
         self._has_run = True
-        match event["step"]:
-            case "sweep":
-                return (
-                    f"sweep {event['sweep']:2d}  E = {event['energy']:.10f}  bond dimension "
-                    f"{event['bond']}  discarded {event['discarded_weight']:.1e}  "
-                    f"{event['seconds']:.1f} s"
-                )
-            case "stage":
-                return (
-                    f"measured at bond dimension {event['bond']}  variance {event['variance']:.1e}"
-                )
-            case "begun":
-                return "begins from the state of another run"
-            case "ignored":
-                return f"the state of another run is not used: {event['problem']}"
-            case "resumed":
-                return f"resumed after sweep {event['sweep']}"
-            case name:
-                return f"{name}: sweep {event['sweep'] + 1}  E = {event['energy']:.10f}"
+        return progress_line(event)
 
     def parse(self, directory: Path, request: Request) -> Averages:
         """Read ``output.npz``."""
