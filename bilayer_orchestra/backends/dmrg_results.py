@@ -45,6 +45,12 @@ def averages_from_stages(
         ``energy_variance``, ``drift`` (largest change of a correlator over the last sweep, infinite
         if it did not settle) and the operator averages. Once: ``second_energy``,
         ``second_deviation``, ``orthogonal_energy``, ``proof_bond_dimension``.
+
+    Notes
+    -----
+    The bias of element k of an observable is max(b_k, c rms(b)) in size, where b_k is the larger of
+    its extrapolation's bias and the drift, rms(b) runs over all elements of the observable, and c
+    is ``COMMON_SHARE``. Scalars keep theirs; NaN (one stage: not estimated) stays NaN.
     """
     weights = output["discarded_weight"]
     per_stage = [

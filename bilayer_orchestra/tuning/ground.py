@@ -117,10 +117,9 @@ def _guess(model: BilayerModel) -> float:
 def _jump_message(model: BilayerModel, jump: JumpError) -> str:
     assert model.filling is not None
     total = model.filling.P + model.filling.M
-    sides = [
-        f"P: {total - side.number / model.length:.6f}, M: {side.number / model.length:.6f}"
-        for side in (jump.below, jump.above)
-    ]
+    metal = [side.number / model.length for side in (jump.below, jump.above)]
+    # rounding must not show as -0.000000
+    sides = [f"P: {max(total - m, 0.0):.6f}, M: {max(m, 0.0):.6f}" for m in metal]
     return (
         f"filling P: {model.filling.P:g}, M: {model.filling.M:g} does not exist in the ground "
         f"state of {model.length} rungs: at mu_M - mu_P = "

@@ -78,6 +78,9 @@ class Steps:
         variant = model.at(float(mu[0]), float(mu[1]))
         number = len(self.done) + 1
         where = f"step {number} (mu_P = {mu[0]:.6g}, mu_M = {mu[1]:.6g})"
+        # a state can be stuck where it was, in a layer's number of electrons for one; only a run
+        # that proves its state notices
+        proven = getattr(variant.settings(self.backend.name), "proof", False)
         begin = time.monotonic()
         outcome = run_point(
             variant,
@@ -86,7 +89,7 @@ class Steps:
             self.directory,
             lambda line: self.on_progress(f"{where}  {line}"),
             self.wait,
-            start=self._last,
+            start=self._last if proven else None,
         )
         self._last = outcome.run
         seconds = self._seconds(outcome.run, time.monotonic() - begin, outcome.reused)
