@@ -12,9 +12,10 @@ BIN    := $(VENV)/bin
 run: $(VENV)/installed
 	$(BIN)/orchestra run examples/bilayer.yaml --backend block2
 
-# two files at a time: most tests wait for one process that they started
+# two files at a time, in the order of tests/conftest.py: most tests wait for one process that they
+# started
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest --slow

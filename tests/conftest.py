@@ -20,6 +20,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # one test there takes minutes: at the end it would run alone
+    items.sort(key=lambda item: item.path.name != "test_image_builds.py")
     if config.getoption("--slow"):
         return
     for item in items:
