@@ -221,7 +221,11 @@ def test_missing_mpi_and_hdf5_are_named(tmp_path, tools, monkeypatch):
     source = tree(tmp_path / "ALF")
     with pytest.raises(MissingEngineError, match="`mpifort` is not on the PATH"):
         alf_build.build_alf(source, alf_build.Options(mpi=True))
-    with pytest.raises(MissingEngineError, match="ALF_HDF5_DIR"):
+    with pytest.raises(MissingEngineError, match=r"ALF_HDF5_DIR.*it is not set"):
+        alf_build.build_alf(source, alf_build.Options(hdf5=True))
+    # where ALF's own script would look, find nothing, and go to the network
+    monkeypatch.setenv("ALF_HDF5_DIR", str(tmp_path))
+    with pytest.raises(MissingEngineError, match=f"it is {tmp_path}"):
         alf_build.build_alf(source, alf_build.Options(hdf5=True))
 
 

@@ -74,12 +74,7 @@ def build_alf(
     source = source.expanduser().resolve()
     check_tree(source)
     compiler = _compiler(options)
-    if options.hdf5 and not os.environ.get("ALF_HDF5_DIR"):
-        # ALF's own script would download and compile HDF5 unasked
-        raise MissingEngineError(
-            "--hdf5 needs ALF_HDF5_DIR, the directory that holds <compiler version>/{include,lib,"
-            "bin/h5fc}; without --hdf5 the output is text, which is read just as well"
-        )
+    _check_hdf5(options)
     with tempfile.TemporaryDirectory(prefix="orchestra-alf-") as temporary:
         work = Path(temporary)
         blas, library = _linear_algebra(work)
@@ -172,6 +167,17 @@ def _compiler(options: Options) -> str:
     line = answer.stdout.splitlines()[0]
     version = re.search(r"\d+\.\d+(\.\d+)*$", line)
     return f"gfortran {version[0]}" if version else line
+
+
+def _check_hdf5(options: Options) -> None:
+    """Raise MissingEngineError where ALF would download and compile an HDF5 unasked."""
+    named = os.environ.get("ALF_HDF5_DIR", "")
+    if options.hdf5 and not (named and list(Path(named).expanduser().glob("*/bin/h5fc"))):
+        raise MissingEngineError(
+            "--hdf5 needs ALF_HDF5_DIR, with <compiler version>/{include,lib,bin/h5fc} below it as "
+            f"ALF installs it (gfortran: GCC_version_12.2.0); it is {named or 'not set'}. Without "
+            "--hdf5 the output is text, which is read just as well"
+        )
 
 
 def _linear_algebra(work: Path) -> tuple[str, Path | None]:
