@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -12,8 +13,8 @@ from bilayer_orchestra.pipeline import make_request, refuse_search
 from bilayer_orchestra.runtimes.images import image_table
 from bilayer_orchestra.runtimes.slurm.collect import label_executed
 from bilayer_orchestra.runtimes.slurm.script import task_script
-from bilayer_orchestra.runtimes.slurm.site import load_site
-from bilayer_orchestra.runtimes.slurm.submit import plan, submit
+from bilayer_orchestra.runtimes.slurm.site import Site, load_site
+from bilayer_orchestra.runtimes.slurm.submit import Chunk, plan, submit
 from bilayer_orchestra.study.load import LoadedStudy
 from bilayer_orchestra.study.tasks import Task, make_tasks, study_root
 
@@ -45,16 +46,7 @@ def submit_study(
         from bilayer_orchestra.runtimes.slurm.collect import states_of
 
         known = {**known, **states_of({t.name: t.run for t in tasks if not t.run.result.exists()})}
-    todo: list[Task] = []
-    busy: list[Task] = []
-    seen = set()
-    for task in tasks:
-        state, _ = known[task.name]
-        started = state in ("finished", "running") or (state == "pending" and _queued(task))
-        if not started and task.run.path not in seen:
-            seen.add(task.run.path)
-            # such as a run here, or an engine that outlived its job: no point is computed twice
-            (busy if task.run.in_use() else todo).append(task)
+    todo, busy = _missing(tasks, known)
     say(_counts(tasks, known))
     for task in busy:
         say(f"not submitted, another process computes it: {task.name}: {task.run.path}")
@@ -63,19 +55,7 @@ def submit_study(
         return
     chunks = plan(todo, site, root, study.name)
     if dry_run:
-        for chunk in chunks:
-            say(f"# {shlex.join(chunk.command)}\n{chunk.script}")
-            for index, pack in enumerate(chunk.packs):
-                for task in pack:
-                    say(f"# array task {index}: {task.name}: {task.run.path}")
-        first = todo[0]
-        with cores(site.point_cpus):
-            job = first.backend.render(make_request(first.point.model, first.backend))
-        contained = site.holds(first.backend.name)
-        say(f"# task.sh of {first.name}, which batch.sh starts:")
-        say(task_script(job, first.run.job.absolute(), site, contained))
-        arrays = sum(len(chunk.packs) for chunk in chunks)
-        say(f"# not submitted: {len(todo)} points in {arrays} tasks of {len(chunks)} jobs")
+        _show(chunks, todo, site, say)
         return
     for chunk in chunks:
         number = submit(chunk, site)
@@ -86,6 +66,38 @@ def submit_study(
     words += ["--site", site_name] if site_name else []
     words += ["--output", str(root)] if root != study_root(study, None) else []
     say(f"          {shlex.join(words)}")
+
+
+def _missing(tasks: list[Task], known: dict[str, tuple[str, str]]) -> tuple[list[Task], list[Task]]:
+    """Return the tasks to submit, each run once, and those that another process computes."""
+    todo: list[Task] = []
+    busy: list[Task] = []
+    seen = set()
+    for task in tasks:
+        state, _ = known[task.name]
+        started = state in ("finished", "running") or (state == "pending" and _queued(task))
+        if not started and task.run.path not in seen:
+            seen.add(task.run.path)
+            # such as a run here, or an engine that outlived its job: no point is computed twice
+            (busy if task.run.in_use() else todo).append(task)
+    return todo, busy
+
+
+def _show(chunks: list[Chunk], todo: list[Task], site: Site, say: Callable[[str], None]) -> None:
+    """Say what would be submitted: every job, every point, the script of one point."""
+    for chunk in chunks:
+        say(f"# {shlex.join(chunk.command)}\n{chunk.script}")
+        for index, pack in enumerate(chunk.packs):
+            for task in pack:
+                say(f"# array task {index}: {task.name}: {task.run.path}")
+    first = todo[0]
+    with cores(site.point_cpus):
+        job = first.backend.render(make_request(first.point.model, first.backend))
+    contained = site.holds(first.backend.name)
+    say(f"# task.sh of {first.name}, which batch.sh starts:")
+    say(task_script(job, first.run.job.absolute(), site, contained))
+    arrays = sum(len(chunk.packs) for chunk in chunks)
+    say(f"# not submitted: {len(todo)} points in {arrays} tasks of {len(chunks)} jobs")
 
 
 _WORDS, _UNKNOWN = ("finished", "running", "pending", "failed"), "not submitted yet"
