@@ -289,6 +289,7 @@ def test_two_tasks_do_not_compute_one_point_at_the_same_time(tmp_path, fake):
     with run.locked(wait=False):
         done = subprocess.run(
             ["sh", str(run.path / "task.sh"), str(run.path), "9_9"],
+            env={**os.environ, "ORCHESTRA_PATIENCE": "1"},
             capture_output=True,
             text=True,
             check=False,
@@ -296,6 +297,20 @@ def test_two_tasks_do_not_compute_one_point_at_the_same_time(tmp_path, fake):
     assert done.returncode == 75
     assert "in use" in done.stderr
     assert not (run.path / "task" / "running").exists()
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="flock is missing")
+def test_a_task_that_begins_during_its_submission_waits_for_it(tmp_path, fake):
+    """The submission holds every lock until the last point is recorded."""
+    root = tmp_path / "runs"
+    submit(write(tmp_path, SMALL), root)
+    run = one_run(root)
+    with run.locked(wait=False):
+        task = subprocess.Popen(["sh", str(run.path / "task.sh"), str(run.path), "9_9"])
+        time.sleep(0.5)
+        assert task.poll() is None
+    assert task.wait(30) == 0
+    assert (run.path / "task" / "ended-0-done").exists()
 
 
 def test_the_time_limit_signal_stops_engines_and_asks_for_another_turn(tmp_path, fake):

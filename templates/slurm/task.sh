@@ -10,20 +10,28 @@ set -u
 cd "$1" || exit 1
 job=$2
 mkdir -p task || exit 1
-if [ -e result.nc ]; then exit 0; fi # computed elsewhere meanwhile
-for marker in task/ended-0-*; do
-    if [ -e "$marker" ]; then exit 0; fi # computed already, by an earlier job
-done
-# Nobody else may write here; file systems without locks are left to the scheduler.
+leave_if_computed() { # by an earlier job, or elsewhere meanwhile
+    for found in result.nc task/ended-0-*; do
+        if [ -e "$found" ]; then exit 0; fi
+    done
+}
+leave_if_computed
+# Nobody else may write here; file systems without locks are left to the scheduler. A submission holds
+# the locks of its points until it has recorded them all: its first tasks begin before that.
 if command -v flock >/dev/null 2>&1; then
     exec 9>>lock
-    flock -n 9
-    case $? in
-    1)
-        echo "orchestra: $PWD is in use by another process" >&2
-        exit 75
-        ;;
-    esac
+    patience=${ORCHESTRA_PATIENCE:-120}
+    while :; do
+        flock -n 9
+        [ $? -eq 1 ] || break
+        if [ "$patience" -le 0 ]; then
+            echo "orchestra: $PWD is in use by another process" >&2
+            exit 75
+        fi
+        patience=$((patience - 1))
+        sleep 1
+    done
+    leave_if_computed
 fi
 # before anybody can see that it runs: a signal must find its trap
 reason=
