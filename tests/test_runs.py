@@ -102,31 +102,55 @@ def test_kill_at_any_moment_and_run_again_gives_the_same_result(model_file, tmp_
     assert not list(killed.rglob("scratch"))
 
 
-def test_resuming_continues_from_the_last_finished_sweep(model_file, tmp_path):
+def killed_after_a_checkpoint(model_file: Path, root: Path) -> Path:
+    """Return the checkpoint of a run of block2 that was killed after its first sweep."""
     pytest.importorskip(
         "block2", reason="block2 is missing: pip install 'bilayer-orchestra[block2]'"
     )
     process = subprocess.Popen(
-        [*ORCHESTRA, "run", model_file, "-b", "block2", "-o", tmp_path, "--no-plot"],
+        [*ORCHESTRA, "run", model_file, "-b", "block2", "-o", root, "--no-plot"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     checkpoint = "*/job/checkpoint/record.json"
-    while not list(tmp_path.glob(checkpoint)) and process.poll() is None:
+    while not list(root.glob(checkpoint)) and process.poll() is None:
         time.sleep(0.02)
     process.kill()
     process.wait()
-    (record,) = tmp_path.glob(checkpoint)
-    done = json.loads(record.read_text())["total"]
+    (record,) = root.glob(checkpoint)
+    return record.parent
+
+
+def events_of_the_next_run(model_file: Path, root: Path) -> list[dict]:
+    assert orchestra("run", model_file, "-b", "block2", "-o", root, "--no-plot").returncode == 0
+    lines = (only_run(root).job / "progress.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_resuming_continues_from_the_last_finished_sweep(model_file, tmp_path):
+    checkpoint = killed_after_a_checkpoint(model_file, tmp_path)
+    done = json.loads((checkpoint / "record.json").read_text())["total"]
     assert done >= 1
-    assert orchestra("run", model_file, "-b", "block2", "-o", tmp_path, "--no-plot").returncode == 0
-    events = [
-        json.loads(line)
-        for line in (only_run(tmp_path).job / "progress.jsonl").read_text().splitlines()
-    ]
+    events = events_of_the_next_run(model_file, tmp_path)
     resumed = next(k for k, event in enumerate(events) if event["step"] == "resumed")
     assert events[resumed]["sweep"] >= done
     assert events[resumed + 1]["sweep"] == events[resumed]["sweep"] + 1
+
+
+def test_a_damaged_checkpoint_is_not_resumed_from_and_said(model_file, tmp_path):
+    checkpoint = killed_after_a_checkpoint(model_file, tmp_path)
+    largest = max(checkpoint.iterdir(), key=lambda file: file.stat().st_size)
+    whole = bytearray(largest.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    largest.write_bytes(whole)
+    steps = {event["step"]: event for event in events_of_the_next_run(model_file, tmp_path)}
+    assert steps["discarded"]["problem"] == "it is damaged"
+    assert "resumed" not in steps
+    result = xr.load_dataset(tmp_path / "result.nc")
+    run = orchestra("run", model_file, "-b", "exact", "-o", tmp_path / "exact", "--no-plot")
+    assert run.returncode == 0
+    exact = xr.load_dataset(tmp_path / "exact" / "result.nc")
+    assert float(result.energy) == pytest.approx(float(exact.energy), abs=1e-8)
 
 
 def test_an_engine_ends_with_the_orchestrator_and_all_that_it_started(tmp_path):

@@ -11,6 +11,7 @@ _LINES = {
     ),
     "stage": "measured at bond dimension {bond}  variance {variance:.1e}",
     "resumed": "resumed after sweep {sweep}",
+    "discarded": "begins anew: the checkpoint is not used: {problem}",
     "begun": "begins from the state of another run",
     "ignored": "the state of another run is not used: {problem}",
 }

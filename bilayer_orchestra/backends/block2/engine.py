@@ -31,7 +31,11 @@ from bilayer_orchestra.backends.block2.hamiltonian import (
     symmetry_of,
 )
 from bilayer_orchestra.backends.block2.measure import measure
-from bilayer_orchestra.backends.block2.state import load_checkpoint, save_checkpoint, start_problem
+from bilayer_orchestra.backends.block2.state import (
+    checkpoint_problem,
+    load_checkpoint,
+    save_checkpoint,
+)
 from bilayer_orchestra.engine_io import OUTPUT, START, load_arrays, read_job, report, save_arrays
 from bilayer_orchestra.errors import EngineError, OrchestraError
 from bilayer_orchestra.terms import Canonical
@@ -122,11 +126,11 @@ class Search:
         """
         place = self.directory / START
         if place.exists():
-            problem = start_problem(place, self.sector)
-            loaded = None if problem else load_checkpoint(self.driver, "SAVED", "KET", place)
-            if loaded is not None:
+            problem = checkpoint_problem(place, self.sector)
+            if problem is None:
+                state, _, _ = load_checkpoint(self.driver, "SAVED", "KET", place)
                 report(self.directory, step="begun")
-                return loaded[0], NOISY_SWEEPS
+                return state, NOISY_SWEEPS
             report(self.directory, step="ignored", problem=problem)
         return self.random_state("KET", 0), 0
 
@@ -169,11 +173,13 @@ def find_ground_state(search: Search) -> tuple[Any, int]:
     """
     settings, checkpoint = search.settings, search.directory / CHECKPOINT
     before: dict[str, Any]
-    loaded = load_checkpoint(search.driver, "SAVED", "KET", checkpoint)
-    if loaded is not None:
-        state, record, before = loaded
+    problem = checkpoint_problem(checkpoint, search.sector)
+    if problem is None:
+        state, record, before = load_checkpoint(search.driver, "SAVED", "KET", checkpoint)
         report(search.directory, step="resumed", sweep=record["total"])
     else:
+        if checkpoint.exists():
+            report(search.directory, step="discarded", problem=problem)
         state, sweep = search.first_state()
         record, before = fresh_record(search, 0) | {"sweep": sweep}, {}
     attempt = record["attempt"]

@@ -34,9 +34,9 @@ def save_checkpoint(
     partial.mkdir(parents=True)
     for file in _files(Path(driver.scratch), tag):
         shutil.move(file, partial / file.name)
+    save_arrays(partial / ARRAYS, **arrays)
     (partial / CHECKSUMS).write_text(json.dumps(_checksums(partial)))
     (partial / RECORD).write_text(json.dumps(record))
-    save_arrays(partial / ARRAYS, **arrays)
     partial.rename(fresh)
     if place.exists():
         place.rename(old)
@@ -46,12 +46,9 @@ def save_checkpoint(
 
 def load_checkpoint(
     driver: Any, tag: str, name: str, place: Path
-) -> tuple[Any, dict[str, Any], dict[str, Any]] | None:
-    """Return (state, record, arrays) of the newest complete checkpoint, the state as ``name``."""
-    fresh = place.with_name(place.name + ".new")
-    source = fresh if fresh.exists() else place
-    if not source.exists():
-        return None
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """Return (state, record, arrays) of a checkpoint without a problem, the state as ``name``."""
+    source = _newest(place)
     record = json.loads((source / RECORD).read_text())
     for file in source.iterdir():
         if file.name not in (RECORD, ARRAYS, CHECKSUMS):
@@ -60,15 +57,16 @@ def load_checkpoint(
     return state, record, load_arrays(source / ARRAYS)
 
 
-def start_problem(place: Path, sector: list[Any]) -> str | None:
-    """Return why a job of ``sector`` cannot begin from the checkpoint at ``place``, or None.
+def checkpoint_problem(place: Path, sector: list[Any]) -> str | None:
+    """Return why a job of ``sector`` cannot go on from the checkpoint at ``place``, or None.
 
     block2 may crash on a damaged file, so none is given to it whose checksum is wrong.
     """
+    source = _newest(place)
     try:
-        found = json.loads((place / RECORD).read_text())["sector"]
-        expected = json.loads((place / CHECKSUMS).read_text())
-        actual = _checksums(place)
+        found = json.loads((source / RECORD).read_text())["sector"]
+        expected = json.loads((source / CHECKSUMS).read_text())
+        actual = _checksums(source)
     except (OSError, ValueError, KeyError, TypeError):
         return "it is incomplete, or of another version"
     if found != sector:
@@ -78,9 +76,15 @@ def start_problem(place: Path, sector: list[Any]) -> str | None:
     return None
 
 
+def _newest(place: Path) -> Path:
+    """Return where the newest complete checkpoint is, if there is any."""
+    fresh = place.with_name(place.name + ".new")
+    return fresh if fresh.exists() else place
+
+
 def _checksums(place: Path) -> dict[str, int]:
-    """Return the checksum of every file of the state in ``place``."""
-    files = (f for f in place.iterdir() if f.name not in (RECORD, ARRAYS, CHECKSUMS))
+    """Return the checksum of every file in ``place`` but the record, which is read as text."""
+    files = (f for f in place.iterdir() if f.name not in (RECORD, CHECKSUMS))
     return {file.name: _checksum(file) for file in files}
 
 
