@@ -165,6 +165,11 @@ def test_status_asks_once_and_tells_the_states_apart(tmp_path, fake):
     assert "2 points in 2 tasks" in again.stdout  # only what failed
 
 
+def submitted_point(folder: Path) -> RunDirectory:
+    submit(write(folder, SMALL), folder / "runs")
+    return one_run(folder / "runs")
+
+
 def one_run(root: Path) -> RunDirectory:
     return find_runs(root)[0]
 
@@ -283,9 +288,7 @@ def test_a_damaged_result_of_a_node_is_computed_again(tmp_path, fake):
 
 @pytest.mark.skipif(shutil.which("flock") is None, reason="flock is missing")
 def test_two_tasks_do_not_compute_one_point_at_the_same_time(tmp_path, fake):
-    root = tmp_path / "runs"
-    submit(write(tmp_path, SMALL), root)
-    run = one_run(root)
+    run = submitted_point(tmp_path)
     with run.locked(wait=False):
         done = subprocess.run(
             ["sh", str(run.path / "task.sh"), str(run.path), "9_9"],
@@ -302,9 +305,7 @@ def test_two_tasks_do_not_compute_one_point_at_the_same_time(tmp_path, fake):
 @pytest.mark.skipif(shutil.which("flock") is None, reason="flock is missing")
 def test_a_task_that_begins_during_its_submission_waits_for_it(tmp_path, fake):
     """The submission holds every lock until the last point is recorded."""
-    root = tmp_path / "runs"
-    submit(write(tmp_path, SMALL), root)
-    run = one_run(root)
+    run = submitted_point(tmp_path)
     with run.locked(wait=False):
         task = subprocess.Popen(["sh", str(run.path / "task.sh"), str(run.path), "9_9"])
         time.sleep(0.5)
