@@ -18,7 +18,8 @@ class Observable:
     """Name, dimensions and definition of one measured quantity.
 
     ``dims`` are the xarray dimensions of the labelled variable. Energies are in the unit of the
-    hopping amplitudes of the model file; everything else is dimensionless.
+    hopping amplitudes of the model file; averages of occupations are dimensionless.
+    ``fixed_on_site`` are the observables from which its elements with equal sites follow.
     """
 
     name: str
@@ -26,9 +27,16 @@ class Observable:
     long_name: str
     definition: str
     units: str = "1"
+    fixed_on_site: tuple[str, ...] = ()
+
+    @property
+    def two_point(self) -> bool:
+        """Whether it is a function of two sites."""
+        return "x_" in self.dims
 
 
-_ENERGY_UNITS = "energy unit of the model file"
+ENERGY_UNITS = "energy unit of the model file"
+INVERSE_ENERGY_UNITS = "1 / energy unit of the model file"
 
 OBSERVABLES = {
     observable.name: observable
@@ -38,26 +46,26 @@ OBSERVABLES = {
             (),
             "energy",
             "<H> with the hopping and interaction terms only, without the -mu N terms",
-            _ENERGY_UNITS,
+            ENERGY_UNITS,
         ),
         Observable(
-            "kinetic_energy", (), "kinetic energy", "sum_ijs h_ij <c+_{i,s} c_{j,s}>", _ENERGY_UNITS
+            "kinetic_energy", (), "kinetic energy", "sum_ijs h_ij <c+_{i,s} c_{j,s}>", ENERGY_UNITS
         ),
         Observable(
             "interaction_energy",
             (),
             "interaction energy",
             "sum_i U_i <n_{i,up} n_{i,dn}>",
-            _ENERGY_UNITS,
+            ENERGY_UNITS,
         ),
-        Observable("level_energy", (), "level energy", "-sum_i (U_i / 2) <n_i>", _ENERGY_UNITS),
-        Observable("field_energy", (), "field energy", "-sum_i h_i <S^z_i>", _ENERGY_UNITS),
+        Observable("level_energy", (), "level energy", "-sum_i (U_i / 2) <n_i>", ENERGY_UNITS),
+        Observable("field_energy", (), "field energy", "-sum_i h_i <S^z_i>", ENERGY_UNITS),
         Observable(
             "total_energy",
             (),
             "total energy",
             "<H> with all terms: energy + level_energy + field_energy",
-            _ENERGY_UNITS,
+            ENERGY_UNITS,
         ),
         Observable(
             "density", ("spin", "layer", "x"), "density per spin", "<n_{i,s}>, for each spin s"
@@ -69,32 +77,42 @@ OBSERVABLES = {
             TWO_POINT,
             "pair correlation",
             "<Delta+_i Delta_j>, Delta_i = c_{i,dn} c_{i,up}; diagonal = double_occupancy",
+            fixed_on_site=("double_occupancy",),
         ),
         Observable(
             "green",
             ("spin", *TWO_POINT),
             "equal-time Green function",
             "<c+_{i,s} c_{j,s}>, for each spin s",
+            fixed_on_site=("density",),
         ),
         Observable(
             "density_density",
             TWO_POINT,
             "connected density correlation",
             "<n_i n_j> - <n_i><n_j>, n = n_up + n_dn",
+            fixed_on_site=("density", "double_occupancy"),
         ),
-        Observable("spin_spin", TWO_POINT, "spin correlation", "<S^z_i S^z_j>"),
+        Observable(
+            "spin_spin",
+            TWO_POINT,
+            "spin correlation",
+            "<S^z_i S^z_j>",
+            fixed_on_site=("density", "double_occupancy"),
+        ),
         Observable(
             "spin_flip",
             TWO_POINT,
             "transverse spin correlation",
             "<S^+_i S^-_j>, S^+_i = c+_{i,up} c_{i,dn}",
+            fixed_on_site=("density", "double_occupancy"),
         ),
         Observable(
             "pair_susceptibility",
             TWO_POINT,
             "pair susceptibility",
             "integral over tau from 0 to beta of <Delta+_i(tau) Delta_j(0)>",
-            "1 / energy unit of the model file",
+            INVERSE_ENERGY_UNITS,
         ),
         Observable(
             "entanglement_entropy",
@@ -107,7 +125,7 @@ OBSERVABLES = {
             TWO_POINT,
             "transverse spin susceptibility",
             "integral over tau from 0 to beta of <S^+_i(tau) S^-_j(0)>",
-            "1 / energy unit of the model file",
+            INVERSE_ENERGY_UNITS,
         ),
     )
 }

@@ -105,6 +105,16 @@ class Terms:
         """Number of positions along the chain."""
         return max(site.x for site in self.sites) + 1
 
+    @property
+    def energy_scale(self) -> float:
+        """Largest hopping amplitude, or a quarter of the largest interaction; 1 if there is none.
+
+        What vanishes, or is degenerate, is judged on this scale.
+        """
+        hopping = self.one_body - np.diag(np.diagonal(self.one_body))
+        largest = max(np.abs(hopping).max(), np.abs(self.interaction).max() / 4)
+        return float(largest) or 1.0
+
     def permuted(self, order: list[int]) -> Terms:
         """Return the same model with site ``order[k]`` at place ``k``."""
         index = np.asarray(order)

@@ -39,7 +39,10 @@ def exact(tmp_path_factory):
 
 
 def sampled(truth: xr.Dataset, seed: int, blocks: int = 48, size: float = 0.01) -> xr.Dataset:
-    """A Monte Carlo result with the averages of ``truth`` and correlated Gaussian errors."""
+    """A Monte Carlo result with the averages of ``truth`` and correlated Gaussian errors.
+
+    Errors are ``size`` times each element, or 1e-4 of the largest where that is larger.
+    """
     rng = np.random.default_rng(seed)
     result = truth.copy(deep=True)
     result.attrs |= {"backend": "alf", "converged": 1}
@@ -52,7 +55,8 @@ def sampled(truth: xr.Dataset, seed: int, blocks: int = 48, size: float = 0.01) 
         shared = np.tensordot(
             common, np.random.default_rng(7).standard_normal((3, *value.shape)), 1
         )
-        samples = size * np.sqrt(blocks) * np.abs(value).max() * (own + shared)
+        error = size * np.maximum(np.abs(value), 1e-4 * np.abs(value).max())
+        samples = np.sqrt(blocks) * error * (own + shared)
         if "x_" in truth[name].dims:
             axes = [1 + truth[name].dims.index(d) for d in ("layer_", "x_", "layer", "x")]
             order = list(range(samples.ndim))
@@ -214,7 +218,7 @@ def test_an_error_bar_that_its_deviations_deny_is_noticed(exact):
 
 
 def test_errors_stated_too_large_are_said(exact):
-    result = sampled(exact(), seed=5, size=0.002)
+    result = sampled(exact(), seed=5, size=0.001)
     for name in OBSERVABLES:
         if f"{name}_deviation" in result:
             result[f"{name}_deviation"] = 5 * result[f"{name}_deviation"]

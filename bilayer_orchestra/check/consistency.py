@@ -7,23 +7,64 @@ violation is no matter of statistics. They are read from the labelled arrays alo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
+from bilayer_orchestra.check.classes import natural_scale
+from bilayer_orchestra.check.statistics import RESOLUTION, ROUNDING
 from bilayer_orchestra.observables import OBSERVABLES
+from bilayer_orchestra.terms import Terms
 
-#: Allowed violation relative to the largest value, where no error is stated.
-ROUNDING = 1e-6
 #: Allowed violation in stated errors: extrapolation treats every element by itself.
 SIGMAS = 6.0
 #: Stated errors are the norm of the stated deviations; this much may be rounding or convention.
 SAME_ERROR = 0.1
 
 
-def inconsistencies(dataset: xr.Dataset) -> list[str]:
-    """Return one sentence per definition that ``dataset`` violates; empty if it is sound."""
-    return [*_finite(dataset), *_errors(dataset), *_symmetric(dataset), *_definitions(dataset)]
+def inconsistencies(dataset: xr.Dataset, terms: Terms | None) -> list[str]:
+    """Return one sentence per definition that ``dataset`` violates; empty if it is sound.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        A result.
+    terms : Terms or None
+        What was solved, for the scale on which values vanish; see :func:`natural_scale`.
+    """
+    scaled = _Scaled(dataset, terms)
+    return [*_finite(dataset), *_errors(dataset), *_symmetric(scaled), *_definitions(scaled)]
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    """A result and the scale of its observables."""
+
+    dataset: xr.Dataset
+    terms: Terms | None
+
+    def allowed(self, name: str, values: xr.DataArray) -> xr.DataArray:
+        """Violation that the stated errors of an observable explain, element by element.
+
+        Bias counts: elements are extrapolated one by one, so that sums and differences of them
+        agree within it and not to rounding. So do statistical errors: connected functions and
+        extrapolated ones have their noise removed observable by observable.
+        """
+        dataset = self.dataset
+        largest = float(np.abs(values.values).max(initial=0.0))
+        rounding = ROUNDING * largest + RESOLUTION * natural_scale(name, self.terms)
+        allowed = xr.zeros_like(dataset[name]) + rounding
+        bias = np.abs(dataset[f"{name}_bias"])
+        if np.isfinite(bias).any():
+            allowed = allowed + float(bias.max())
+        if f"{name}_stderr" in dataset:
+            allowed = allowed + SIGMAS * dataset[f"{name}_stderr"]
+        if "x_" in allowed.dims and "x_" not in values.dims:
+            allowed = _diagonal(allowed)
+        if "spin" in allowed.dims and "spin" not in values.dims:
+            allowed = allowed.sum("spin")
+        return allowed
 
 
 def _finite(dataset: xr.Dataset) -> Iterator[str]:
@@ -51,7 +92,8 @@ def _errors(dataset: xr.Dataset) -> Iterator[str]:
             yield f"{name}_stderr is {ratio:.3g} times what {name}_deviation says"
 
 
-def _symmetric(dataset: xr.Dataset) -> Iterator[str]:
+def _symmetric(result: _Scaled) -> Iterator[str]:
+    dataset = result.dataset
     for name, observable in OBSERVABLES.items():
         if name not in dataset or "x_" not in observable.dims:
             continue
@@ -59,30 +101,29 @@ def _symmetric(dataset: xr.Dataset) -> Iterator[str]:
         other = values.rename({"layer": "layer_", "layer_": "layer", "x": "x_", "x_": "x"})
         # labels decide, not positions: a file with its layers in another order is no error
         difference = abs(values - other.transpose(*values.dims).reindex_like(values))
-        yield from _violation(
-            f"{name} is not symmetric", difference, _allowed(dataset, name, values)
-        )
+        yield from _violation(f"{name} is not symmetric", difference, result.allowed(name, values))
 
 
-def _definitions(dataset: xr.Dataset) -> Iterator[str]:
+def _definitions(result: _Scaled) -> Iterator[str]:
     """Elements that two observables share."""
+    dataset = result.dataset
     if {"pair", "double_occupancy"} <= set(dataset):
         yield from _same(
-            dataset,
+            result,
             "the diagonal of pair is not double_occupancy",
             (_diagonal(dataset["pair"]), "pair"),
             (dataset["double_occupancy"], "double_occupancy"),
         )
     if {"green", "density"} <= set(dataset):
         yield from _same(
-            dataset,
+            result,
             "the diagonal of green is not density",
             (_diagonal(dataset["green"]), "green"),
             (dataset["density"], "density"),
         )
     if {"kinetic_energy", "interaction_energy", "energy"} <= set(dataset):
         yield from _same(
-            dataset,
+            result,
             "energy is not kinetic plus interaction energy",
             (dataset["kinetic_energy"] + dataset["interaction_energy"], "kinetic_energy"),
             (dataset["energy"], "energy"),
@@ -95,7 +136,7 @@ def _definitions(dataset: xr.Dataset) -> Iterator[str]:
         ):
             if name in dataset:
                 yield from _same(
-                    dataset,
+                    result,
                     f"the diagonal of {name} is not {what}",
                     (_diagonal(dataset[name]), name),
                     (expected, "density"),
@@ -103,35 +144,14 @@ def _definitions(dataset: xr.Dataset) -> Iterator[str]:
 
 
 def _same(
-    dataset: xr.Dataset,
+    result: _Scaled,
     text: str,
     one: tuple[xr.DataArray, str],
     other: tuple[xr.DataArray, str],
 ) -> Iterator[str]:
     (left, left_name), (right, right_name) = one, other
-    allowed = _allowed(dataset, left_name, left) + _allowed(dataset, right_name, right)
+    allowed = result.allowed(left_name, left) + result.allowed(right_name, right)
     yield from _violation(text, abs(left - right), allowed)
-
-
-def _allowed(dataset: xr.Dataset, name: str, values: xr.DataArray) -> xr.DataArray:
-    """Violation that the stated errors of an observable explain, element by element.
-
-    Bias counts: elements are extrapolated one by one, so that sums and differences of them agree
-    within it and not to rounding. So do statistical errors: connected functions and extrapolated
-    ones have their noise removed observable by observable.
-    """
-    scale = float(np.abs(values.values).max(initial=0.0))
-    allowed = xr.zeros_like(dataset[name]) + ROUNDING * scale
-    bias = np.abs(dataset[f"{name}_bias"])
-    if np.isfinite(bias).any():
-        allowed = allowed + float(bias.max())
-    if f"{name}_stderr" in dataset:
-        allowed = allowed + SIGMAS * dataset[f"{name}_stderr"]
-    if "x_" in allowed.dims and "x_" not in values.dims:
-        allowed = _diagonal(allowed)
-    if "spin" in allowed.dims and "spin" not in values.dims:
-        allowed = allowed.sum("spin")
-    return allowed
 
 
 def _violation(text: str, difference: xr.DataArray, allowed: xr.DataArray) -> Iterator[str]:
@@ -147,11 +167,10 @@ def _violation(text: str, difference: xr.DataArray, allowed: xr.DataArray) -> It
 
 def _diagonal(matrix: xr.DataArray) -> xr.DataArray:
     """Return the elements with equal sites."""
-    layers = matrix["layer"].values
-    length = matrix["x"].values
-    picked = [
-        [matrix.sel(layer=name, layer_=name, x=x, x_=x, drop=True) for x in length]
-        for name in layers
-    ]
-    rows = [xr.concat(row, "x").assign_coords(x=length) for row in picked]
-    return xr.concat(rows, "layer").assign_coords(layer=layers)
+    same = matrix.reindex({f"{dim}_": matrix[dim].values for dim in ("layer", "x")})
+    same = same.transpose(..., "layer", "x", "layer_", "x_")
+    return xr.DataArray(
+        np.einsum("...axax->...ax", same.values),
+        {dim: same[dim] for dim in same.dims[:-2] if dim in same.coords},
+        same.dims[:-2],
+    )

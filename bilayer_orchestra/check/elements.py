@@ -28,18 +28,27 @@ class Elements(NamedTuple):
     bias: FloatArray
     labels: list[str]
 
+    def of(self, places: NDArray[np.intp]) -> Elements:
+        """Return the elements at these places."""
+        return self._replace(
+            values=self.values[places],
+            deviations=self.deviations[:, places],
+            bias=self.bias[places],
+            labels=[self.labels[k] for k in places],
+        )
+
 
 def elements_of(dataset: xr.Dataset, name: str) -> Elements:
     """Return observable ``name`` of ``dataset`` in the canonical order of labels."""
-    values = _ordered(dataset[name], name)
+    values = ordered(dataset[name], name)
     keep = kept(values)
-    bias = np.abs(_ordered(dataset[f"{name}_bias"], name).values[keep])
+    bias = np.abs(ordered(dataset[f"{name}_bias"], name).values[keep])
     if f"{name}_deviation" in dataset:
-        variable = _ordered(dataset[f"{name}_deviation"], name, "block")
+        variable = ordered(dataset[f"{name}_deviation"], name, "block")
         deviations = variable.values[:, keep].astype(float)
         degrees = float(dataset[name].attrs["covariance_degrees_of_freedom"])
     elif f"{name}_stderr" in dataset:  # errors without a covariance: independent elements
-        stderr = _ordered(dataset[f"{name}_stderr"], name).values[keep].astype(float)
+        stderr = ordered(dataset[f"{name}_stderr"], name).values[keep].astype(float)
         deviations, degrees = np.diag(stderr), np.inf
     else:
         deviations, degrees = np.zeros((0, int(keep.sum()))), np.inf
@@ -48,17 +57,17 @@ def elements_of(dataset: xr.Dataset, name: str) -> Elements:
 
 def vector(array: xr.DataArray, name: str) -> FloatArray:
     """Return ``array``, of the dimensions of observable ``name``, as :func:`elements_of` does."""
-    ordered = _ordered(array, name)
-    return np.asarray(ordered.values[kept(ordered)], dtype=float)
+    values = ordered(array, name)
+    return np.asarray(values.values[kept(values)], dtype=float)
 
 
 def labelled(flat: FloatArray, like: xr.DataArray, name: str) -> xr.DataArray:
     """Put a vector of elements back into the shape of ``like``; the other triangle is mirrored."""
-    ordered = _ordered(like, name)
-    keep = kept(ordered)
-    full = np.full(ordered.shape, np.nan)
+    values = ordered(like, name)
+    keep = kept(values)
+    full = np.full(values.shape, np.nan)
     full[keep] = flat
-    result = ordered.copy(data=full)
+    result = values.copy(data=full)
     result.attrs = {}
     if "x_" in result.dims:
         swapped = result.rename({"layer": "layer_", "layer_": "layer", "x": "x_", "x_": "x"})
@@ -77,7 +86,8 @@ def kept(values: xr.DataArray) -> BoolArray:
     return np.broadcast_to(upper, values.shape)
 
 
-def _ordered(array: xr.DataArray, name: str, *leading: str) -> xr.DataArray:
+def ordered(array: xr.DataArray, name: str, *leading: str) -> xr.DataArray:
+    """Return ``array`` with its labels sorted and its dimensions as the observable's."""
     dims = OBSERVABLES[name].dims
     by = [d for d in ("spin", "layer", "layer_", "x", "x_") if d in dims and d in array.coords]
     return (array.sortby(by) if by else array).transpose(*leading, *dims)

@@ -14,8 +14,10 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
+from bilayer_orchestra.check.classes import natural_scale
 from bilayer_orchestra.check.closed_forms import averages, no_closed_form
 from bilayer_orchestra.check.consistency import inconsistencies
+from bilayer_orchestra.check.statistics import ROUNDING
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import parse_model
 from bilayer_orchestra.observables import OBSERVABLES
@@ -25,8 +27,6 @@ Outcome = Literal["holds", "violated", "undecided", "not applicable"]
 
 #: Deviations beyond this many standard errors violate an identity.
 SIGMAS = 6.0
-#: Allowed deviation relative to the largest value, where no error is stated.
-ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def check_identities(dataset: xr.Dataset) -> list[Identity]:
     terms = model.terms()
     result = _Sites(dataset, terms)
     found = [identity for rule in RULES for identity in rule(result)]
-    broken = inconsistencies(dataset)
+    broken = inconsistencies(dataset, terms)
     found.insert(
         0,
         Identity(
@@ -83,7 +83,8 @@ class _Sites:
         """Systematic and SIGMAS statistical errors, and rounding."""
         bias = np.abs(self._matrix(self.dataset[f"{name}_bias"], name))
         bias = np.full_like(bias, np.nanmax(bias)) if np.isfinite(bias).any() else 0.0 * bias
-        total = np.nan_to_num(bias) + ROUNDING * max(1.0, float(np.abs(self.value(name)).max()))
+        largest = max(natural_scale(name, self.terms), float(np.abs(self.value(name)).max()))
+        total = np.nan_to_num(bias) + ROUNDING * largest
         if f"{name}_stderr" in self.dataset:
             total = total + SIGMAS * self._matrix(self.dataset[f"{name}_stderr"], name)
         return np.asarray(total)

@@ -95,7 +95,7 @@ def plan_ladder(model: BilayerModel, placement: Placement, monte_carlo: bool) ->
     """
     needed = placement.needed_beta(RESIDUAL)
     first, cost = placement.smallest
-    scale = energy_scale(model)
+    scale = model.terms().energy_scale
     if not needed * scale <= LONGEST:
         what = "needs" if np.isfinite(needed) else "would need"
         return Ladder(
@@ -132,13 +132,6 @@ def plan_ladder(model: BilayerModel, placement: Placement, monte_carlo: bool) ->
     return Ladder(rungs, placement, needed)
 
 
-def energy_scale(model: Model) -> float:
-    """Return the largest hopping or interaction, the unit in which LONGEST is meant."""
-    terms = model.terms()
-    hopping = terms.one_body - np.diag(np.diagonal(terms.one_body))
-    return max(float(np.abs(hopping).max()), float(np.abs(terms.interaction).max()) / 4, 1e-12)
-
-
 def affordable_sweeps(model: Model, seconds: float) -> float:
     """Return the sweeps that the model's own settings allow, all chains together."""
     from bilayer_orchestra.machine import available_cores
@@ -159,7 +152,7 @@ def projection_time(model: Model, gap: float) -> float | None:
     if not gap > 0:
         return None
     needed = max(math.log(1.0 / UNPROJECTED) / gap, model.numerics.alf.projection_time)
-    if needed * energy_scale(model) > max(LONGEST, model.numerics.alf.projection_time):
+    if needed * model.terms().energy_scale > max(LONGEST, model.numerics.alf.projection_time):
         return None
     if needed == model.numerics.alf.projection_time:
         return needed

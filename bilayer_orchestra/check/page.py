@@ -22,6 +22,7 @@ def write_page(outcome: CheckResult, path: Path, headline: str) -> Path:
     text = environment.from_string(source).render(
         name=outcome.name,
         word=outcome.word,
+        distance=outcome.distance,
         headline=headline,
         verdicts=outcome.verdicts,
         ladder=outcome.ladder.describe() if outcome.ladder else [],

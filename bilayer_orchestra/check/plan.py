@@ -17,8 +17,9 @@ import xarray as xr
 from bilayer_orchestra.backends.exact.backend import canonical_dimension, out_of_reach
 from bilayer_orchestra.backends.registry import BACKENDS, get_backend
 from bilayer_orchestra.check import ladder as rungs_of
+from bilayer_orchestra.check.comparison import Pair, Word
 from bilayer_orchestra.check.ladder import Ladder, plan_ladder
-from bilayer_orchestra.check.verdict import Pair, Verdict, Word, judge_all, overall
+from bilayer_orchestra.check.verdict import NEIGHBOURS, Verdict, judge_all, overall
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.bilayer import BilayerModel
 from bilayer_orchestra.model.load import parse_model
@@ -51,12 +52,23 @@ class CheckResult:
         """The verdict of the whole check."""
         return overall(self.verdicts)
 
+    @property
+    def distance(self) -> int | None:
+        """Distance up to which all results agree; None without agreement or correlations."""
+        if self.word != "agree":
+            return None
+        reached = [v.distance for v in self.verdicts if v.distance is not None]
+        return min(reached, default=None)
+
 
 class Check:
     """Runs the engines of one check."""
 
-    def __init__(self, model: Model, names: list[str], root: Path, show: Show) -> None:
+    def __init__(
+        self, model: Model, names: list[str], root: Path, show: Show, distance: int = NEIGHBOURS
+    ) -> None:
         self.model, self.names, self.root, self.show = model, names, root, show
+        self.distance = distance
         self.outcome = CheckResult(model.name, self.model)
         self.runtime = get_runtime("local", many=True)
 
@@ -77,7 +89,7 @@ class Check:
                 "a check needs two engines that can solve this model; usable here: "
                 f"{', '.join(self.names) or 'none'}"
             )
-        self.outcome.verdicts = judge_all(pairs)
+        self.outcome.verdicts = judge_all(pairs, distance=self.distance)
         return self.outcome
 
     def _tune(self) -> None:
@@ -223,7 +235,9 @@ def usable_engines(model: Model) -> tuple[list[str], list[str]]:
     return usable, without
 
 
-def compare_files(results: dict[str, xr.Dataset], name: str) -> CheckResult:
+def compare_files(
+    results: dict[str, xr.Dataset], name: str, distance: int = NEIGHBOURS
+) -> CheckResult:
     """Compare stored results with each other.
 
     Raises
@@ -238,7 +252,7 @@ def compare_files(results: dict[str, xr.Dataset], name: str) -> CheckResult:
         why_not = incomparable(pair.first, pair.second)
         if why_not:
             raise OrchestraError(f"{' and '.join(pair.labels)} cannot be compared: {why_not}")
-    return CheckResult(name, None, judge_all(pairs), results=results)
+    return CheckResult(name, None, judge_all(pairs, distance=distance), results=results)
 
 
 def _all_pairs(solved: list[tuple[str, xr.Dataset]]) -> list[Pair]:

@@ -24,7 +24,9 @@ _COLUMNS = {
     "p_single": "p-value of this observable alone",
     "chi2_per_dof": "Hotelling's T^2 per mode, in the modes that the covariance determines",
     "modes": "modes kept of the combined covariance (SVD cut)",
-    "detectable": "smallest relative deviation that would have been noticed",
+    "detectable": "smallest deviation that would have been noticed up to `distance`, in every "
+    "class of elements, relative to the root mean square of the class",
+    "distance": "sites so far apart are known well enough to notice 20 %; NaN: no correlation",
     "largest_pull": "pull of the worst element",
     "pull_width": "spread of the pulls in the modes over what the stated errors say",
 }
@@ -83,6 +85,15 @@ def as_dataset(outcome: CheckResult, headline: str) -> xr.Dataset:
         variables[what] = xr.Variable(
             ("pair", "observable"), np.array(rows, dtype=object).reshape(len(verdicts), len(names))
         )
+    classes = list(dict.fromkeys(c for v in verdicts for f in v.findings for c in f.noticed))
+    noticed = [
+        [[_noticed(_finding(v, name), one) for one in classes] for name in names] for v in verdicts
+    ]
+    variables["noticed"] = xr.Variable(
+        ("pair", "observable", "class"),
+        np.array(noticed, dtype=float).reshape(len(verdicts), len(names), len(classes)),
+        {"definition": "smallest relative deviation of a class that would have been noticed"},
+    )
     terms = list(dict.fromkeys(t for v in verdicts for f in v.findings for t in f.sizes))
     for name in names:
         variables |= _elements(verdicts, name, terms)
@@ -91,15 +102,17 @@ def as_dataset(outcome: CheckResult, headline: str) -> xr.Dataset:
         {
             "pair": [f"{v.first} / {v.second}" for v in verdicts],
             "observable": names,
+            "class": classes,
             "systematic": terms,
         },
         {
             "title": f"{outcome.name}: comparison of independent methods",
             "orchestra_check": 1,
             "verdict": outcome.word,
+            "distance": -1 if outcome.distance is None else outcome.distance,
             "summary": headline,
             "false_alarm_level": LEVEL,
-            "correction": "Holm over all observables of all pairs",
+            "correction": "Holm over all classes of all observables of all pairs",
             "model": outcome.model.to_yaml() if outcome.model else "",
             "notes": "\n".join(outcome.notes),
             "ladder": "\n".join(outcome.ladder.describe()) if outcome.ladder else "",
@@ -182,6 +195,10 @@ def _finding(verdict: Verdict, name: str) -> Finding | None:
     return next((f for f in verdict.findings if f.name == name), None)
 
 
+def _noticed(finding: Finding | None, one: str) -> float:
+    return finding.noticed.get(one, np.nan) if finding is not None else np.nan
+
+
 def _number(finding: Finding | None, column: str) -> float:
     if finding is None or finding.test is None:
         return np.nan
@@ -191,7 +208,8 @@ def _number(finding: Finding | None, column: str) -> float:
         "p_single": test.p_value,
         "chi2_per_dof": test.chi2,
         "modes": float(test.modes),
-        "detectable": test.detectable,
+        "detectable": finding.detectable,
+        "distance": np.nan if finding.distance is None else float(finding.distance),
         "largest_pull": float(test.pulls[test.worst]),
         "pull_width": test.width,
     }[column]

@@ -31,19 +31,22 @@ from bilayer_orchestra.terms import FloatArray
 DRAWS, ENOUGH = 2000, 20
 #: Modes per degree of freedom that the collective test uses.
 MODES = 0.25
-#: Below this, relative to the largest value, elements without statistical error count as equal.
-ROUNDING = 1e-6
+#: Differences below this part of the values of a class, and below this part of the natural scale of
+#: the observable, are rounding; a statistical error far below the second is rounding itself.
+ROUNDING, RESOLUTION = 1e-6, 1e-8
+#: Values below this part of the natural scale are told from zero by nobody: they count as this.
+ZERO = 1e-6
 
 
 class Test(NamedTuple):
-    """Outcome for one observable.
+    """Outcome for some elements of one observable.
 
-    ``p_value`` is not corrected for the number of observables. ``detectable`` is the smallest
-    relative deviation of all elements together that would have been noticed with 90 % probability
-    at the given level. ``pulls`` are (difference beyond the systematic allowance) / error.
-    ``width`` is the spread of the difference in the modes over what the errors say: 1 if the stated
-    errors are right, with ``width_p`` the probability of one this small (near 0: errors too large)
-    or smaller (near 1: too small, or a difference).
+    ``p_value`` is not corrected for the number of tests. ``detectable`` is the smallest deviation
+    of all elements together, relative to their root mean square, that would have been noticed with
+    90 % probability at the given level. ``pulls`` are (difference beyond the systematic allowance)
+    / error. ``width`` is the spread of the difference in the modes over what the errors say: 1 if
+    the stated errors are right, with ``width_p`` the probability of one this small (near 0: errors
+    too large) or smaller (near 1: too small, or a difference).
     """
 
     p_value: float
@@ -64,7 +67,14 @@ class Test(NamedTuple):
         return self.modes > 0
 
 
-def compare(a: Elements, b: Elements, allowance: FloatArray, level: float, seed: int = 0) -> Test:
+def compare(
+    a: Elements,
+    b: Elements,
+    allowance: FloatArray,
+    level: float,
+    scale: float = 1.0,
+    seed: int = 0,
+) -> Test:
     """Test whether ``a`` and ``b`` are equal up to ``allowance``.
 
     Parameters
@@ -75,6 +85,8 @@ def compare(a: Elements, b: Elements, allowance: FloatArray, level: float, seed:
         Sum of the systematic errors; differences are reduced by it before they are tested.
     level : float
         Significance at which ``detectable`` is evaluated.
+    scale : float
+        Natural size of the observable, for values that vanish.
 
     Raises
     ------
@@ -84,55 +96,59 @@ def compare(a: Elements, b: Elements, allowance: FloatArray, level: float, seed:
     if a.labels != b.labels:
         raise ValueError("the two results do not have the same elements")
     raw = a.values - b.values
-    scale = max(float(np.abs(a.values).max()), float(np.abs(b.values).max()), 1e-300)
-    difference = np.sign(raw) * np.maximum(np.abs(raw) - allowance, 0.0)
+    size = max(_rms(a.values), _rms(b.values))
+    allowed = allowance + max(ROUNDING * size, RESOLUTION * scale)
+    difference = np.sign(raw) * np.maximum(np.abs(raw) - allowed, 0.0)
     deviations = np.concatenate([a.deviations, b.deviations])
     stderr = np.sqrt(np.sum(deviations**2, axis=0)) if len(deviations) else np.zeros_like(raw)
-    noisy = stderr > 1e-9 * scale
-    exact_part = np.abs(difference[~noisy])
-    pulls = np.zeros_like(raw)
+    noisy = stderr > 1e-3 * RESOLUTION * scale
+    pulls = np.where(difference == 0, 0.0, np.copysign(np.inf, difference))
     pulls[noisy] = difference[noisy] / stderr[noisy]
-    pulls[~noisy] = np.where(exact_part > ROUNDING * scale, np.inf, 0.0)
     worst = int(np.argmax(np.abs(pulls)))
+    reach = allowed
+    outcome = Test(1.0, 0.0, 0, pulls, raw, stderr, allowance, 0.0, worst)
     if not np.isfinite(pulls).all():
-        return Test(0.0, np.inf, 0, pulls, raw, stderr, allowance, 0.0, worst)
+        return outcome._replace(p_value=0.0, chi2=np.inf)
+    if noisy.any():
+        degrees = _welch(a, b)
+        reach = allowed + np.where(noisy, _threshold(degrees, level, noisy.sum()) * stderr, 0.0)
+        degrees_of_modes = min(a.degrees, b.degrees)
+        chi2, modes, p_collective = _collective(
+            raw[noisy], deviations[:, noisy], degrees_of_modes, allowed[noisy]
+        )
+        p_largest = _largest(pulls[noisy], a, b, noisy, degrees, np.random.default_rng(seed))
+        outcome = outcome._replace(
+            p_value=min(1.0, 2.0 * min(p_largest, p_collective)),
+            chi2=chi2 / modes,
+            modes=modes,
+        )
+    return outcome._replace(detectable=_rms(reach) / max(size, ZERO * scale))
+
+
+def _rms(values: FloatArray) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
+def _threshold(degrees: float, level: float, count: int) -> float:
+    """Return the pull that is noticed nine times out of ten, in standard errors."""
+    return float(stdtrit(degrees, 1.0 - level / (4 * count))) + 1.28
+
+
+def spread(a: Elements, b: Elements) -> tuple[float, float, int]:
+    """Return the spread of the raw difference over the stated errors, the chance of less, modes.
+
+    Raw: what systematic errors allow is no statistics. NaN and no modes without statistical errors.
+    """
+    deviations, raw = np.concatenate([a.deviations, b.deviations]), a.values - b.values
+    noisy = np.any(deviations != 0, axis=0)
     if not noisy.any():
-        detectable = _relative(allowance + ROUNDING * scale, a.values)
-        return Test(1.0, 0.0, 0, pulls, raw, stderr, allowance, detectable, worst)
-    degrees = _welch(a, b)
-    rng = np.random.default_rng(seed)
-    p_largest = _largest(pulls[noisy], a, b, noisy, degrees, rng)
-    degrees_of_modes = min(a.degrees, b.degrees)
-    chi2, modes, p_collective = _collective(
-        raw[noisy], deviations[:, noisy], degrees_of_modes, allowance[noisy]
-    )
-    # the width is that of the raw difference: what systematic errors allow is no statistics
-    raw_chi2, _, raw_p = _collective(raw[noisy], deviations[:, noisy], degrees_of_modes)
+        return np.nan, np.nan, 0
+    degrees = min(a.degrees, b.degrees)
+    chi2, modes, p_value = _collective(raw[noisy], deviations[:, noisy], degrees)
     expected = float(modes)
-    if np.isfinite(degrees_of_modes):
-        expected *= degrees_of_modes / max(degrees_of_modes - modes - 1, 1.0)
-    p_value = min(1.0, 2.0 * min(p_largest, p_collective))
-    threshold = float(stdtrit(degrees, 1.0 - level / (4 * noisy.sum()))) + 1.28
-    reach = np.where(noisy, threshold * stderr, ROUNDING * scale) + allowance
-    return Test(
-        p_value,
-        chi2 / modes if modes else 0.0,
-        modes,
-        pulls,
-        raw,
-        stderr,
-        allowance,
-        _relative(reach, a.values),
-        worst,
-        float(np.sqrt(raw_chi2 / expected)),
-        1.0 - raw_p,
-    )
-
-
-def _relative(reach: FloatArray, values: FloatArray) -> float:
-    """Smallest relative deviation that is noticed in at least one element."""
-    present = np.abs(values) > 0
-    return float((reach[present] / np.abs(values[present])).min()) if present.any() else np.inf
+    if np.isfinite(degrees):
+        expected *= degrees / max(degrees - modes - 1, 1.0)
+    return float(np.sqrt(chi2 / expected)), 1.0 - p_value, modes
 
 
 def _welch(a: Elements, b: Elements) -> float:
@@ -162,6 +178,8 @@ def _largest(
     """
     observed = float(np.abs(pulls).max())
     bound = min(1.0, 2.0 * float(stdtr(degrees, -observed)) * len(pulls))
+    if bound <= 1 / (DRAWS + 1):  # no simulation could say less
+        return bound
     above = 0
     for drawn in range(1, DRAWS + 1):
         mean, variance = np.zeros(len(pulls)), np.zeros(len(pulls))
@@ -200,8 +218,7 @@ def _collective(
     count = max(1, min(int(MODES * min(degrees, 1e9)), rank))
     to_modes = modes[:count] / singular[:count, None] / stderr
     projected = to_modes @ difference
-    if allowance is not None and (allowance > 0).any():
-        shifting = allowance > 0
+    if allowance is not None and (shifting := allowance > 1e-3 * stderr).any():
         best = lsq_linear(
             to_modes[:, shifting] * allowance[shifting], projected, bounds=(-1.0, 1.0)
         )

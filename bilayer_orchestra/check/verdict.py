@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TypeVar
 
 import numpy as np
 import xarray as xr
 
 from bilayer_orchestra.check.causes import likely_cause
+from bilayer_orchestra.check.classes import ElementClass
+from bilayer_orchestra.check.comparison import Comparison, Pair, Word
 from bilayer_orchestra.check.consistency import inconsistencies
-from bilayer_orchestra.check.elements import Elements, elements_of, vector
-from bilayer_orchestra.check.statistics import Test, compare
-from bilayer_orchestra.check.systematics import systematic_terms, unestimated
+from bilayer_orchestra.check.statistics import Test
+from bilayer_orchestra.check.systematics import unestimated
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.observables import EXTRAS, OBSERVABLES
 from bilayer_orchestra.terms import FloatArray
 
-Word = Literal["agree", "disagree", "undecided"]
+Key = TypeVar("Key", bound=Hashable)
 
 #: False-alarm rate of the whole check, all observables and all pairs of results together.
 LEVEL = 0.01
 #: A comparison that would not notice this relative deviation cannot say "agree".
 WEAKEST = 0.2
-#: Levels of one sector closer than this: which of the states a DMRG run returns is arbitrary.
+#: Distance up to which there must be power at least: neighbours in each layer, and across a rung.
+NEIGHBOURS = 1
+#: Levels of one sector closer than this, in units of the largest coupling: which of their states a
+#: DMRG run returns is arbitrary.
 UNDETERMINED_GAP = 1e-5
 #: A Monte Carlo run that did not converge has wrong error bars; this many sigmas are no accident.
 BEYOND_DOUBT = 15.0
@@ -33,34 +37,14 @@ NARROW = 1e-3
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two results that shall be equal up to what is named.
-
-    Parameters
-    ----------
-    first, second : Dataset
-        The results.
-    labels : tuple of str
-        What the results are called in the report.
-    kind : str
-        ``"same state"``, or ``"limit"``: a thermal state against the ground state it goes over to.
-    extra : dict
-        Systematic term -> observable -> its size; on top of those that the results state.
-    doubt : str
-        A reason why no difference between these two would mean anything, or "".
-    """
-
-    first: xr.Dataset
-    second: xr.Dataset
-    labels: tuple[str, str]
-    kind: Literal["same state", "limit"] = "same state"
-    extra: dict[str, dict[str, xr.DataArray]] = field(default_factory=dict)
-    doubt: str = ""
-
-
-@dataclass(frozen=True)
 class Finding:
-    """One observable: its test, what may be systematic in it, and the word for it."""
+    """One observable: its test, what may be systematic in it, and the word for it.
+
+    ``test`` holds the elements of all classes, with the p-value of the most different class;
+    ``noticed`` is, per class, the smallest relative deviation that would have been noticed, and
+    ``distance`` how far apart two sites may be for all of these to be small (None if the observable
+    is no function of two sites).
+    """
 
     name: str
     word: Word
@@ -70,11 +54,18 @@ class Finding:
     corrected_p: float = np.nan
     systematics: dict[str, float] = field(default_factory=dict)
     sizes: dict[str, FloatArray] = field(default_factory=dict)
+    noticed: dict[str, float] = field(default_factory=dict)
+    distance: int | None = None
+    detectable: float = np.nan
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The comparison of two results."""
+    """The comparison of two results.
+
+    ``distance`` is the largest up to which every class of every requested correlation would have
+    shown a deviation; None if no correlation was compared.
+    """
 
     first: str
     second: str
@@ -84,6 +75,7 @@ class Verdict:
     cause: str = ""
     notes: tuple[str, ...] = ()
     pair: Pair | None = None
+    distance: int | None = None
 
 
 def incomparable(a: xr.Dataset, b: xr.Dataset) -> str | None:
@@ -142,31 +134,41 @@ def judge(a: xr.Dataset, b: xr.Dataset, level: float = LEVEL) -> Verdict:
     return judge_all([Pair(a, b, labels)], level)[0]
 
 
-def judge_all(pairs: Sequence[Pair], level: float = LEVEL) -> list[Verdict]:
+def judge_all(
+    pairs: Sequence[Pair], level: float = LEVEL, distance: int = NEIGHBOURS
+) -> list[Verdict]:
     """Compare all pairs.
 
-    The p-values are corrected by Holm's method over all observables of all pairs: the chance that
-    anything at all is called different although everything agrees is at most ``level``, whatever
-    the observables and pairs have in common.
+    The p-values are corrected by Holm's method over all classes of all observables of all pairs:
+    the chance that anything at all is called different although everything agrees is at most
+    ``level``, whatever the observables and pairs have in common.
+
+    Parameters
+    ----------
+    distance : int
+        Sites so far apart must agree, with power, for a pair of results to agree.
     """
-    prepared = [_Tests(pair) for pair in pairs]
-    total = max(1, sum(len(tests.names) for tests in prepared))
+    prepared = [Comparison(pair) for pair in pairs]
+    total = max(1, sum(len(classes) for tests in prepared for classes in tests.classes.values()))
     for tests in prepared:
         tests.run(level / total)
-    stochastic = {
-        f"{k}/{name}": test.p_value
-        for k, tests in enumerate(prepared)
-        for name, test in tests.tests.items()
-        if test.stochastic
-    }
-    corrected = holm(stochastic)
-    verdicts = []
-    for k, tests in enumerate(prepared):
-        p_values = {
-            name: corrected.get(f"{k}/{name}", test.p_value) for name, test in tests.tests.items()
+    corrected = holm(
+        {
+            (k, *key): test.p_value
+            for k, tests in enumerate(prepared)
+            for key, test in tests.tests.items()
+            if test.stochastic
         }
-        verdicts.append(_verdict(tests, p_values, level))
-    return verdicts
+    )
+    return [
+        _verdict(
+            tests,
+            {key: corrected.get((k, *key), test.p_value) for key, test in tests.tests.items()},
+            level,
+            distance,
+        )
+        for k, tests in enumerate(prepared)
+    ]
 
 
 def overall(verdicts: Sequence[Verdict]) -> Word:
@@ -177,9 +179,9 @@ def overall(verdicts: Sequence[Verdict]) -> Word:
     return "agree" if words == {"agree"} else "undecided"
 
 
-def holm(p_values: dict[str, float]) -> dict[str, float]:
+def holm(p_values: dict[Key, float]) -> dict[Key, float]:
     """Correct p-values for their number (S. Holm, Scand. J. Stat. 6, 65 (1979))."""
-    corrected: dict[str, float] = {}
+    corrected: dict[Key, float] = {}
     running = 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda key: p_values[key])):
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[name]))
@@ -187,98 +189,71 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
     return corrected
 
 
-class _Tests:
-    """One pair: which observables can be compared, their elements, systematic terms and tests."""
-
-    def __init__(self, pair: Pair) -> None:
-        self.pair = pair
-        self.names: list[str] = []
-        self.untested: list[Finding] = []
-        self.elements: dict[str, tuple[Elements, Elements]] = {}
-        self.systematics: dict[str, dict[str, FloatArray]] = {}
-        self.tests: dict[str, Test] = {}
-        for name in OBSERVABLES:
-            self._prepare(name)
-
-    def _prepare(self, name: str) -> None:
-        a, b = self.pair.first, self.pair.second
-        if name not in a or name not in b:
-            if (name in a or name in b) and name not in EXTRAS:
-                only = self.pair.labels[0 if name in a else 1]
-                self.untested.append(Finding(name, "undecided", f"only {only} has it", None))
-            return
-        one, other = elements_of(a, name), elements_of(b, name)
-        if one.labels != other.labels:
-            self.untested.append(
-                Finding(name, "disagree", "the two do not have the same elements", None)
-            )
-            return
-        bad = [~np.isfinite(e.values) for e in (one, other)]
-        if (bad[0] | bad[1]).any():
-            both = bool((bad[0] & bad[1])[bad[0] | bad[1]].all())
-            place = one.labels[int(np.argmax(bad[0] | bad[1]))]
-            word: Word = "undecided" if both else "disagree"
-            self.untested.append(Finding(name, word, f"not a finite number at {place}", None))
-            return
-        if not all(np.isfinite(e.deviations).all() for e in (one, other)):
-            self.untested.append(Finding(name, "undecided", "the error bars are not finite", None))
-            return
-        terms = {
-            f"{what} ({label})": size
-            for dataset, elements, label in zip((a, b), (one, other), self.pair.labels, strict=True)
-            for what, size in systematic_terms(dataset, elements).items()
-        }
-        for what, sizes in self.pair.extra.items():
-            if name in sizes:
-                terms[what] = vector(sizes[name], name)
-        self.names.append(name)
-        self.elements[name] = (one, other)
-        self.systematics[name] = terms
-
-    def run(self, level: float) -> None:
-        for name in self.names:
-            one, other = self.elements[name]
-            terms = self.systematics[name]
-            allowance = sum(
-                (np.nan_to_num(size) for size in terms.values()), np.zeros(len(one.values))
-            )
-            self.tests[name] = compare(one, other, allowance, level)
-
-
-def _verdict(tests: _Tests, p_values: dict[str, float], level: float) -> Verdict:
+def _verdict(
+    tests: Comparison, p_values: dict[tuple[str, str], float], level: float, asked: int
+) -> Verdict:
     pair = tests.pair
-    undetermined = _undetermined(pair)
-    findings = []
-    for name in tests.names:
-        test, terms = tests.tests[name], tests.systematics[name]
-        doubt = pair.doubt or ("" if name == "energy" else undetermined)
-        word, reason = _word(test, p_values[name], level, unestimated(terms), doubt)
-        largest = {
-            what: float(np.nanmax(size)) for what, size in terms.items() if not np.isnan(size).all()
-        }
-        findings.append(
-            Finding(
-                name,
-                word,
-                reason,
-                test,
-                tests.elements[name][0].labels[test.worst],
-                p_values[name],
-                largest,
-                terms,
-            )
+    undetermined = _undetermined(pair, tests.terms.energy_scale if tests.terms else 1.0)
+    findings = [
+        _finding(
+            tests, name, p_values, level, pair.doubt or ("" if name == "energy" else undetermined)
         )
-    findings += tests.untested
-    word, reason, cause = _overall(pair, findings)
-    return Verdict(*pair.labels, word, reason, findings, cause, tuple(_notes(tests)), pair)
+        for name in tests.elements
+    ]
+    findings += [Finding(*untested, None) for untested in tests.untested]
+    reach = {f.name: f.distance for f in findings if f.distance is not None}
+    reach = {name: distance for name, distance in reach.items() if name not in EXTRAS}
+    distance = min(reach.values(), default=None)
+    word, reason, cause = _overall(tests, findings)
+    if word == "agree" and distance is not None:
+        reason += f", up to distance {distance}"
+        if distance < max(parts[-1].distance for parts in tests.classes.values()):
+            limiting = [name for name, reached in reach.items() if reached == distance]
+            reason += f" (beyond it errors of {', '.join(limiting)} are too large)"
+    if word == "agree" and (NEIGHBOURS if distance is None else distance) < asked:
+        word, reason = "undecided", f"distance {asked} was asked for; {reason}"
+    return Verdict(
+        *pair.labels, word, reason, findings, cause, tuple(_notes(pair, findings)), pair, distance
+    )
 
 
-def _undetermined(pair: Pair) -> str:
+def _finding(
+    tests: Comparison, name: str, p_values: dict[tuple[str, str], float], level: float, doubt: str
+) -> Finding:
+    terms, test, parts = tests.systematics[name], tests.whole(name), tests.classes[name]
+    counted = [part for part in parts if not part.repeats]
+    noticed = {part.name: tests.tests[name, part.name].detectable for part in counted}
+    weak = [part for part in counted if noticed[part.name] > WEAKEST]
+    distance = None
+    if OBSERVABLES[name].two_point:
+        # one less than the first that is not known well enough
+        distance = weak[0].distance - 1 if weak else parts[-1].distance
+        weak = [part for part in weak if part.distance <= NEIGHBOURS]
+    within = [part for part in counted if distance is None or part.distance <= max(distance, 0)]
+    detectable = max((noticed[part.name] for part in weak or within), default=np.nan)
+    p_value = min(p_values[name, part.name] for part in parts)
+    word, reason = _word(test, p_value, level, unestimated(terms), doubt, weak, detectable)
+    return Finding(
+        name,
+        word,
+        reason,
+        test,
+        tests.elements[name][0].labels[test.worst],
+        p_value,
+        {what: float(np.nanmax(size)) for what, size in terms.items() if not np.isnan(size).all()},
+        terms,
+        noticed,
+        distance,
+        detectable,
+    )
+
+
+def _undetermined(pair: Pair, energy_scale: float) -> str:
     """Return why correlators of the ground state are not determined, or ""."""
     for dataset, label in zip((pair.first, pair.second), pair.labels, strict=True):
         if dataset.attrs["ensemble"] != "canonical":
             continue
-        if "gap" in dataset and float(dataset["gap"]) < UNDETERMINED_GAP:
+        if "gap" in dataset and float(dataset["gap"]) < UNDETERMINED_GAP * energy_scale:
             return (
                 f"the next state of the sector lies {float(dataset['gap']):.1e} above ({label}): "
                 "correlators are not determined"
@@ -292,7 +267,13 @@ def _undetermined(pair: Pair) -> str:
 
 
 def _word(
-    test: Test, p_value: float, level: float, unknown: list[str], doubt: str
+    test: Test,
+    p_value: float,
+    level: float,
+    unknown: list[str],
+    doubt: str,
+    weak: list[ElementClass],
+    detectable: float,
 ) -> tuple[Word, str]:
     missing = f"{', '.join(unknown)} is not estimated" if unknown else ""
     if p_value < level:
@@ -302,23 +283,26 @@ def _word(
         return "disagree", f"{text}; {missing}" if missing else text
     if doubt:
         return "undecided", doubt
-    if test.detectable > WEAKEST:
+    if weak:
+        where = f" of {weak[0].name}" if weak[0].name else ""
         return "undecided", (
-            f"errors are too large: a deviation below {100 * test.detectable:.0f} % is not noticed"
+            f"errors are too large: a deviation below {100 * detectable:.3g} %{where} "
+            "is not noticed"
         )
     if missing:
         return "undecided", missing
-    return "agree", f"would have noticed {100 * test.detectable:.2g} %"
+    return "agree", f"would have noticed {100 * detectable:.2g} %"
 
 
 def _overall(  # noqa: PLR0911  (one return for each kind of answer)
-    pair: Pair, findings: list[Finding]
+    tests: Comparison, findings: list[Finding]
 ) -> tuple[Word, str, str]:
     """Return (word, reason, likely cause)."""
+    pair = tests.pair
     broken = [
         f"{label}: {text}"
         for dataset, label in zip((pair.first, pair.second), pair.labels, strict=True)
-        for text in inconsistencies(dataset)
+        for text in inconsistencies(dataset, tests.terms)
     ]
     unsure = [
         (label, dataset)
@@ -326,7 +310,12 @@ def _overall(  # noqa: PLR0911  (one return for each kind of answer)
         if not dataset.attrs["converged"]
     ]
     by_word = {
-        word: [finding.name for finding in findings if finding.word == word]
+        word: [
+            finding.name
+            for finding in findings
+            # a quantity that nobody asked for settles nothing by being unknown
+            if finding.word == word and not (word == "undecided" and finding.name in EXTRAS)
+        ]
         for word in ("agree", "disagree", "undecided")
     }
     if broken:
@@ -349,16 +338,16 @@ def _overall(  # noqa: PLR0911  (one return for each kind of answer)
     if not findings:
         return "undecided", "the two have no observable in common", ""
     if by_word["undecided"]:
-        reasons = {f.reason for f in findings if f.word == "undecided"}
+        reasons = {f.reason for f in findings if f.name in by_word["undecided"]}
         shared = f": {reasons.pop()}" if len(reasons) == 1 else ""
         return "undecided", ", ".join(by_word["undecided"]) + shared, ""
     return "agree", f"{len(findings)} observables", ""
 
 
-def _notes(tests: _Tests) -> list[str]:
+def _notes(pair: Pair, findings: list[Finding]) -> list[str]:
     """Say where the stated errors do not fit the scatter that is seen."""
-    usable = {n: t for n, t in tests.tests.items() if t.stochastic and np.isfinite(t.width)}
-    if not usable or tests.pair.kind == "limit":  # there the temperature shifts all pulls
+    usable = {f.name: f.test for f in findings if f.test and np.isfinite(f.test.width)}
+    if not usable or pair.kind == "limit":  # there the temperature shifts all pulls
         return []
     name, test = max(usable.items(), key=lambda item: item[1].modes)
     count = len(usable)

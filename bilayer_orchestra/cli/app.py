@@ -144,17 +144,23 @@ def check(
         bool,
         typer.Option("--identities", help="test each result alone, by exact identities"),
     ] = False,
+    distance: Annotated[
+        int,
+        typer.Option(min=1, help="how far apart sites must agree; less is undecided"),
+    ] = 1,
 ) -> None:
     """Solve a model with several engines and say whether they agree, also as T goes to 0.
 
     Leaves check.nc and check.html. Given two or more results instead of a model, compares those.
     With --identities a single result, or every engine's, is tested by sum rules and exact limits.
 
-    Exit code: 0 agree, 1 disagree, 2 undecided, 3 could not run.
+    They agree up to the distance to which every correlation would have shown a deviation of 20 %.
+
+    Exit code: 0 agree (at least up to --distance), 1 disagree, 2 undecided, 3 could not run.
     """
     from bilayer_orchestra.cli.check import check_command
 
-    check_command(targets, backends, output, tuple(overrides or ()), identities)
+    check_command(targets, backends, output, tuple(overrides or ()), identities, distance)
 
 
 @app.command()

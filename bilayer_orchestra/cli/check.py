@@ -27,6 +27,7 @@ def check_command(
     output: Path | None,
     overrides: tuple[str, ...],
     identities: bool,
+    distance: int,
 ) -> None:
     """Compare engines on one model, or stored results, or test one result by identities."""
     console = output_console()
@@ -36,7 +37,7 @@ def check_command(
 
             word = identities_command(targets, backends, output, overrides, console)
         else:
-            outcome, root = _compare(targets, backends, output, overrides, console)
+            outcome, root = _compare(targets, backends, output, overrides, distance, console)
             word = outcome.word
             _show(outcome, console)
             _store(outcome, root, console)
@@ -51,11 +52,12 @@ def _compare(
     backends: str | None,
     output: Path | None,
     overrides: tuple[str, ...],
+    distance: int,
     console: Console,
 ) -> tuple[CheckResult, Path]:
     files = [target for target in targets if target.suffix == ".nc"]
     if files:
-        return _compare_files(targets, output, bool(backends or overrides))
+        return _compare_files(targets, output, distance, bool(backends or overrides))
     if len(targets) != 1:
         raise OrchestraError("give one model file, or two or more results (.nc)")
     model = load_model(targets[0], overrides)
@@ -69,11 +71,11 @@ def _compare(
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     root = output if output is not None else Path("runs") / model.name
     with progress(console) as show:
-        return Check(model, names, root, show).run(), root
+        return Check(model, names, root, show, distance).run(), root
 
 
 def _compare_files(
-    targets: list[Path], output: Path | None, has_options: bool
+    targets: list[Path], output: Path | None, distance: int, has_options: bool
 ) -> tuple[CheckResult, Path]:
     from bilayer_orchestra.dataset import open_result
 
@@ -92,7 +94,7 @@ def _compare_files(
             label = f"{label} {len(results) + 1}"
         results[label] = dataset
     name = str(next(iter(results.values())).attrs["model_name"])
-    return compare_files(results, name), output if output is not None else Path.cwd()
+    return compare_files(results, name, distance), output if output is not None else Path.cwd()
 
 
 def _show(outcome: CheckResult, console: Console) -> None:
@@ -125,8 +127,9 @@ def summary(outcome: CheckResult) -> str:
     limit = ""
     if outcome.ladder is not None and outcome.ladder.out_of_reach:
         limit = "; T -> 0 was NOT checked (out of reach)"
+    reach = f" up to distance {outcome.distance}" if outcome.distance is not None else ""
     return (
-        f"{outcome.name}: {outcome.word.upper()} ({scope}{limit}; "
+        f"{outcome.name}: {outcome.word.upper()}{reach} ({scope}{limit}; "
         f"false alarms at most {100 * LEVEL:g} %)"
     )
 
@@ -141,6 +144,7 @@ def verdict_table(verdict: Verdict) -> Table:
         "worst",
         "pull",
         "systematic",
+        "up to",
         "would notice",
         "why",
         box=None,
@@ -149,7 +153,7 @@ def verdict_table(verdict: Verdict) -> Table:
     for finding in verdict.findings:
         test = finding.test
         if test is None:
-            table.add_row(finding.name, finding.word, "", "", "", "", "", "", finding.reason)
+            table.add_row(finding.name, finding.word, *[""] * 7, finding.reason)
             continue
         named = ", ".join(
             f"{what.split(' (')[0]} {size:.1g}"
@@ -164,7 +168,8 @@ def verdict_table(verdict: Verdict) -> Table:
             _site_label(finding.worst_label) if test.pulls[test.worst] else "",
             f"{test.pulls[test.worst]:+.1f}",
             named,
-            f"{100 * test.detectable:.2g} %",
+            "" if finding.distance is None else str(max(finding.distance, 0)),
+            f"{100 * finding.detectable:.2g} %",
             "" if finding.word == "agree" else finding.reason,
         )
     return table

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bilayer_orchestra.backends.registry import choose, get_backend
+from bilayer_orchestra.check.comparison import Word
 from bilayer_orchestra.check.identities import Identity, check_identities
-from bilayer_orchestra.check.verdict import Word
 from bilayer_orchestra.cli.progress import progress
 from bilayer_orchestra.dataset import open_result
 from bilayer_orchestra.errors import OrchestraError
