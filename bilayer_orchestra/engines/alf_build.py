@@ -29,6 +29,7 @@ from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraE
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.runs import write_text_atomic
 from bilayer_orchestra.timestamps import utc_now
+from bilayer_orchestra.user_files import variable
 
 NAME = "Hamiltonian_Orchestra_smod.F90"
 LOG = "build.log"
@@ -71,7 +72,7 @@ def build_alf(
     EngineError
         If compilation fails; carries the compiler's own last lines.
     """
-    source = source.expanduser().resolve()
+    source = source.resolve()
     check_tree(source)
     compiler = _compiler(options)
     _check_hdf5(options)
@@ -171,8 +172,8 @@ def _compiler(options: Options) -> str:
 
 def _check_hdf5(options: Options) -> None:
     """Raise MissingEngineError where ALF would download and compile an HDF5 unasked."""
-    named = os.environ.get("ALF_HDF5_DIR", "")
-    if options.hdf5 and not (named and list(Path(named).expanduser().glob("*/bin/h5fc"))):
+    named = variable("ALF_HDF5_DIR")
+    if options.hdf5 and not (named and list(Path(named).glob("*/bin/h5fc"))):
         raise MissingEngineError(
             "--hdf5 needs ALF_HDF5_DIR, with <compiler version>/{include,lib,bin/h5fc} below it as "
             f"ALF installs it (gfortran: GCC_version_12.2.0); it is {named or 'not set'}. Without "
@@ -241,6 +242,8 @@ def _compile(
     words = " ".join([*_configure_words(options), "NO-INTERACTIVE", "NO-FALLBACK"])
     setup = f"set -- {words} && . ./configure.sh"
     variables = {**os.environ, **thread_environment(1), "ALF_FLAGS_EXT": _flags(options)}
+    if options.hdf5:
+        variables["ALF_HDF5_DIR"] = variable("ALF_HDF5_DIR")
     if library is not None:
         # first in line for the final link; the variable helps where only OpenBLAS is installed,
         # because configure.sh tries the usual names itself

@@ -25,6 +25,7 @@ from bilayer_orchestra.runtimes.images import (
     engine_half_files,
     inspect,
 )
+from bilayer_orchestra.user_files import user_path
 
 #: Images that we have a definition of.
 BUILDABLE = ("alf", "block2", "itensor")
@@ -82,7 +83,7 @@ def build_image(
     if sources.sha256 and not re.fullmatch(r"[0-9a-f]{64}", sources.sha256):
         raise OrchestraError("--sha256 should be 64 hexadecimal digits")
     _refuse_what_would_be_ignored(kind, sources)
-    output = output.expanduser().absolute()
+    output = output.absolute()
     with tempfile.TemporaryDirectory(prefix="orchestra-image-") as name:
         context = Path(name)
         _fill_context(kind, context, sources.source)
@@ -147,7 +148,6 @@ def _refuse_what_would_be_ignored(kind: str, sources: Sources) -> None:
     source = sources.source
     if source is None:
         return
-    source = source.expanduser()
     replaced = {"alf": True, "itensor": (source / "julia").is_dir(), "block2": False}[kind]
     for option in ("version", "sha256", "mirror"):
         if replaced and getattr(sources, option) is not None:
@@ -162,7 +162,7 @@ def _fill_context(kind: str, context: Path, source: Path | None) -> None:
     if source is None:
         (context / "source").mkdir()
     else:
-        source = source.expanduser().resolve()
+        source = source.resolve()
         if kind == "alf":
             from bilayer_orchestra.engines.alf_build import PRODUCTS, check_tree
 
@@ -185,7 +185,7 @@ def _arguments(kind: str, sources: Sources, definition: Path) -> dict[str, str]:
     base = sources.base or engine_settings("containers").get("base")
     if base is not None:
         scheme, colons, rest = base.partition("://")
-        local = Path(base).expanduser()
+        local = user_path(base)
         if not colons and not local.exists():
             raise MissingEngineError(
                 f"the base {base} does not exist; give an image file, or a place such as "
@@ -206,7 +206,7 @@ def _arguments(kind: str, sources: Sources, definition: Path) -> dict[str, str]:
             assert default is not None
             version = f"ALF {sources.version or default[1]}"
         else:
-            source = sources.source.expanduser().resolve()
+            source = sources.source.resolve()
             version = alf_version(source, tree_hash(source))
             release = re.match(r"ALF (\d\S*)", version)
             arguments["VERSION"] = release[1] if release else "unknown"

@@ -20,6 +20,7 @@ from pathlib import Path
 from bilayer_orchestra.engines.config import config_file, engine_settings
 from bilayer_orchestra.engines.julia_half import engine_depot, engine_half
 from bilayer_orchestra.errors import MissingEngineError
+from bilayer_orchestra.user_files import variable
 
 VARIABLE, PROJECT_VARIABLE = "ORCHESTRA_JULIA", "ORCHESTRA_JULIA_PROJECT"
 #: Smallest versions: an LTS of Julia, and the first ITensorMPS with correct correlation matrices.
@@ -144,24 +145,25 @@ def _installation(binary: Path, origin: str, project: str | None) -> JuliaInstal
 
 def _named() -> bool:
     """Return whether somebody named a Julia."""
-    return bool(os.environ.get(VARIABLE)) or "binary" in engine_settings("julia")
+    return bool(variable(VARIABLE)) or "binary" in engine_settings("julia")
 
 
 def _project() -> str | None:
     """Return the project that somebody named."""
     return (
-        os.environ.get(PROJECT_VARIABLE)
+        variable(PROJECT_VARIABLE)
         or engine_settings("julia").get("project")
-        or os.environ.get("JULIA_PROJECT")
+        or variable("JULIA_PROJECT")
+        or None
     )
 
 
 def _binary() -> tuple[Path, str]:
-    named = os.environ.get(VARIABLE)
+    named = variable(VARIABLE)
     if named:
         origin = f"the environment variable {VARIABLE}"
     elif "binary" in engine_settings("julia"):
-        named = str(Path(engine_settings("julia")["binary"]).expanduser())
+        named = engine_settings("julia")["binary"]
         origin = str(config_file())
     else:
         named, origin = "julia", "the PATH"
@@ -183,7 +185,7 @@ def julia_environment(project: str | None) -> dict[str, str]:
     }
     if project:
         # names such as @v1.10 or @shared are Julia's own; a path must not depend on where it runs
-        path = project if project.startswith("@") else str(Path(project).expanduser().absolute())
+        path = project if project.startswith("@") else str(Path(project).absolute())
         environment["JULIA_PROJECT"] = path
     if "depot" in settings:
         environment["JULIA_DEPOT_PATH"] = settings["depot"]
