@@ -172,7 +172,9 @@ run_segment() {
             hint=" (ranks = $ranks needs an MPI build of ALF, and a launcher that its MPI knows;"
             hint="$hint this one is: $launcher)"
         fi
-        fail "ALF ended with exit code $code in $part$hint"
+        how="ended with exit code $code"
+        if [ "$code" -gt 128 ]; then how="was killed by SIG$(kill -l "$code")"; fi
+        fail "ALF $how in $part$hint"
     fi
     check_segment "$part"
     now=$(clock)

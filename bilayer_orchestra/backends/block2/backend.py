@@ -12,7 +12,7 @@ from bilayer_orchestra.backends.dmrg_progress import progress_line
 from bilayer_orchestra.backends.dmrg_results import averages_from_stages
 from bilayer_orchestra.engine_io import JOB, OUTPUT, last_event, load_arrays, render_job
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
-from bilayer_orchestra.machine import available_cores, thread_environment
+from bilayer_orchestra.machine import available_cores, memory_limit, thread_environment
 from bilayer_orchestra.terms import Canonical
 
 #: Up to this bond dimension the blocks are so small that a second thread only costs.
@@ -43,6 +43,13 @@ class Block2Backend:
             raise OrchestraError(
                 "block2 finds ground states (T = 0); for `state: {beta: ...}` use --backend exact "
                 "(up to 8 sites) or --backend alf"
+            )
+        numerics, limit = request.numerics, memory_limit()
+        assert isinstance(numerics, Block2Numerics)
+        if limit is not None and numerics.stack_memory_gib * 2**30 > limit:
+            raise OrchestraError(
+                f"block2: numerics.block2.stack_memory_gib = {numerics.stack_memory_gib:g} is "
+                f"reserved at the start, and this machine allows {limit / 2**30:.1f} GiB; take less"
             )
         n_sites = request.terms.n_sites
         if n_sites < 4 or sum(state) < 1 or sum(state) > 2 * n_sites - 1:
