@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from bilayer_orchestra import __version__
 from bilayer_orchestra.backends.base import Backend, Request
 from bilayer_orchestra.errors import EngineError, OrchestraError
+from bilayer_orchestra.heartbeat import Heartbeat
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.runs import RunDirectory, request_hash, started_record, terms_hash
 from bilayer_orchestra.runtimes.base import Runtime
@@ -174,7 +175,7 @@ def solve_once(
 
 
 class _Poller:
-    """Passes on progress lines that are new."""
+    """Passes on what a running job says, and that it still runs if it is silent."""
 
     def __init__(
         self,
@@ -184,14 +185,13 @@ class _Poller:
         on_progress: Callable[[str], None],
     ) -> None:
         self.backend, self.request = backend, request
-        self.directory, self.on_progress = directory, on_progress
-        self.last: str | None = None
+        self.directory, self.heartbeat = directory, Heartbeat(on_progress)
+        backend.progress(directory, request)  # what an earlier attempt said is no news
 
     def __call__(self) -> None:
-        line = self.backend.progress(self.directory, self.request)
-        if line is not None and line != self.last:
-            self.last = line
-            self.on_progress(line)
+        for line in self.backend.progress(self.directory, self.request):
+            self.heartbeat.news(line)
+        self.heartbeat.beat()
 
 
 def _load_libraries() -> None:

@@ -18,7 +18,7 @@ from tests.brute_force import assert_entropies
 from tests.conftest import make_model
 from tests.test_exact import assert_matches, free_entropies, wick
 
-pytest.importorskip("block2", reason="block2 is missing: pip install 'bilayer-orchestra[block2]'")
+pytest.importorskip("block2", reason="block2 is missing: pip install block2")
 
 OBSERVABLES = ("density", "double_occupancy", "pair", "green", "density_density", "spin_spin")
 

@@ -26,6 +26,7 @@ from bilayer_orchestra.engines.alf import (
 )
 from bilayer_orchestra.engines.config import cache_directory
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
+from bilayer_orchestra.heartbeat import heartbeat
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.runs import write_text_atomic
 from bilayer_orchestra.timestamps import utc_now
@@ -251,8 +252,8 @@ def _compile(
         paths = [str(library), *filter(None, [os.environ.get("LIBRARY_PATH")])]
         variables["LIBRARY_PATH"] = ":".join(paths)
     for title, goal in (("libraries", "lib"), ("program", "program")):
-        on_progress(f"compiling ALF: {title}")
-        with (work / LOG).open("ab") as log:
+        what = f"compiling ALF: {title} (both take 1 to 6 minutes)"
+        with heartbeat(on_progress, what), (work / LOG).open("ab") as log:
             # `.` in a shell that stops at its first error: configure.sh returns, it does not exit
             script = f"{{ {setup}; }} || exit 1\nexec make {goal}\n"
             answer = subprocess.run(

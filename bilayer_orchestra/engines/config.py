@@ -10,7 +10,7 @@
     [julia]
     binary = "/path/to/julia"              # default: julia in the PATH
     project = "/path/to/project"           # with ITensors and ITensorMPS; default: yours
-    depot = "/path/to/depot"               # JULIA_DEPOT_PATH, where that is not set already
+    depot = "/path/to/depot"               # before Julia's own depots, instead of JULIA_DEPOT_PATH
 
     [containers]
     command = "singularity"                # default: apptainer, else singularity, in the PATH

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bilayer_orchestra.engines.config import engine_settings, set_engine_setting
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
+from bilayer_orchestra.heartbeat import heartbeat
 from bilayer_orchestra.resources import resource
 from bilayer_orchestra.runs import write_text_atomic
 from bilayer_orchestra.runtimes.images import (
@@ -93,7 +94,9 @@ def build_image(
         for key, value in arguments.items():
             command += ["--build-arg", f"{key}={value}"]
         command += [str(fresh), str(definition)]
-        _run(command, context, output, on_line)
+        usual = "15 to 30" if kind == "itensor" else "2 to 10"
+        with heartbeat(on_line, f"building the image of {kind}: it takes {usual} minutes"):
+            _run(command, context, output, on_line)
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
             partial = output.with_name(f".{output.name}.tmp")

@@ -155,7 +155,7 @@ class ContainedBackend:
         """Return the backend's job."""
         return self._backend.render(request)
 
-    def progress(self, directory: Path, request: Any) -> str | None:
+    def progress(self, directory: Path, request: Any) -> list[str]:
         """Return the backend's progress."""
         return self._backend.progress(directory, request)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.backends.base import Job, Request, settings_of
 from bilayer_orchestra.backends.block2.numerics import Block2Numerics
-from bilayer_orchestra.backends.dmrg_progress import progress_line
+from bilayer_orchestra.backends.dmrg_progress import Sweeps
 from bilayer_orchestra.backends.dmrg_results import averages_from_stages
-from bilayer_orchestra.engine_io import JOB, OUTPUT, last_event, load_arrays, render_job
+from bilayer_orchestra.engine_io import JOB, OUTPUT, load_arrays, render_job
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.machine import available_cores, memory_limit, thread_environment
 from bilayer_orchestra.terms import Canonical
@@ -27,13 +27,16 @@ class Block2Backend:
     summary = "DMRG with block2 (PyPI); ground states, long chains"
     state_name: str | None = "checkpoint"
 
+    def __init__(self) -> None:
+        self._sweeps = Sweeps()
+
     def version(self) -> str:
         """Return block2's version without importing it."""
         try:
             return f"block2 {version('block2')}"
         except PackageNotFoundError as error:
             raise MissingEngineError(
-                "block2 is not installed; `pip install 'bilayer-orchestra[block2]'` brings it"
+                "block2 is not installed; `pip install block2` brings it"
             ) from error
 
     def check(self, request: Request) -> None:
@@ -71,10 +74,9 @@ class Block2Backend:
             environment=thread_environment(threads),
         )
 
-    def progress(self, directory: Path, request: Request) -> str | None:
-        """Return one line on how far the job is."""
-        event = last_event(directory)
-        return None if event is None else progress_line(event)
+    def progress(self, directory: Path, request: Request) -> list[str]:
+        """Return the new sweeps, or what comes before the first."""
+        return self._sweeps.lines(directory, "first sweep")
 
     def parse(self, directory: Path, request: Request) -> Averages:
         """Read ``output.npz``."""
