@@ -128,6 +128,7 @@ def run_point(
                 threading.Thread(target=work, daemon=True).start()
             poll = _Poller(backend, request, run.job, on_progress)
             place = runtime.execute(job, run.job, lock, poll)
+            poll()  # what came after the last look
             run.mark_executed(place)
             if (problem := run.forget_start()) is not None:
                 on_progress(f"the state of another run was not used: {problem}")
