@@ -1,13 +1,15 @@
 # Two commands do everything on a fresh machine (Python 3.11+, make):
 #   make run     install, and solve the example
 #   make test    install, and pass the tests
-# Others: docs, lint, bench, clean.
+# Others: lowest, docs, lint, bench, clean.
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test slow lint docs bench clean
+LOWEST ?= .venv-lowest
+
+.PHONY: run test slow lowest lint docs bench clean
 
 run: $(VENV)/installed
 	$(BIN)/orchestra run examples/bilayer.yaml --backend block2
@@ -19,6 +21,19 @@ test: $(VENV)/installed-dev
 
 slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest --slow
+
+# the fast tests with the lowest versions that pyproject.toml declares, and today's of what those
+# need themselves; SELECT='-m lowest' takes some minutes less
+lowest: $(LOWEST)/installed
+	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(SELECT)
+
+$(LOWEST)/installed: pyproject.toml
+	$(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) -c 'import re; \
+	  found = re.findall(r"\"([\w.-]+)(?:\[\w+\])?>=([\w.]+)", open("pyproject.toml").read()); \
+	  print(*map("==".join, found), sep="\n")' >$(LOWEST)/versions
+	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/versions --editable '.[block2,plot,test]'
+	@touch $@
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -48,4 +63,4 @@ $(VENV)/installed-dev: $(BIN)/python pyproject.toml
 	@touch $@ $(VENV)/installed
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(LOWEST) runs

@@ -218,6 +218,8 @@ def open_result(path: Path) -> xr.Dataset:
     OrchestraError
         If it does not exist or is not a result of this program.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
+        raise OrchestraError(f"{path} is not a file")
     try:
         dataset = xr.load_dataset(path, engine="netcdf4")
     except (OSError, ValueError) as error:

@@ -40,17 +40,26 @@ def report(directory: Path, **event: Any) -> None:
         stream.write(json.dumps(event) + "\n")
 
 
-def last_event(directory: Path) -> dict[str, Any] | None:
-    """Return the newest complete progress event, or None."""
+def new_events(directory: Path, places: dict[Path, int]) -> list[dict[str, Any]]:
+    """Return the complete progress events that were not read before.
+
+    Parameters
+    ----------
+    places : dict
+        How many bytes of the events in each directory were read; is updated.
+    """
+    place = places.setdefault(directory, 0)
     try:
         with (directory / PROGRESS).open("rb") as stream:
-            stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - 4096))
+            if stream.seek(0, os.SEEK_END) < place:
+                place = 0  # another file
+            stream.seek(place)
             lines = stream.read().split(b"\n")[:-1]  # the last piece may be half-written
-        event = json.loads(lines[-1]) if lines else None
+        events = [json.loads(line) for line in lines]
     except (OSError, ValueError):
-        return None
-    return event if isinstance(event, dict) else None
+        return []
+    places[directory] = place + sum(len(line) + 1 for line in lines)
+    return events
 
 
 def start_event(directory: Path) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -22,11 +23,14 @@ def available_cores() -> int:
 def memory_limit() -> float | None:
     """Return the bytes that a job may take here, or None if that is not known.
 
-    The memory of the machine, or less where this process's control group says so.
+    The memory of the machine, or less where this process's control group or ``ulimit`` says so.
     """
     if _cores.get() is not None:
         return None  # the job is rendered for another machine
     limits = [_total_memory(), *_group_limits(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))]
+    for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+        allowed = resource.getrlimit(kind)[0]
+        limits.append(None if allowed == resource.RLIM_INFINITY else float(allowed))
     return min((limit for limit in limits if limit is not None), default=None)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from bilayer_orchestra import __version__
 from bilayer_orchestra.backends.base import Backend, Request
 from bilayer_orchestra.errors import EngineError, OrchestraError
+from bilayer_orchestra.heartbeat import Heartbeat
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.runs import RunDirectory, request_hash, started_record, terms_hash
 from bilayer_orchestra.runtimes.base import Runtime
@@ -127,6 +128,7 @@ def run_point(
                 threading.Thread(target=work, daemon=True).start()
             poll = _Poller(backend, request, run.job, on_progress)
             place = runtime.execute(job, run.job, lock, poll)
+            poll()  # what came after the last look
             run.mark_executed(place)
             if (problem := run.forget_start()) is not None:
                 on_progress(f"the state of another run was not used: {problem}")
@@ -174,7 +176,7 @@ def solve_once(
 
 
 class _Poller:
-    """Passes on progress lines that are new."""
+    """Passes on what a running job says, and that it still runs if it is silent."""
 
     def __init__(
         self,
@@ -184,14 +186,13 @@ class _Poller:
         on_progress: Callable[[str], None],
     ) -> None:
         self.backend, self.request = backend, request
-        self.directory, self.on_progress = directory, on_progress
-        self.last: str | None = None
+        self.directory, self.heartbeat = directory, Heartbeat(on_progress)
+        backend.progress(directory, request)  # what an earlier attempt said is no news
 
     def __call__(self) -> None:
-        line = self.backend.progress(self.directory, self.request)
-        if line is not None and line != self.last:
-            self.last = line
-            self.on_progress(line)
+        for line in self.backend.progress(self.directory, self.request):
+            self.heartbeat.news(line)
+        self.heartbeat.beat()
 
 
 def _load_libraries() -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bilayer_orchestra.backends.alf.effort import plan_effort
+from bilayer_orchestra.backends.alf.monitor import Monitor
 from bilayer_orchestra.backends.alf.numerics import ALFNumerics
 from bilayer_orchestra.backends.alf.render import render_files
 from bilayer_orchestra.backends.alf.seeds import chain_seeds
@@ -137,6 +139,51 @@ def test_ranks_that_do_not_find_each_other_are_not_believed(tmp_path, alone, exp
     )
     assert done.returncode == 1
     assert expected in done.stderr
+
+
+def test_an_end_that_is_asked_for_waits_for_a_segment_of_every_step(tmp_path):
+    """What was stopped before could never be finished: the file `stop` would stay."""
+    for name, text in rendered(GOLDEN_CASES["thermal"]).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(re.sub(r"first_(\d)=\d+", r"first_\1=1", text))
+    alf = tmp_path / "alf"
+    alf.write_text("#!/bin/sh\necho 1 >confout_0\necho 1 >data.h5\n")
+    alf.chmod(0o755)
+    (tmp_path / "stop").touch()
+    variables = {**os.environ, "ORCHESTRA_ALF": str(alf)}
+    subprocess.run(["sh", "run.sh"], cwd=tmp_path, env=variables, check=True, timeout=60)
+    for step in (0, 1):
+        assert len(list(tmp_path.glob(f"dtau-{step}/chain-0/seg-*"))) == 1
+
+
+def test_the_time_that_is_left_and_how_to_end_sooner_are_said(tmp_path, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    settings = {"alf": {"time_budget": 600, "target_stderr": {"pair": 0.1}}}
+    model = make_model({"beta": 2.0}, 2, numerics=settings, observables=["pair"])
+    request = make_request(model, get_backend("alf"))
+    for name, milliseconds in (("0/seg-0001", 60_000), ("1/seg-0001", 30_000), ("1/seg-0002", 1)):
+        segment = tmp_path / "a job" / f"dtau-0/chain-{name}"
+        segment.mkdir(parents=True)
+        (segment / "milliseconds").write_text(str(milliseconds))
+    error = [0.5]
+    monitor = Monitor(tmp_path / "a job", request, lambda *_: (9, error[0]))
+
+    def text(later: float) -> str:
+        clock[0] += later
+        (line,) = monitor.lines()
+        return line
+
+    stop = tmp_path / "a job" / "stop"
+    assert "9.0 of 10 min left (time_budget)" in text(0)
+    assert text(120).splitlines()[0].endswith("  7.0 of 10 min left (time_budget)")
+    assert text(1200).splitlines()[1] == f"to end it now, with what it has: touch '{stop}'"
+    assert "0.0 of 10 min left" in text(60)
+    error[0] = 0.01
+    assert text(600).endswith("target reached, stopping")
+    again = Monitor(tmp_path / "a job", request, lambda *_: (9, 0.5))
+    assert again.lines()[0].endswith("  stopping")
+    assert "target" not in again.lines()[0]
 
 
 def test_nothing_of_a_model_file_reaches_shell_or_namelist():

@@ -96,9 +96,7 @@ def test_every_observable_against_direct_diagonalization(solve, model):
     ],
 )
 def test_dmrg_against_direct_diagonalization(solve, model):
-    pytest.importorskip(
-        "block2", reason="block2 is missing: pip install 'bilayer-orchestra[block2]'"
-    )
+    pytest.importorskip("block2", reason="block2 is missing: pip install block2")
     dataset = solve(model, "block2")
     assert dataset.attrs["converged"], dataset.attrs["converged_reason"]
     assert_matches(dataset, anderson_oracle(model), 1e-6)

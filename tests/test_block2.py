@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,13 +12,13 @@ import pytest
 from bilayer_orchestra.backends.block2.hamiltonian import symmetry_of
 from bilayer_orchestra.backends.dmrg_results import averages_from_stages
 from bilayer_orchestra.backends.registry import get_backend
-from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.errors import EngineError, OrchestraError
 from bilayer_orchestra.pipeline import make_request
 from tests.brute_force import assert_entropies
 from tests.conftest import make_model
 from tests.test_exact import assert_matches, free_entropies, wick
 
-pytest.importorskip("block2", reason="block2 is missing: pip install 'bilayer-orchestra[block2]'")
+pytest.importorskip("block2", reason="block2 is missing: pip install block2")
 
 OBSERVABLES = ("density", "double_occupancy", "pair", "green", "density_density", "spin_spin")
 
@@ -167,6 +169,44 @@ def test_symmetry_is_su2_only_where_the_ground_state_is_a_singlet():
     assert symmetry_of(CASES["open"].terms()) == "SU2"
     assert symmetry_of(CASES["polarized"].terms()) == "SZ"
     assert symmetry_of(CASES["repulsive metal"].terms()) == "SZ"
+
+
+def working_memory(gib, **changes):
+    numerics = {"block2": {"stack_memory_gib": gib}}
+    return make_model({"n_up": 2, "n_down": 2}, numerics=numerics, **changes)
+
+
+def test_working_memory_that_the_machine_does_not_have_is_refused_before(solve, monkeypatch):
+    with pytest.raises(OrchestraError, match=r"stack_memory_gib = 4096 .* allows \d+\.\d GiB"):
+        solve(working_memory(4096), "block2")
+    block2 = get_backend("block2")
+    monkeypatch.setattr("bilayer_orchestra.backends.block2.backend.memory_limit", lambda: 2**31)
+    block2.check(make_request(working_memory(1.9), block2))
+    with pytest.raises(OrchestraError, match=r"stack_memory_gib = 2\.1 .* allows 2\.0 GiB"):
+        block2.check(make_request(working_memory(2.1), block2))
+
+
+def test_working_memory_that_a_compute_node_does_not_give_is_said_there(tmp_path):
+    """Where a job was rendered for another machine, the engine itself looks before it begins."""
+    block2 = get_backend("block2")
+    job = block2.render(make_request(working_memory(9), block2))
+    (tmp_path / "job.json").write_text(job.files["job.json"])
+    command = ["sh", "-c", 'ulimit -v 8000000 && exec "$0" "$@"', sys.executable, *job.arguments]
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, cwd=tmp_path, env=job.environment
+    )
+    assert done.returncode == 1
+    place = "9 GiB of working memory (numerics.block2.stack_memory_gib)"
+    assert f"block2: this machine does not give {place}; take less" in done.stderr
+
+
+def test_too_little_working_memory_is_named_once_block2_crashed(solve):
+    with pytest.raises(EngineError) as error:
+        solve(working_memory(1e-7), "block2")
+    first, has, says = str(error.value).splitlines()
+    assert "was killed by SIGABRT" in first
+    assert "numerics.block2.stack_memory_gib" in has
+    assert "exceeding allowed memory" in says
 
 
 def test_measurement_stays_quadratic_in_the_number_of_sites():

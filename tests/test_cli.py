@@ -111,9 +111,7 @@ def test_help_loads_nothing_heavy():
 def test_auto_picks_what_fits():
     assert choose(make_model({"n_up": 1, "n_down": 1}, 2).terms()) == "exact"
     assert choose(make_model({"beta": 2.0}, 4).terms()) == "exact"
-    pytest.importorskip(
-        "block2", reason="block2 is missing: pip install 'bilayer-orchestra[block2]'"
-    )
+    pytest.importorskip("block2", reason="block2 is missing: pip install block2")
     assert choose(make_model({"n_up": 8, "n_down": 8}, 16).terms()) == "block2"
 
 

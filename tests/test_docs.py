@@ -43,6 +43,26 @@ def text_of(site, page):
     return html.unescape(re.sub(r"<[^>]+>", "", source.partition("<article")[2]))
 
 
+def test_nothing_is_installed_by_a_name_that_no_registry_has():
+    """Until the package is published, remedies name a checkout, or the packages that it needs."""
+    words = re.compile(r"pip install[^`\n]*bilayer[-_.]orchestra")
+    places = (
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs",
+        "bilayer_orchestra",
+        "containers",
+        "templates",
+    )
+    files = [file for place in places for file in (ROOT / place, *(ROOT / place).rglob("*"))]
+    texts = {file: file.read_bytes() for file in files if file.is_file()}
+    assert len(texts) > 200
+    found = [
+        str(file) for file, text in texts.items() if words.search(text.decode(errors="replace"))
+    ]
+    assert found == []
+
+
 def keys_below(model):
     """Names of all fields of a pydantic class and of the classes in its annotations."""
     for name, field in model.model_fields.items():

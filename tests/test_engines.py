@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bilayer_orchestra import heartbeat
 from bilayer_orchestra.backends.registry import choose
 from bilayer_orchestra.engines import alf, alf_build, config
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
@@ -193,7 +194,11 @@ def test_build_is_recorded_cached_and_leaves_the_tree_alone(tmp_path, tools):
     before = sorted((p, p.stat().st_mtime_ns) for p in source.rglob("*"))
     said: list[str] = []
     built = alf_build.build_alf(source, alf_build.Options(), said.append)
-    assert said == ["compiling ALF: libraries", "compiling ALF: program"]
+    assert [line.split(" (")[0] for line in said] == [
+        "compiling ALF: libraries",
+        "compiling ALF: program",
+    ]
+    assert all("take 1 to 6 minutes" in line for line in said)
     assert sorted((p, p.stat().st_mtime_ns) for p in source.rglob("*")) == before
     assert alf.find_alf().binary == built.binary
     assert built.record["alf_version"].startswith("ALF 2.6 tree:")
@@ -207,6 +212,20 @@ def test_build_is_recorded_cached_and_leaves_the_tree_alone(tmp_path, tools):
     (source / "Prog" / "main.F90").write_text("program changed\nend program\n")
     changed = alf_build.build_alf(source, alf_build.Options(), said.append)
     assert changed.binary not in (built.binary, native.binary)
+
+
+def test_a_long_build_gives_signs_of_life(tmp_path, tools, monkeypatch):
+    monkeypatch.setattr(heartbeat, "INTERVAL", 0.01)
+    source, heard = tree(tmp_path / "ALF"), tmp_path / "heard"
+    wait = f"\t@while [ ! -e {heard} ]; do :; done\n"
+    (source / "Makefile").write_text(f"lib:\n{wait}{(source / 'Makefile').read_text()[5:]}")
+
+    def listen(line: str) -> None:
+        if "libraries" in line and "by now" in line:
+            heard.touch()
+
+    alf_build.build_alf(source, alf_build.Options(), listen)
+    assert heard.exists()
 
 
 @pytest.mark.parametrize("name", ["gfortran", "make", "python3"])

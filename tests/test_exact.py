@@ -14,6 +14,8 @@ from bilayer_orchestra.terms import Terms
 from tests.brute_force import oracle
 from tests.conftest import make_model, site_matrix
 
+pytestmark = pytest.mark.lowest
+
 TWO_POINT = ("pair", "green", "density_density", "spin_spin")
 
 

@@ -136,9 +136,7 @@ def test_pairs_on_disconnected_layers_jump(solve):
 
 
 def test_dmrg_finds_the_same_potential_as_exact(solve):
-    pytest.importorskip(
-        "block2", reason="block2 is missing: pip install 'bilayer-orchestra[block2]'"
-    )
+    pytest.importorskip("block2", reason="block2 is missing: pip install block2")
     model = filled(0.6, 0.9, 4, t_perp=0.8)
     one, other = solve(model, "exact"), solve(model, "block2")
     assert other.attrs["converged"] == 1, other.attrs["converged_reason"]
@@ -383,9 +381,7 @@ def test_runs_of_a_search_begin_from_the_state_before(tmp_path, name):
 
 def test_dmrg_sees_a_jump_though_no_sweep_moves_electrons_between_the_layers(solve):
     """Begun from each other's states, all runs would keep the first one's electrons on P."""
-    pytest.importorskip(
-        "block2", reason="block2 is missing: pip install 'bilayer-orchestra[block2]'"
-    )
+    pytest.importorskip("block2", reason="block2 is missing: pip install block2")
     numerics = {"block2": {"max_bond_dimension": 80}}
     model = filled(0.5, 0.5, 2, t_perp=0.0, P={"interaction": -6.0}, numerics=numerics)
     with pytest.raises(OrchestraError, match=r"\(P: 1.0+, M: 0.0+\) to \(P: 0.0+, M: 1.0+\)"):
@@ -434,9 +430,7 @@ def test_a_state_that_does_not_fit_is_not_used_and_said(tmp_path, name):
 
 
 def test_a_killed_search_begins_its_runs_from_the_same_states(tmp_path):
-    pytest.importorskip(
-        "block2", reason="block2 is missing: pip install 'bilayer-orchestra[block2]'"
-    )
+    pytest.importorskip("block2", reason="block2 is missing: pip install block2")
     backend = get_backend("block2")
     numerics = {"block2": {"max_bond_dimension": 80, "initial_bond_dimension": 20}}
     model = filled(0.7, 0.3, numerics=numerics)

@@ -90,6 +90,7 @@ def ring_of(at_distance, size):
     return matrix
 
 
+@pytest.mark.lowest
 def test_rings_at_finite_temperature():
     """Determinants for rings sum over both parities; a form with both ways around is made."""
     size, eta, xi = 96, 0.8, 14.0
@@ -296,6 +297,7 @@ def test_input_that_did_not_converge_is_said(tmp_path, state, said):
         assert stored.pair_input_converged.item() == (-1 if state is None else state)
 
 
+@pytest.mark.lowest
 def test_sweeps_keep_their_dimensions_and_skip_missing_points():
     one = dataset(strings(ring_green(32, 16)), "periodic")
     other = dataset(strings(ring_green(32, 10)), "periodic")
@@ -324,6 +326,7 @@ def test_what_the_data_cannot_determine_is_refused():
         fit(nameless)
 
 
+@pytest.mark.lowest
 def test_command_line(tmp_path):
     write_atomic(dataset(strings(open_green(32, 12)), "open"), tmp_path / "result.nc")
     done = CliRunner().invoke(app, ["fit", str(tmp_path / "result.nc"), "--what", "pair"])
@@ -335,6 +338,7 @@ def test_command_line(tmp_path):
     assert (tmp_path / "fit.png").stat().st_size > 10_000
 
 
+@pytest.mark.lowest
 class TestLimits:
     def test_trotter_line_with_errors(self):
         rng = np.random.default_rng(0)

@@ -220,7 +220,10 @@ class TestFindingJulia:
     @pytest.mark.parametrize(
         ("answers", "message"),
         [
-            ("julia 1.10.8", "has no ITensors"),
+            (
+                "julia 1.10.8",
+                "has no ITensors in its default environment; .* that in ORCHESTRA_JULIA_PROJECT",
+            ),
             ("julia 1.10.8\nITensors 0.9.1\nITensorMPS 0.3.9", "ITensorMPS 0.3.9 is too old"),
             ("julia 1.9.4\nITensors 0.9.1\nITensorMPS 0.4.1", "julia 1.9.4 is too old"),
             ("julia 1.12.0-rc1\nITensors 0.10.0\nITensorMPS 0.4.2\nPrecompileTools 1.2.1", None),
@@ -262,11 +265,13 @@ class TestFindingJulia:
         }
         monkeypatch.setenv("JULIA_PROJECT", "@work")
         assert find_julia().environment["JULIA_PROJECT"] == "@work"
-        (tmp_path / "none.toml").write_text('[julia]\nproject = "~/x"\ndepot = "/d:/e"\n')
+        (tmp_path / "none.toml").write_text('[julia]\nproject = "~/x"\ndepot = "/d:~/e"\n')
+        # over JULIA_DEPOT_PATH, and with Julia's own depots behind: an empty entry
+        monkeypatch.setenv("JULIA_DEPOT_PATH", "/other")
         environment = find_julia().environment
         assert environment["JULIA_PROJECT"] == str(Path("~/x").expanduser())
         assert environment["JULIA_LOAD_PATH"] == f"@:{half}:@stdlib"
-        assert environment["JULIA_DEPOT_PATH"] == f"{engine_depot()}:/d:/e"
+        assert environment["JULIA_DEPOT_PATH"] == f"{engine_depot()}:/d:{Path.home()}/e:"
         monkeypatch.setenv("ORCHESTRA_JULIA_PROJECT", "mine")
         assert find_julia().environment["JULIA_PROJECT"] == str(Path("mine").absolute())
 
@@ -333,4 +338,4 @@ def test_an_image_needs_no_julia_of_the_host(monkeypatch, tmp_path):
     with pytest.raises(MissingEngineError):
         find_julia()
     request = make_request(make_model({"n_up": 1, "n_down": 1}), BACKEND)
-    assert ITensorBackend().progress(tmp_path, request) == "starting Julia"
+    assert ITensorBackend().progress(tmp_path, request) == ["starting Julia, then the first sweep"]

@@ -11,6 +11,8 @@ import pytest
 from bilayer_orchestra.errors import SpecError
 from bilayer_orchestra.model.load import load_model, parse_model
 
+pytestmark = pytest.mark.lowest
+
 GOOD = """\
 version: 1
 name: doped-bilayer

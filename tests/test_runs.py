@@ -76,9 +76,7 @@ def test_hash_sees_what_changes_numbers_and_nothing_else():
 
 @pytest.mark.parametrize("delays", [(0.6, 1.1), (1.6, 2.4)])
 def test_kill_at_any_moment_and_run_again_gives_the_same_result(model_file, tmp_path, delays):
-    pytest.importorskip(
-        "block2", reason="block2 is missing: pip install 'bilayer-orchestra[block2]'"
-    )
+    pytest.importorskip("block2", reason="block2 is missing: pip install block2")
     quiet = tmp_path / "undisturbed"
     assert orchestra("run", model_file, "-b", "block2", "-o", quiet, "--no-plot").returncode == 0
     killed = tmp_path / "killed"
@@ -104,9 +102,7 @@ def test_kill_at_any_moment_and_run_again_gives_the_same_result(model_file, tmp_
 
 def killed_after_a_checkpoint(model_file: Path, root: Path) -> Path:
     """Return the checkpoint of a run of block2 that was killed after its first sweep."""
-    pytest.importorskip(
-        "block2", reason="block2 is missing: pip install 'bilayer-orchestra[block2]'"
-    )
+    pytest.importorskip("block2", reason="block2 is missing: pip install block2")
     process = subprocess.Popen(
         [*ORCHESTRA, "run", model_file, "-b", "block2", "-o", root, "--no-plot"],
         stdout=subprocess.DEVNULL,
@@ -232,9 +228,7 @@ def test_an_engine_that_fails_leaves_its_last_words_and_no_result(tmp_path):
 
 
 def test_ctrl_c_stops_the_engine_and_says_how_to_go_on(model_file, tmp_path):
-    pytest.importorskip(
-        "block2", reason="block2 is missing: pip install 'bilayer-orchestra[block2]'"
-    )
+    pytest.importorskip("block2", reason="block2 is missing: pip install block2")
     process = subprocess.Popen(
         [*ORCHESTRA, "run", model_file, "-b", "block2", "-o", tmp_path, "--no-plot"],
         stdout=subprocess.DEVNULL,

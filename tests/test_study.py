@@ -21,6 +21,8 @@ from bilayer_orchestra.runs import find_runs
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.study.load import load_study
 
+pytestmark = pytest.mark.lowest
+
 ORCHESTRA = [sys.executable, "-m", "bilayer_orchestra.cli.main"]
 STUDY = """\
 version: 1

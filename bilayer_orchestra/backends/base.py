@@ -90,11 +90,13 @@ class Backend(Protocol):
         """Return the job's files and command."""
         ...
 
-    def progress(self, directory: Path, request: Request) -> str | None:
-        """Return one line on how far the job in ``directory`` is, or None.
+    def progress(self, directory: Path, request: Request) -> list[str]:
+        """Return what there is to say on how far the job in ``directory`` is.
 
-        Called several times per second. A stochastic backend may ask its engine to stop here, by a
-        file that the engine looks for, once the requested error is reached.
+        Called before the job starts, so that what is left of an earlier attempt is not taken for
+        news, and then several times per second; a line that was said last is not said again. A
+        stochastic backend may ask its engine to stop here, by a file that the engine looks for,
+        once the requested error is reached.
         """
         ...
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+from bilayer_orchestra.engine_io import new_events
 
 _LINES = {
     "sweep": (
@@ -17,7 +20,25 @@ _LINES = {
 }
 
 
-def progress_line(event: dict[str, Any]) -> str:
+class Sweeps:
+    """Every sweep and stage of every job once, and what is said before the first."""
+
+    def __init__(self) -> None:
+        self._places: dict[Path, int] = {}
+        self._silent: set[Path] = set()
+
+    def lines(self, directory: Path, first_words: str) -> list[str]:
+        """Return the new lines; see :meth:`bilayer_orchestra.backends.base.Backend.progress`."""
+        begins = directory not in self._places
+        lines = [_line(event) for event in new_events(directory, self._places)]
+        if begins:
+            self._silent.add(directory)
+        elif lines:
+            self._silent.discard(directory)
+        return [first_words] if directory in self._silent else lines
+
+
+def _line(event: dict[str, Any]) -> str:
     """Return the line of one event; sweeps of the proof carry the name of their part."""
     if event["step"] in _LINES:
         return _LINES[event["step"]].format(**event)

@@ -8,7 +8,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-app = typer.Typer(
+from bilayer_orchestra.cli.paths import PathTyper
+from bilayer_orchestra.errors import OrchestraError
+
+app = PathTyper(
     name="orchestra",
     help="One model file, independent many-body engines, one labelled dataset.",
     no_args_is_help=True,
@@ -111,7 +114,7 @@ def collect(
 
 
 class _CheckCommand(TyperCommand):
-    """A wrong command line is "could not run", 3; the usual 2 would be a verdict here."""
+    """A wrong command line is "could not run", 3; the usual 2 and 1 would be verdicts here."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         """Parse the command line."""
@@ -120,6 +123,14 @@ class _CheckCommand(TyperCommand):
         except Exception as error:  # the parser's own class, which typer may or may not bring
             if getattr(error, "exit_code", None) == 2:
                 error.exit_code = 3  # type: ignore[attr-defined]
+            raise
+
+    def invoke(self, context: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(context)
+        except (OrchestraError, OSError, MemoryError) as error:
+            error.exit_code = 3  # type: ignore[union-attr]
             raise
 
 
@@ -280,7 +291,7 @@ def doctor() -> None:
     doctor_command()
 
 
-engines = typer.Typer(
+engines = PathTyper(
     help="Build and list the engines that you install yourself.", no_args_is_help=True
 )
 app.add_typer(engines, name="engines")
@@ -311,7 +322,7 @@ def engines_list() -> None:
     list_command()
 
 
-containers = typer.Typer(
+containers = PathTyper(
     help="Build and verify Apptainer images of the engines.", no_args_is_help=True
 )
 app.add_typer(containers, name="containers")

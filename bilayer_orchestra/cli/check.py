@@ -192,4 +192,4 @@ def _store(outcome: CheckResult, root: Path, console: Console) -> None:
     for label, path in written.items():
         console.print(f"{label:8s} {path}", markup=False, highlight=False, soft_wrap=True)
     if "report" not in written:
-        console.print("no report: pip install 'bilayer-orchestra[plot]'", markup=False)
+        console.print("no report: pip install matplotlib jinja2", markup=False)

@@ -28,7 +28,7 @@ def build_command(
             )
         source = Path(remembered)
     installation = build_alf(source, Options(native, mpi, hdf5), typer.echo, rebuild)
-    set_engine_setting("alf", "source", str(source.expanduser().resolve()))
+    set_engine_setting("alf", "source", str(source.resolve()))
     typer.echo(f"{installation.label}\nbinary   {installation.binary}\nsettings {config_file()}")
     used = find_alf()
     if used.binary != installation.binary:

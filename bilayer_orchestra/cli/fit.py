@@ -73,7 +73,7 @@ def fit_command(
         try:
             from bilayer_orchestra.fits.picture import draw_fits
         except ImportError:
-            console.print("no picture: pip install 'bilayer-orchestra[plot]'", markup=False)
+            console.print("no picture: pip install matplotlib", markup=False)
             return
         drawn = draw_fits(merged, target / "fit.png")
         if drawn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -24,14 +25,19 @@ def main() -> None:
     except OrchestraError as error:
         if debug:
             raise
-        _fail(str(error), 1)
+        _fail(str(error), _code(error))
     except Interrupted as stop:
         _fail(str(stop), 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except MemoryError:
-        _fail("out of memory; take a smaller model or a machine with more", 1)
+    except BrokenPipeError as error:
+        _output_is_broken()
+        sys.exit(_code(error))
+    except MemoryError as error:
+        _fail("out of memory; take a smaller model or a machine with more", _code(error))
+    except OSError as error:  # a full disk, too many open files: no defect of ours
+        if debug:
+            raise
+        place = error.filename or (_output_is_broken() and "cannot write to standard output")
+        _fail(f"{place or 'the system refuses'}: {error.strerror}", _code(error))
     except Exception as error:
         if debug:
             raise
@@ -44,8 +50,24 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise Interrupted
 
 
+def _code(error: Exception) -> int:
+    return getattr(error, "exit_code", 1)  # what 1 means depends on the command
+
+
+def _output_is_broken() -> bool:
+    """Return whether standard output takes nothing, such as a file on a full disk."""
+    try:
+        os.write(sys.stdout.fileno(), b"\n")
+    except OSError:
+        # what is left in its buffer would be tried once more at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
 def _fail(message: str, code: int) -> None:
-    sys.stderr.write(f"orchestra: {message}\n")
+    with contextlib.suppress(OSError):  # on a full disk, too
+        sys.stderr.write(f"orchestra: {message}\n")
     sys.exit(code)
 
 

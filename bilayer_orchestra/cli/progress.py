@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 
 
@@ -16,14 +17,18 @@ class Progress:
     def __init__(self, console: Console, status: Status | None) -> None:
         self._console, self._status = console, status
         self._start = time.monotonic()
+        self._rows: list[str] = []
 
     def __call__(self, line: str) -> None:
-        """Show one line."""
-        seconds = time.monotonic() - self._start
-        text = f"{seconds:6.1f} s  {line}"
+        """Show a line; if it is several, a log does not repeat those that stay the same."""
+        rows, known = line.split("\n"), self._rows
+        self._rows = rows
+        if self._status is None:
+            rows = [row for row in rows if row not in known]
+        text = f"{time.monotonic() - self._start:6.1f} s  " + "\n          ".join(rows)
         if self._status is not None:
-            self._status.update(text)
-        else:
+            self._status.update(escape(text))
+        elif rows:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -67,9 +67,7 @@ def _draw(outcome: Outcome, console: Console) -> Path | None:
     try:
         from bilayer_orchestra.plotting import draw_correlations, drawable
     except ImportError:
-        console.print(
-            "no picture: pip install 'bilayer-orchestra[plot]' for matplotlib", markup=False
-        )
+        console.print("no picture: pip install matplotlib", markup=False)
         return None
     if not drawable(outcome.dataset):
         return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 from bilayer_orchestra.engines.config import cache_directory, config_file, engine_settings
 from bilayer_orchestra.errors import MissingEngineError
 from bilayer_orchestra.resources import resource
+from bilayer_orchestra.user_files import variable
 
 #: Names of a finished build in its directory, and of its description beside a binary.
 BINARY, BUILD_RECORD = "ALF.out", "build.json"
@@ -74,12 +74,12 @@ def find_alf() -> ALFInstallation:
     MissingEngineError
         If there is none, with the remedy.
     """
-    named = os.environ.get(VARIABLE)
+    named = variable(VARIABLE)
     if named:
         return _named(named, f"the environment variable {VARIABLE}")
     binary = engine_settings("alf").get("binary")
     if binary:
-        return _named(str(Path(binary).expanduser()), f"{config_file()}")
+        return _named(binary, f"{config_file()}")
     builds = sorted(finished_builds(), key=lambda build: str(build.record["built"]))
     current = [build for build in builds if not build.stale]
     if current:
@@ -105,7 +105,7 @@ def finished_builds() -> list[ALFInstallation]:
 
 def alf_environment() -> dict[str, str]:
     """Return the variables that a job needs to start ALF."""
-    launcher = os.environ.get(LAUNCHER_VARIABLE) or engine_settings("alf").get(
+    launcher = variable(LAUNCHER_VARIABLE) or engine_settings("alf").get(
         "launcher", DEFAULT_LAUNCHER
     )
     return {VARIABLE: str(find_alf().binary), LAUNCHER_VARIABLE: launcher}

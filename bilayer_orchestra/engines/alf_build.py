@@ -26,9 +26,11 @@ from bilayer_orchestra.engines.alf import (
 )
 from bilayer_orchestra.engines.config import cache_directory
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
+from bilayer_orchestra.heartbeat import heartbeat
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.runs import write_text_atomic
 from bilayer_orchestra.timestamps import utc_now
+from bilayer_orchestra.user_files import variable
 
 NAME = "Hamiltonian_Orchestra_smod.F90"
 LOG = "build.log"
@@ -71,7 +73,7 @@ def build_alf(
     EngineError
         If compilation fails; carries the compiler's own last lines.
     """
-    source = source.expanduser().resolve()
+    source = source.resolve()
     check_tree(source)
     compiler = _compiler(options)
     _check_hdf5(options)
@@ -171,8 +173,8 @@ def _compiler(options: Options) -> str:
 
 def _check_hdf5(options: Options) -> None:
     """Raise MissingEngineError where ALF would download and compile an HDF5 unasked."""
-    named = os.environ.get("ALF_HDF5_DIR", "")
-    if options.hdf5 and not (named and list(Path(named).expanduser().glob("*/bin/h5fc"))):
+    named = variable("ALF_HDF5_DIR")
+    if options.hdf5 and not (named and list(Path(named).glob("*/bin/h5fc"))):
         raise MissingEngineError(
             "--hdf5 needs ALF_HDF5_DIR, with <compiler version>/{include,lib,bin/h5fc} below it as "
             f"ALF installs it (gfortran: GCC_version_12.2.0); it is {named or 'not set'}. Without "
@@ -241,6 +243,8 @@ def _compile(
     words = " ".join([*_configure_words(options), "NO-INTERACTIVE", "NO-FALLBACK"])
     setup = f"set -- {words} && . ./configure.sh"
     variables = {**os.environ, **thread_environment(1), "ALF_FLAGS_EXT": _flags(options)}
+    if options.hdf5:
+        variables["ALF_HDF5_DIR"] = variable("ALF_HDF5_DIR")
     if library is not None:
         # first in line for the final link; the variable helps where only OpenBLAS is installed,
         # because configure.sh tries the usual names itself
@@ -248,8 +252,8 @@ def _compile(
         paths = [str(library), *filter(None, [os.environ.get("LIBRARY_PATH")])]
         variables["LIBRARY_PATH"] = ":".join(paths)
     for title, goal in (("libraries", "lib"), ("program", "program")):
-        on_progress(f"compiling ALF: {title}")
-        with (work / LOG).open("ab") as log:
+        what = f"compiling ALF: {title} (both take 1 to 6 minutes)"
+        with heartbeat(on_progress, what), (work / LOG).open("ab") as log:
             # `.` in a shell that stops at its first error: configure.sh returns, it does not exit
             script = f"{{ {setup}; }} || exit 1\nexec make {goal}\n"
             answer = subprocess.run(

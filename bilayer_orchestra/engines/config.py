@@ -10,7 +10,7 @@
     [julia]
     binary = "/path/to/julia"              # default: julia in the PATH
     project = "/path/to/project"           # with ITensors and ITensorMPS; default: yours
-    depot = "/path/to/depot"               # JULIA_DEPOT_PATH, where that is not set already
+    depot = "/path/to/depot"               # before Julia's own depots, instead of JULIA_DEPOT_PATH
 
     [containers]
     command = "singularity"                # default: apptainer, else singularity, in the PATH
@@ -21,13 +21,13 @@
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.runs import write_text_atomic
+from bilayer_orchestra.user_files import expand, read_bounded, variable
 
 APP = "bilayer_orchestra"
 #: Known tables and keys; anything else is a typing error and is said to be one.
@@ -40,7 +40,7 @@ KEYS = {
 
 def config_file() -> Path:
     """Return the path of the configuration file (``ORCHESTRA_CONFIG``, or the platform's place)."""
-    override = os.environ.get("ORCHESTRA_CONFIG")
+    override = variable("ORCHESTRA_CONFIG")
     if override:
         return Path(override)
     from platformdirs import user_config_dir
@@ -50,7 +50,7 @@ def config_file() -> Path:
 
 def cache_directory() -> Path:
     """Return the directory of compiled engines (``ORCHESTRA_CACHE``, or the platform's place)."""
-    override = os.environ.get("ORCHESTRA_CACHE")
+    override = variable("ORCHESTRA_CACHE")
     if override:
         return Path(override)
     from platformdirs import user_cache_dir
@@ -59,14 +59,14 @@ def cache_directory() -> Path:
 
 
 def engine_settings(engine: str) -> dict[str, str]:
-    """Return the table of ``engine``; empty if there is none.
+    """Return the table of ``engine``, with ``~`` replaced; empty if there is none.
 
     Raises
     ------
     OrchestraError
         If the file is not TOML, or holds something that would be ignored silently.
     """
-    return _read(config_file()).get(engine, {})
+    return {key: expand(value) for key, value in _read(config_file()).get(engine, {}).items()}
 
 
 def set_engine_setting(engine: str, key: str, value: str) -> Path:
@@ -95,11 +95,12 @@ def set_engine_setting(engine: str, key: str, value: str) -> Path:
 
 def _read(path: Path) -> dict[str, dict[str, str]]:
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_bounded(path).decode("utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise OrchestraError(f"{path} cannot be read: {error}") from error
+        problem = getattr(error, "strerror", error)
+        raise OrchestraError(f"{path} cannot be read: {problem}") from error
     for table, keys in data.items():
         _check_table(path, table, keys)
     return data

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bilayer_orchestra.engines.config import engine_settings, set_engine_setting
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
+from bilayer_orchestra.heartbeat import heartbeat
 from bilayer_orchestra.resources import resource
 from bilayer_orchestra.runs import write_text_atomic
 from bilayer_orchestra.runtimes.images import (
@@ -25,6 +26,7 @@ from bilayer_orchestra.runtimes.images import (
     engine_half_files,
     inspect,
 )
+from bilayer_orchestra.user_files import user_path
 
 #: Images that we have a definition of.
 BUILDABLE = ("alf", "block2", "itensor")
@@ -82,7 +84,7 @@ def build_image(
     if sources.sha256 and not re.fullmatch(r"[0-9a-f]{64}", sources.sha256):
         raise OrchestraError("--sha256 should be 64 hexadecimal digits")
     _refuse_what_would_be_ignored(kind, sources)
-    output = output.expanduser().absolute()
+    output = output.absolute()
     with tempfile.TemporaryDirectory(prefix="orchestra-image-") as name:
         context = Path(name)
         _fill_context(kind, context, sources.source)
@@ -92,7 +94,9 @@ def build_image(
         for key, value in arguments.items():
             command += ["--build-arg", f"{key}={value}"]
         command += [str(fresh), str(definition)]
-        _run(command, context, output, on_line)
+        usual = "15 to 30" if kind == "itensor" else "2 to 10"
+        with heartbeat(on_line, f"building the image of {kind}: it takes {usual} minutes"):
+            _run(command, context, output, on_line)
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
             partial = output.with_name(f".{output.name}.tmp")
@@ -147,7 +151,6 @@ def _refuse_what_would_be_ignored(kind: str, sources: Sources) -> None:
     source = sources.source
     if source is None:
         return
-    source = source.expanduser()
     replaced = {"alf": True, "itensor": (source / "julia").is_dir(), "block2": False}[kind]
     for option in ("version", "sha256", "mirror"):
         if replaced and getattr(sources, option) is not None:
@@ -162,7 +165,7 @@ def _fill_context(kind: str, context: Path, source: Path | None) -> None:
     if source is None:
         (context / "source").mkdir()
     else:
-        source = source.expanduser().resolve()
+        source = source.resolve()
         if kind == "alf":
             from bilayer_orchestra.engines.alf_build import PRODUCTS, check_tree
 
@@ -185,7 +188,7 @@ def _arguments(kind: str, sources: Sources, definition: Path) -> dict[str, str]:
     base = sources.base or engine_settings("containers").get("base")
     if base is not None:
         scheme, colons, rest = base.partition("://")
-        local = Path(base).expanduser()
+        local = user_path(base)
         if not colons and not local.exists():
             raise MissingEngineError(
                 f"the base {base} does not exist; give an image file, or a place such as "
@@ -206,7 +209,7 @@ def _arguments(kind: str, sources: Sources, definition: Path) -> dict[str, str]:
             assert default is not None
             version = f"ALF {sources.version or default[1]}"
         else:
-            source = sources.source.expanduser().resolve()
+            source = sources.source.resolve()
             version = alf_version(source, tree_hash(source))
             release = re.match(r"ALF (\d\S*)", version)
             arguments["VERSION"] = release[1] if release else "unknown"

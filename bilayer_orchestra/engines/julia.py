@@ -3,7 +3,7 @@
 The binary is named by ``ORCHESTRA_JULIA``, else by the configuration, else it is ``julia`` in the
 PATH; its project by ``ORCHESTRA_JULIA_PROJECT``, else by the configuration, else ``JULIA_PROJECT``,
 else the default environment. If nobody named one and the Julia in the PATH does not have the
-packages, the one that juliapkg manages is used (it comes with ``bilayer-orchestra[itensor]`` and
+packages, the one that juliapkg manages is used (it comes with juliacall, the extra ``itensor``, and
 installs what ``juliapkg.json`` declares). Our own Julia half is put on Julia's load path and finds
 ITensors and ITensorMPS in that project.
 """
@@ -20,6 +20,7 @@ from pathlib import Path
 from bilayer_orchestra.engines.config import config_file, engine_settings
 from bilayer_orchestra.engines.julia_half import engine_depot, engine_half
 from bilayer_orchestra.errors import MissingEngineError
+from bilayer_orchestra.user_files import expand, variable
 
 VARIABLE, PROJECT_VARIABLE = "ORCHESTRA_JULIA", "ORCHESTRA_JULIA_PROJECT"
 #: Smallest versions: an LTS of Julia, and the first ITensorMPS with correct correlation matrices.
@@ -32,8 +33,8 @@ NEEDED = {
 TIMEOUT = 120.0
 
 REMEDY = (
-    "`pip install 'bilayer-orchestra[itensor]'` brings a Julia with the packages; or install Julia "
-    "1.10 or later (https://julialang.org/downloads), add them with "
+    "`pip install juliacall` brings a Julia with the packages; or install Julia 1.10 or later "
+    "(https://julialang.org/downloads), add them with "
     '`julia -e \'using Pkg; Pkg.add(["ITensors", "ITensorMPS", "PrecompileTools"])\'`, and name '
     f"the executable in {VARIABLE} or in the configuration file if it is not in the PATH"
 )
@@ -127,9 +128,10 @@ def _installation(binary: Path, origin: str, project: str | None) -> JuliaInstal
     for name, needed in NEEDED.items():
         found = versions.get(name)
         if found is None:
-            project = environment.get("JULIA_PROJECT", "its default environment")
+            place = environment.get("JULIA_PROJECT", "its default environment")
             raise MissingEngineError(
-                f"{binary}, named by {origin}, has no {name} in {project}; {REMEDY}"
+                f"{binary}, named by {origin}, has no {name} in {place}; if another project of "
+                f"it has, name that in {PROJECT_VARIABLE}; or {REMEDY}"
             )
         if _numbers(found) < needed:
             least = ".".join(str(number) for number in needed)
@@ -144,24 +146,25 @@ def _installation(binary: Path, origin: str, project: str | None) -> JuliaInstal
 
 def _named() -> bool:
     """Return whether somebody named a Julia."""
-    return bool(os.environ.get(VARIABLE)) or "binary" in engine_settings("julia")
+    return bool(variable(VARIABLE)) or "binary" in engine_settings("julia")
 
 
 def _project() -> str | None:
     """Return the project that somebody named."""
     return (
-        os.environ.get(PROJECT_VARIABLE)
+        variable(PROJECT_VARIABLE)
         or engine_settings("julia").get("project")
-        or os.environ.get("JULIA_PROJECT")
+        or variable("JULIA_PROJECT")
+        or None
     )
 
 
 def _binary() -> tuple[Path, str]:
-    named = os.environ.get(VARIABLE)
+    named = variable(VARIABLE)
     if named:
         origin = f"the environment variable {VARIABLE}"
     elif "binary" in engine_settings("julia"):
-        named = str(Path(engine_settings("julia")["binary"]).expanduser())
+        named = engine_settings("julia")["binary"]
         origin = str(config_file())
     else:
         named, origin = "julia", "the PATH"
@@ -183,10 +186,12 @@ def julia_environment(project: str | None) -> dict[str, str]:
     }
     if project:
         # names such as @v1.10 or @shared are Julia's own; a path must not depend on where it runs
-        path = project if project.startswith("@") else str(Path(project).expanduser().absolute())
+        path = project if project.startswith("@") else str(Path(project).absolute())
         environment["JULIA_PROJECT"] = path
     if "depot" in settings:
-        environment["JULIA_DEPOT_PATH"] = settings["depot"]
+        # the empty entry at the end stands for Julia's own depots, with what it ships compiled
+        depots = [expand(depot) for depot in settings["depot"].split(os.pathsep) if depot]
+        environment["JULIA_DEPOT_PATH"] = os.pathsep.join([*depots, ""])
     return environment
 
 

@@ -43,7 +43,7 @@ def engine_half() -> Path:
     OrchestraError
         If it cannot be written, or Julia could not read its path.
     """
-    target = cache_directory().expanduser().absolute() / "itensor" / engine_hash()[:16]
+    target = cache_directory().absolute() / "itensor" / engine_hash()[:16]
     if os.pathsep in str(target):
         raise OrchestraError(
             f"{target} contains `{os.pathsep}`, which Julia takes for the end of a path; name "

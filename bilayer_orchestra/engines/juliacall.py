@@ -40,7 +40,7 @@ def juliacall_problem(found: JuliaInstallation) -> str | None:
     try:
         version = importlib.metadata.version("juliacall")
     except importlib.metadata.PackageNotFoundError:
-        return "juliacall is not installed (pip install 'bilayer-orchestra[itensor]')"
+        return "juliacall is not installed (pip install juliacall)"
     present = found.versions.get("PythonCall")
     if present is None:
         return f"the project has no PythonCall, which juliacall {version} needs"

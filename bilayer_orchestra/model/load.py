@@ -14,6 +14,7 @@ from bilayer_orchestra.model.base import UNION_TAGS
 from bilayer_orchestra.model.kinds import KINDS, kind_of
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.model.yaml_text import KeyPath, YamlText, parse_scalar
+from bilayer_orchestra.user_files import read_bounded
 
 
 def load_model(path: Path, overrides: tuple[str, ...] = ()) -> Model:
@@ -37,7 +38,7 @@ def load_model(path: Path, overrides: tuple[str, ...] = ()) -> Model:
 def read_text(path: Path) -> str:
     """Return the text of a file that a user named, or raise SpecError."""
     try:
-        return path.read_text(encoding="utf-8")
+        return read_bounded(path).decode("utf-8")
     except FileNotFoundError as error:
         raise SpecError(str(path), ["there is no such file"]) from error
     except UnicodeDecodeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import signal
 import subprocess
 import time
@@ -15,8 +16,18 @@ from bilayer_orchestra.errors import EngineError
 LOG = "engine.log"
 #: Seconds between two looks at the job, and how long a stopped engine may take to end.
 POLL, SLOWEST_POLL, GRACE = 0.05, 0.5, 20.0
-#: Lines of a log that a message quotes.
-QUOTED = 8
+#: Lines of a log that a message quotes; of a backtrace, no line of addresses.
+QUOTED, _ADDRESS = 8, re.compile(r"\[0x[0-9a-f]+\]$")
+SILENT = "(it printed nothing: `dmesg` may tell why it was ended, `ulimit -a` what it was allowed)"
+#: What is mostly behind the signals that end a program.
+_CAUSES: dict[int, str] = {
+    signal.SIGKILL: " (out of memory?)",
+    signal.SIGSEGV: " (memory that it did not get?)",
+    signal.SIGBUS: " (a full disk?)",
+    signal.SIGILL: " (built for another processor?)",
+    signal.SIGXCPU: " (`ulimit -t` limits the processor time)",
+    signal.SIGXFSZ: " (`ulimit -f` limits the size of files)",
+}
 
 
 def run_child(
@@ -128,17 +139,17 @@ def explain_end(program: str, code: int, log: Path, start: int) -> str:
     with log.open("rb") as stream:
         stream.seek(start)
         text = stream.read().decode(errors="replace")
-    how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-    return (
-        f"the engine ({program}) ended with {how}{hint}; its last lines, from {log}:\n"
-        f"{quoted(text)}"
-    )
+    how = f"ended with exit code {code}"
+    number = -code if code < 0 else code - 128  # of a signal; a shell says 128 + number
+    if number > 0:
+        name = next((one.name for one in signal.Signals if one == number), f"signal {number}")
+        how = f"was killed by {name}{_CAUSES.get(number, '')}"
+    return f"the engine ({program}) {how}; its last lines, from {log}:\n{quoted(text)}"
 
 
 def quoted(text: str) -> str:
     """Return the end of ``text``, indented; of a program that says ERROR, what follows that."""
-    lines = text.strip().splitlines()
+    lines = [line for line in text.strip().splitlines() if not _ADDRESS.search(line)]
     errors = [k for k, line in enumerate(lines) if line.startswith("ERROR")]
     shown = lines[errors[-1] :][:QUOTED] if errors else lines[-QUOTED:]
-    return "\n".join(f"  {line}" for line in shown) or "  (it printed nothing)"
+    return "\n".join(f"  {line}" for line in shown) or f"  {SILENT}"

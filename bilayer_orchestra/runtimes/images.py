@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from bilayer_orchestra.backends.base import Backend, Job
 from bilayer_orchestra.engines.config import cache_directory, config_file, engine_settings
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.runs import write_text_atomic
+from bilayer_orchestra.user_files import user_path, variable
 
 VARIABLE = "ORCHESTRA_APPTAINER"
 #: Labels that our definitions write.
@@ -63,7 +63,7 @@ def container_command() -> str:
     MissingEngineError
         If there is none.
     """
-    named = os.environ.get(VARIABLE) or engine_settings("containers").get("command")
+    named = variable(VARIABLE) or engine_settings("containers").get("command")
     for name in [named] if named else ["apptainer", "singularity"]:
         found = shutil.which(name)
         if found:
@@ -83,7 +83,7 @@ def find_image(kind: str, images: dict[str, str]) -> Image:
             f"no image holds {kind}: build one with `orchestra containers build {kind}`, or name "
             f"one with --image {kind}=FILE or under [containers] in {config_file()}"
         )
-    path = Path(named).expanduser().absolute()
+    path = user_path(named).absolute()
     if not path.exists():
         raise MissingEngineError(f"the image {path} of {kind} does not exist")
     return inspect(path)
@@ -155,7 +155,7 @@ class ContainedBackend:
         """Return the backend's job."""
         return self._backend.render(request)
 
-    def progress(self, directory: Path, request: Any) -> str | None:
+    def progress(self, directory: Path, request: Any) -> list[str]:
         """Return the backend's progress."""
         return self._backend.progress(directory, request)
 

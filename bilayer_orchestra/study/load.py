@@ -20,6 +20,7 @@ from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.model.yaml_text import KeyPath, YamlText
 from bilayer_orchestra.study.axes import Axis, Scalar, read_axes
 from bilayer_orchestra.study.spec import Study
+from bilayer_orchestra.user_files import user_path
 
 #: More points than this are a typing error, not a study.
 MAX_POINTS = 20_000
@@ -165,7 +166,7 @@ class _Base:
     def __init__(self, study: Study, yaml: YamlText, path: Path) -> None:
         self.study_lines = yaml
         if isinstance(study.model, str):
-            file = (path.parent / study.model).expanduser()
+            file = path.parent / user_path(study.model)
             self.prefix = f"{file}: "
             text = YamlText(read_text(file), str(file))
             if text.problems:

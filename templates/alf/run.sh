@@ -115,6 +115,7 @@ choose_step() {
             # a step with too few bins for an error comes first; else time per share
             score=$((spent * 1000 / share))
             if [ "$bins" -lt "$enough" ]; then score=$((bins + i - 1000000)); fi
+            if [ "$bins" -eq 0 ]; then score=$((i - 2000000)); fi
             if [ "$k" -lt 0 ] || [ "$score" -lt "$best" ]; then
                 k=$i
                 best=$score
@@ -172,7 +173,9 @@ run_segment() {
             hint=" (ranks = $ranks needs an MPI build of ALF, and a launcher that its MPI knows;"
             hint="$hint this one is: $launcher)"
         fi
-        fail "ALF ended with exit code $code in $part$hint"
+        how="ended with exit code $code"
+        if [ "$code" -gt 128 ]; then how="was killed by SIG$(kill -l "$code")"; fi
+        fail "ALF $how in $part$hint"
     fi
     check_segment "$part"
     now=$(clock)
@@ -244,12 +247,13 @@ run_chain() {
         i=$((i + 1))
     done
     mark=$(clock)
-    while [ ! -e stop ] && [ ! -e failed ] && kill -0 "$parent" 2>/dev/null; do
+    while [ ! -e failed ] && kill -0 "$parent" 2>/dev/null; do
         choose_step
         if [ "$k" -lt 0 ]; then break; fi
         eval "bins=\$bins_$k"
         # every step gets a first segment: without one there would be no result at all
-        if [ "$budget" -gt 0 ] && [ "$elapsed" -ge $((1000 * budget)) ] && [ "$bins" -gt 0 ]; then break; fi
+        if [ "$bins" -gt 0 ] && [ -e stop ]; then break; fi
+        if [ "$bins" -gt 0 ] && [ "$budget" -gt 0 ] && [ "$elapsed" -ge $((1000 * budget)) ]; then break; fi
         choose_length
         if [ "$n" -lt 1 ]; then break; fi
         eval "run_segment \$((segments_$k + 1))"

@@ -82,13 +82,13 @@ class ALFBackend:
             ranks=numerics.ranks,
         )
 
-    def progress(self, directory: Path, request: Request) -> str | None:
-        """Return bins, acceptance, precision and the error; stops the run at its target."""
+    def progress(self, directory: Path, request: Request) -> list[str]:
+        """Return bins, errors and the time that is left; stops the run at its target."""
         if directory not in self._monitors:
             from bilayer_orchestra.backends.alf.results import quick_error
 
             self._monitors[directory] = Monitor(directory, request, quick_error)
-        return self._monitors[directory].line()
+        return self._monitors[directory].lines()
 
     def parse(self, directory: Path, request: Request) -> Averages:
         """Read the bins of all chains and time steps."""

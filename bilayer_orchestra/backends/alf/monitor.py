@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from bilayer_orchestra.backends.alf.numerics import ALFNumerics
 from bilayer_orchestra.backends.base import Request
@@ -40,24 +42,31 @@ class Monitor:
         assert isinstance(request.numerics, ALFNumerics)
         self.directory, self.request = directory, request
         self.targets = dict(request.numerics.target_stderr)
+        self._budget = request.numerics.effective_budget
         self.names = list(self.targets) or [_shown(request.observables)]
         self._quick_error = quick_error
-        self._next_look = self._next_analysis = 0.0
+        self._next_look = 0.0
         self._started = time.monotonic()
+        self._next_analysis = self._started + INTERVAL
+        self._used = _used_seconds(directory)
+        self._reached = False
         self._errors: dict[str, tuple[int, float]] = {}
         self._line: str | None = None
 
-    def line(self) -> str | None:
+    def lines(self) -> list[str]:
         """Return the newest line; asks the engine to stop once every target is reached."""
         now = time.monotonic()
-        if now < self._next_look:
-            return self._line
+        if now >= self._next_look:
+            self._look(now)
+        return [] if self._line is None else [self._line]
+
+    def _look(self, now: float) -> None:
         if now >= self._next_analysis:
             self._analyse()
         start = time.monotonic()
         segments = sorted(self.directory.glob("dtau-*/chain-*/seg-*"), key=lambda path: path.name)
         finished = [path for path in segments if path.suffix != ".part"]
-        bins = sum(_stored_bins(path) for path in finished)
+        bins = sum(_stored(path, "bins") for path in finished)
         running = sum(_running_bins(path) for path in segments if path.suffix == ".part")
         if segments:
             self._line = self._text(bins + running, _newest_info(finished))
@@ -65,7 +74,6 @@ class Monitor:
         # a long run has less to say per second, and logs keep every line
         elapsed = start - self._started
         self._next_look = start + max(INTERVAL, min(elapsed / 50, 30.0), spent / ANALYSIS_SHARE)
-        return self._line
 
     def _analyse(self) -> None:
         start = time.monotonic()
@@ -79,6 +87,7 @@ class Monitor:
             for name, target in self.targets.items()
         ]
         if reached and all(reached):
+            self._reached = True
             (self.directory / STOP).touch()
         now = time.monotonic()
         # early on, prompt news counts more than a little time
@@ -96,20 +105,33 @@ class Monitor:
                 target = self.targets.get(name)
                 goal = f" (target {target:.2g})" if target else ""
                 parts.append(f"error of {name} {self._errors[name][1]:.2g}{goal}")
-        if (self.directory / STOP).exists():
-            parts.append("target reached, stopping")
-        return "  ".join(parts)
+        stop = self.directory / STOP
+        if stop.exists():
+            return "  ".join([*parts, "target reached, stopping" if self._reached else "stopping"])
+        if self._budget is not None:
+            left = max(0.0, self._budget - self._used - (time.monotonic() - self._started))
+            unit, name = (60, "min") if self._budget >= 120 else (1, "s")
+            parts.append(f"{left / unit:.1f} of {self._budget / unit:g} {name} left (time_budget)")
+        return "  ".join(parts) + f"\nto end it now, with what it has: touch {quote(str(stop))}"
 
 
 def _shown(observables: tuple[str, ...]) -> str:
     return "pair" if "pair" in observables else "energy"
 
 
-def _stored_bins(segment: Path) -> int:
+def _stored(segment: Path, name: str) -> int:
     try:
-        return int((segment / "bins").read_text())
+        return int((segment / name).read_text())
     except (OSError, ValueError):
         return 0
+
+
+def _used_seconds(directory: Path) -> float:
+    """Return the time that the chains took before; the longest one is what is waited for."""
+    chains: Counter[str] = Counter()
+    for file in directory.glob("dtau-*/chain-*/seg-*/milliseconds"):
+        chains[file.parts[-3]] += _stored(file.parent, file.name)
+    return max(chains.values(), default=0) / 1000
 
 
 def _running_bins(segment: Path) -> int:

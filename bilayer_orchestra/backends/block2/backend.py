@@ -8,11 +8,11 @@ from pathlib import Path
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.backends.base import Job, Request, settings_of
 from bilayer_orchestra.backends.block2.numerics import Block2Numerics
-from bilayer_orchestra.backends.dmrg_progress import progress_line
+from bilayer_orchestra.backends.dmrg_progress import Sweeps
 from bilayer_orchestra.backends.dmrg_results import averages_from_stages
-from bilayer_orchestra.engine_io import JOB, OUTPUT, last_event, load_arrays, render_job
+from bilayer_orchestra.engine_io import JOB, OUTPUT, load_arrays, render_job
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
-from bilayer_orchestra.machine import available_cores, thread_environment
+from bilayer_orchestra.machine import available_cores, memory_limit, thread_environment
 from bilayer_orchestra.terms import Canonical
 
 #: Up to this bond dimension the blocks are so small that a second thread only costs.
@@ -27,13 +27,16 @@ class Block2Backend:
     summary = "DMRG with block2 (PyPI); ground states, long chains"
     state_name: str | None = "checkpoint"
 
+    def __init__(self) -> None:
+        self._sweeps = Sweeps()
+
     def version(self) -> str:
         """Return block2's version without importing it."""
         try:
             return f"block2 {version('block2')}"
         except PackageNotFoundError as error:
             raise MissingEngineError(
-                "block2 is not installed; `pip install 'bilayer-orchestra[block2]'` brings it"
+                "block2 is not installed; `pip install block2` brings it"
             ) from error
 
     def check(self, request: Request) -> None:
@@ -43,6 +46,13 @@ class Block2Backend:
             raise OrchestraError(
                 "block2 finds ground states (T = 0); for `state: {beta: ...}` use --backend exact "
                 "(up to 8 sites) or --backend alf"
+            )
+        numerics, limit = request.numerics, memory_limit()
+        assert isinstance(numerics, Block2Numerics)
+        if limit is not None and numerics.stack_memory_gib * 2**30 > limit:
+            raise OrchestraError(
+                f"block2: numerics.block2.stack_memory_gib = {numerics.stack_memory_gib:g} is "
+                f"reserved at the start, and this machine allows {limit / 2**30:.1f} GiB; take less"
             )
         n_sites = request.terms.n_sites
         if n_sites < 4 or sum(state) < 1 or sum(state) > 2 * n_sites - 1:
@@ -64,10 +74,9 @@ class Block2Backend:
             environment=thread_environment(threads),
         )
 
-    def progress(self, directory: Path, request: Request) -> str | None:
-        """Return one line on how far the job is."""
-        event = last_event(directory)
-        return None if event is None else progress_line(event)
+    def progress(self, directory: Path, request: Request) -> list[str]:
+        """Return the new sweeps, or what comes before the first."""
+        return self._sweeps.lines(directory, "first sweep")
 
     def parse(self, directory: Path, request: Request) -> Averages:
         """Read ``output.npz``."""

@@ -62,6 +62,20 @@ MAX_ATTEMPTS = 3
 CHECKPOINT = "checkpoint"
 
 
+def reserve(memory: int) -> None:
+    """Say how many bytes block2 reserves, and raise EngineError if they are not to be had.
+
+    block2 itself would crash without a word, then or once they are used up.
+    """
+    place = f"{memory / 2**30:.3g} GiB of working memory (numerics.block2.stack_memory_gib)"
+    sys.stderr.write(f"block2 has {place} and crashes where it needs more\n")
+    sys.stderr.flush()
+    try:
+        np.empty(memory, np.uint8)
+    except MemoryError as error:
+        raise EngineError(f"this machine does not give {place}; take less") from error
+
+
 class Search:
     """One DMRG job: the driver, H and what does not change between the parts."""
 
@@ -76,11 +90,13 @@ class Search:
         self.symmetry = symmetry_of(self.terms)
         scratch = directory / "scratch"
         shutil.rmtree(scratch, ignore_errors=True)  # left by a killed run
+        memory = int(self.settings["stack_memory_gib"] * 2**30)
+        reserve(memory)
         self.driver = DMRGDriver(
             scratch=str(scratch),
             symm_type=getattr(SymmetryTypes, self.symmetry),
             n_threads=int(os.environ["OMP_NUM_THREADS"]),
-            stack_mem=int(self.settings["stack_memory_gib"] * 2**30),
+            stack_mem=memory,
         )
         self.driver.initialize_system(
             n_sites=self.terms.n_sites, n_elec=n_up + n_down, spin=n_up - n_down

@@ -9,7 +9,7 @@ from typing import Any
 from bilayer_orchestra.averages import Averages, observables_from_raw
 from bilayer_orchestra.backends.base import Job, Request, settings_of
 from bilayer_orchestra.backends.exact.numerics import ExactNumerics
-from bilayer_orchestra.engine_io import JOB, OUTPUT, last_event, load_arrays, render_job
+from bilayer_orchestra.engine_io import JOB, OUTPUT, load_arrays, new_events, render_job
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.machine import available_cores, thread_environment
 from bilayer_orchestra.terms import Canonical, Terms
@@ -34,6 +34,9 @@ class ExactBackend:
     summary = "exact diagonalization (scipy); small systems, T = 0 and T > 0"
     state_name: str | None = None
 
+    def __init__(self) -> None:
+        self._places: dict[Path, int] = {}
+
     def version(self) -> str:
         """Return the version of scipy, which does the linear algebra."""
         return f"scipy {version('scipy')}"
@@ -57,24 +60,21 @@ class ExactBackend:
             environment={**thread_environment(numerics.threads or threads), **KEEP_MEMORY},
         )
 
-    def progress(self, directory: Path, request: Request) -> str | None:
-        """Return one line on how far the job is."""
-        event = last_event(directory)
-        if event is None:
-            return None
-        match event["step"]:
-            case "level" | "vector" as part:
-                which = "step" if part == "level" else "second pass, step"
-                return (
-                    f"Lanczos in {event['dimension']:,} states, {which} {event['steps']}  "
-                    f"lowest level {event['energy']:.10f}"
-                )
-            case "measure":
-                return f"measuring, lowest level {event['energy']:.10f}"
-            case "block":
-                return f"sector {event['done']} of {event['total']}"
-            case _:  # left by another version
-                return None
+    def progress(self, directory: Path, request: Request) -> list[str]:
+        """Return one line on how far the job is: steps are too many and too quick to show all."""
+        for event in new_events(directory, self._places)[-1:]:
+            match event["step"]:
+                case "level" | "vector" as part:
+                    which = "step" if part == "level" else "second pass, step"
+                    return [
+                        f"Lanczos in {event['dimension']:,} states, {which} {event['steps']}  "
+                        f"lowest level {event['energy']:.10f}"
+                    ]
+                case "measure":
+                    return [f"measuring, lowest level {event['energy']:.10f}"]
+                case "block":
+                    return [f"sector {event['done']} of {event['total']}"]
+        return []
 
     def parse(self, directory: Path, request: Request) -> Averages:
         """Read ``output.npz``."""

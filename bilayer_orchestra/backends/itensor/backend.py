@@ -6,12 +6,12 @@ from pathlib import Path
 
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.backends.base import Job, Request, settings_of
-from bilayer_orchestra.backends.dmrg_progress import progress_line
+from bilayer_orchestra.backends.dmrg_progress import Sweeps
 from bilayer_orchestra.backends.dmrg_results import averages_from_stages
 from bilayer_orchestra.backends.itensor.job import JOB, render_job
 from bilayer_orchestra.backends.itensor.memory import refuse_if_too_large, write_bond_dimension
 from bilayer_orchestra.backends.itensor.numerics import ITensorNumerics
-from bilayer_orchestra.engine_io import OUTPUT, last_event, load_arrays
+from bilayer_orchestra.engine_io import OUTPUT, load_arrays
 from bilayer_orchestra.engines.julia import find_julia
 from bilayer_orchestra.engines.julia_half import engine_half, engine_hash
 from bilayer_orchestra.engines.juliacall import juliacall_problem
@@ -21,6 +21,8 @@ from bilayer_orchestra.resources import resource
 from bilayer_orchestra.terms import Canonical
 
 SCRIPT, ENGINE = "dmrg.jl", "engine.path"
+STARTING = "starting Julia, then the first sweep"
+COMPILING = "compiling OrchestraITensor for this Julia, once: it takes 2 to 10 minutes"
 
 
 class ITensorBackend:
@@ -32,6 +34,9 @@ class ITensorBackend:
     state_name: str | None = "checkpoint.jls"
     #: Whether a job got as far as computing, so that machine code is there by now.
     _has_run = False
+
+    def __init__(self) -> None:
+        self._sweeps = Sweeps()
 
     def version(self) -> str:
         """Return the versions of ITensorMPS, ITensors, Julia and of our Julia half."""
@@ -85,13 +90,12 @@ class ITensorBackend:
             worker="bilayer_orchestra.backends.itensor.worker",
         )
 
-    def progress(self, directory: Path, request: Request) -> str | None:
-        """Return one line on how far the job is."""
-        event = last_event(directory)
-        if event is None:
-            return "starting Julia" if self._has_run else _first_words()
-        self._has_run = True
-        return progress_line(event)
+    def progress(self, directory: Path, request: Request) -> list[str]:
+        """Return the new sweeps, or what comes before the first."""
+        words = STARTING if self._has_run else _first_words()
+        lines = self._sweeps.lines(directory, words)
+        self._has_run = self._has_run or (bool(lines) and lines != [words])
+        return lines
 
     def parse(self, directory: Path, request: Request) -> Averages:
         """Read ``output.npz``."""
@@ -106,6 +110,4 @@ def _first_words() -> str:
         compiled = find_julia().compiled
     except MissingEngineError:
         compiled = True
-    if compiled:
-        return "starting Julia"
-    return "compiling OrchestraITensor for this Julia: some minutes, once"
+    return STARTING if compiled else COMPILING

@@ -33,6 +33,7 @@ from bilayer_orchestra.errors import SpecError
 from bilayer_orchestra.model.base import SpecModel
 from bilayer_orchestra.model.load import describe_all, in_file_order, read_text
 from bilayer_orchestra.model.yaml_text import KeyPath
+from bilayer_orchestra.user_files import expand, user_path
 
 Word = Annotated[str, Field(min_length=1, pattern=r"^[^\s'\"\\#]+$")]
 Line = Annotated[str, Field(min_length=1, pattern=r"^[^\r\n]+$")]
@@ -76,6 +77,12 @@ class Site(SpecModel):
     @classmethod
     def _lists(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("python", "container", "launcher", "binds")
+    @classmethod
+    def _homes(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        # they are quoted in the task's script: no shell expands them
+        return tuple(map(expand, value)) if isinstance(value, tuple) else value and expand(value)
 
     @field_validator("images")
     @classmethod
@@ -143,7 +150,7 @@ def load_site(named: str | None, study: Path, images: dict[str, str]) -> Site:
 
 def _find(named: str, study: Path) -> Path:
     beside = config_file().parent / "sites" / f"{named}.toml"
-    candidates = [study.parent / named, Path(named), beside]
+    candidates = [study.parent / user_path(named), user_path(named), beside]
     for path in candidates:
         if path.is_file():
             return path

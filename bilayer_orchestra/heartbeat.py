@@ -1,0 +1,61 @@
+"""Signs of life from what is silent for minutes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+#: Seconds of silence after which something is said again.
+INTERVAL = 60.0
+
+
+class Heartbeat:
+    """Repeats the newest line once a minute.
+
+    Parameters
+    ----------
+    say : callable
+        Receives every line.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._line: str | None = None
+        self._since = self._next = time.monotonic()
+
+    def news(self, line: str) -> None:
+        """Say a line, if it is not the newest one already."""
+        if line == self._line:
+            return
+        self._line = line
+        self._since = time.monotonic()
+        self._next = self._since + INTERVAL
+        self._say(line)
+
+    def beat(self) -> None:
+        """Say for how long there was nothing new, if it is time to."""
+        now = time.monotonic()
+        if self._line is not None and now >= self._next:
+            self._next = now + INTERVAL
+            self._say(f"{self._line} (for {(now - self._since) / 60:.0f} min by now)")
+
+
+@contextmanager
+def heartbeat(say: Callable[[str], None], line: str) -> Iterator[None]:
+    """Say ``line`` and, from another thread, that the block still runs."""
+    beating, ended = Heartbeat(say), threading.Event()
+    beating.news(line)
+
+    def beat() -> None:
+        while not ended.wait(INTERVAL):
+            beating.beat()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
