@@ -255,6 +255,7 @@ def test_a_missing_observable_is_no_agreement(exact):
     assert verdict.word == "undecided"
 
 
+@pytest.mark.lowest
 def test_what_one_method_alone_measures_is_no_doubt(exact, tmp_path):
     """Such as the entanglement entropy of one DMRG; other observables are asked for by name."""
     first = exact()

@@ -88,6 +88,7 @@ def test_failures_are_one_message_without_traceback(arguments, model_file, tmp_p
     assert "Traceback" not in done.stderr + done.stdout
 
 
+@pytest.mark.lowest
 def test_usage_errors_and_version():
     assert orchestra("run").returncode == 2
     assert orchestra("nonsense").returncode == 2

@@ -66,6 +66,7 @@ def collected(tmp_path_factory):
     return folder
 
 
+@pytest.mark.lowest
 def test_named_values_are_sections_of_the_model(collected):
     dataset = open_result(collected / "runs" / "small.nc")
     assert dataset["ensemble"].values.tolist() == ["ground", "beta = 3"]

@@ -130,8 +130,8 @@ def _installation(binary: Path, origin: str, project: str | None) -> JuliaInstal
         if found is None:
             place = environment.get("JULIA_PROJECT", "its default environment")
             raise MissingEngineError(
-                f"{binary}, named by {origin}, has no {name} in {place}; if another project of "
-                f"it has, name that in {PROJECT_VARIABLE}; or {REMEDY}"
+                f"{binary}, named by {origin}, has no {name} in {place}; if another of its "
+                f"projects has, name that in {PROJECT_VARIABLE}; or {REMEDY}"
             )
         if _numbers(found) < needed:
             least = ".".join(str(number) for number in needed)
