@@ -194,7 +194,7 @@ def write_atomic(dataset: xr.Dataset, path: Path) -> None:
     compression = {
         str(name): {"zlib": True, "complevel": 1}
         for name, variable in dataset.data_vars.items()
-        if variable.ndim >= 2
+        if variable.ndim >= 2 and variable.dtype.kind in "fiu"  # texts have no filter
     }
     try:
         dataset.to_netcdf(temporary, format="NETCDF4", engine="netcdf4", encoding=compression)
