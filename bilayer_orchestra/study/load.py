@@ -15,7 +15,15 @@ from pydantic_core import ErrorDetails
 
 from bilayer_orchestra.errors import SpecError
 from bilayer_orchestra.model.kinds import kind_of
-from bilayer_orchestra.model.load import Lines, describe_all, file_path, in_file_order, read_text
+from bilayer_orchestra.model.load import (
+    Lines,
+    describe_all,
+    file_path,
+    in_file_order,
+    read_text,
+    section_of,
+    set_value,
+)
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.model.yaml_text import KeyPath, YamlText
 from bilayer_orchestra.study.axes import Axis, Scalar, read_axes
@@ -97,7 +105,7 @@ def load_study(path: Path) -> LoadedStudy:
         data = copy.deepcopy(base.data)
         for axis, k in zip(axes, index, strict=True):
             for dotted, values in axis.columns.items():
-                clash = _set(data, dotted.split("."), values[k])
+                clash = set_value(data, dotted.split("."), values[k])
                 if clash:
                     line = _line(yaml, axis.place_of(dotted, k))
                     problems.add(f"{line}`{dotted}`: `{clash}` has no keys inside", name)
@@ -114,7 +122,7 @@ def load_study(path: Path) -> LoadedStudy:
 
 def _read(yaml: YamlText) -> tuple[Study, tuple[Axis, ...]]:
     problems = list(yaml.problems)
-    sections = [yaml.data.get(key, {}) for key in ("axes", "zip")]
+    sections = [yaml.data.get(key) or {} for key in ("axes", "zip")]
     axes: list[Axis] = []
     if all(isinstance(section, dict) for section in sections):
         axes, wrong = read_axes(*sections)
@@ -181,7 +189,7 @@ class _Base:
             self.data.setdefault("name", study.name)
         self.overlaid = {(name, *inner) for name, inner in _leaves(study.numerics)}
         if study.numerics:
-            _merge(self.data.setdefault("numerics", {}), study.numerics)
+            _merge(self.data, {"numerics": study.numerics})
 
     def describe(
         self,
@@ -261,26 +269,18 @@ def _several(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{len(names)} points, first {names[0]}"
 
 
-def _set(data: dict[str, Any], keys: list[str], value: Any) -> str | None:
-    """Set one value, or remove it (None); return the key that stands in the way, if any."""
-    for key in keys[:-1]:
-        inner = data.setdefault(key, {})
-        if not isinstance(inner, dict):
-            return key
-        data = inner
-    if value is None:
-        data.pop(keys[-1], None)
-    else:
-        data[keys[-1]] = copy.deepcopy(value)
-    return None
-
-
 def _merge(target: dict[str, Any], source: dict[str, Any]) -> None:
+    """Put the values of ``source`` into ``target``, section by section.
+
+    What stands there and is no section is left to validation; an emptied section adds nothing.
+    """
     for key, value in source.items():
-        if isinstance(value, dict) and isinstance(target.get(key), dict):
-            _merge(target[key], value)
-        else:
-            target[key] = copy.deepcopy(value)
+        if isinstance(value, dict):
+            inner = section_of(target, key)
+            if inner is not None:
+                _merge(inner, value)
+        elif value is not None or not isinstance(target.get(key), dict):
+            target[key] = value
 
 
 def _leaves(data: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -30,12 +30,12 @@ from pydantic_core import PydanticCustomError
 from bilayer_orchestra.backends.base import Backend
 from bilayer_orchestra.engines.config import config_file
 from bilayer_orchestra.errors import SpecError
-from bilayer_orchestra.model.base import SpecModel
+from bilayer_orchestra.model.base import LINE, WORD, SpecModel
 from bilayer_orchestra.model.load import describe_all, in_file_order, read_text
-from bilayer_orchestra.model.yaml_text import KeyPath
+from bilayer_orchestra.model.yaml_text import KeyPath, syntax_problem
 
-Word = Annotated[str, Field(min_length=1, pattern=r"^[^\s'\"\\#]+$")]
-Line = Annotated[str, Field(min_length=1, pattern=r"^[^\r\n]+$")]
+Word = Annotated[str, Field(min_length=1, pattern=WORD)]
+Line = Annotated[str, Field(min_length=1, pattern=LINE)]
 
 
 class Site(SpecModel):
@@ -132,13 +132,22 @@ def load_site(named: str | None, study: Path, images: dict[str, str]) -> Site:
     try:
         data = tomllib.loads(text)
     except ValueError as error:
-        raise SpecError(str(path), [f"not valid TOML: {error}"]) from error
+        raise SpecError(str(path), [toml_problem(error, text)]) from error
     try:
         site = Site.model_validate(data)
     except ValidationError as error:
         problems = describe_all(_TomlLines(text), error.errors(), Site)
         raise SpecError(str(path), in_file_order(problems)) from error
     return site.model_copy(update={"images": {**site.images, **images}})
+
+
+def toml_problem(error: ValueError, text: str) -> str:
+    """Return what is wrong with a TOML file, beginning with the line."""
+    place = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(error))
+    last = len(text.splitlines())  # tomllib says "at end of document"
+    return syntax_problem(
+        "TOML", place[1] if place else str(error), text, int(place[2]) if place else last
+    )
 
 
 def _find(named: str, study: Path) -> Path:
