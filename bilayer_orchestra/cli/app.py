@@ -46,6 +46,11 @@ Images = Annotated[
 ]
 
 
+Strict = Annotated[
+    bool, typer.Option("--strict", help="end with exit code 4 if a result is not converged")
+]
+
+
 @app.command()
 def run(
     model_file: ModelFile,
@@ -60,6 +65,7 @@ def run(
         bool, typer.Option(help="wait if another process computes this very point")
     ] = True,
     plot: Annotated[bool, typer.Option(help="draw result.png")] = True,
+    strict: Strict = False,
 ) -> None:
     """Solve a model; print a table, leave result.nc and result.png.
 
@@ -68,7 +74,15 @@ def run(
     from bilayer_orchestra.cli.run import run_command
 
     run_command(
-        model_file, backend, runtime, output, tuple(overrides or ()), wait, plot, image or []
+        model_file,
+        backend,
+        runtime,
+        output,
+        tuple(overrides or ()),
+        wait,
+        plot,
+        image or [],
+        strict,
     )
 
 
@@ -85,6 +99,7 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="show what would run or be submitted")
     ] = False,
+    strict: Strict = False,
 ) -> None:
     """Run all points of a study that are not there yet; leave one dataset over all axes.
 
@@ -93,7 +108,7 @@ def sweep(
     """
     from bilayer_orchestra.cli.sweep import sweep_command
 
-    sweep_command(study_file, runtime, output, jobs, image or [], site, dry_run)
+    sweep_command(study_file, runtime, output, jobs, image or [], site, dry_run, strict)
 
 
 @app.command()
@@ -103,11 +118,15 @@ def collect(
     output: StudyOutput = None,
     image: Images = None,
     site: SiteName = None,
+    strict: Strict = False,
 ) -> None:
-    """Combine what is finished of a study to one dataset; list what is not. Any time."""
+    """Combine what is finished of a study to one dataset; list what is not. Any time.
+
+    With --strict, exit code 1 says that a point is missing.
+    """
     from bilayer_orchestra.cli.sweep import collect_command
 
-    collect_command(study_file, runtime, output, image or [], site)
+    collect_command(study_file, runtime, output, image or [], site, strict)
 
 
 class _CheckCommand(TyperCommand):

@@ -77,7 +77,8 @@ def _compare_files(
 ) -> tuple[CheckResult, Path]:
     from bilayer_orchestra.dataset import open_result
 
-    if len(targets) < 2 or any(target.suffix != ".nc" for target in targets):
+    opened = [open_result(one, ("a result",)) for one in targets if one.suffix == ".nc"]
+    if len(opened) < max(2, len(targets)):
         raise OrchestraError(
             "to compare stored results give two or more files result.nc; to solve a model give "
             "its model file alone; one result alone can be tested with --identities"
@@ -85,8 +86,7 @@ def _compare_files(
     if has_options:
         raise OrchestraError("--backends and --set have no meaning for stored results")
     results: dict[str, xr.Dataset] = {}
-    for target in targets:
-        dataset = open_result(target)
+    for dataset in opened:
         label = str(dataset.attrs["backend"])
         if label in results:
             label = f"{label} {len(results) + 1}"

@@ -14,7 +14,9 @@ from rich.status import Status
 
 from bilayer_orchestra.backends.base import Backend
 from bilayer_orchestra.cli.console import output_console
+from bilayer_orchestra.cli.exit_codes import ExitCode
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.files import make_directory
 from bilayer_orchestra.pipeline import run_point
 from bilayer_orchestra.runtimes.images import image_table
 from bilayer_orchestra.runtimes.registry import adapter, get_runtime
@@ -32,6 +34,7 @@ def sweep_command(
     images: list[str],
     site: str | None,
     dry_run: bool,
+    strict: bool,
 ) -> None:
     """Run what is missing of a study, then combine what is there."""
     console = output_console()
@@ -41,6 +44,11 @@ def sweep_command(
     if runtime_name == "slurm":
         from bilayer_orchestra.cli.slurm import submit_study
 
+        if strict:
+            raise OrchestraError(
+                "--strict judges results, and what is submitted has none yet; give it to "
+                "`orchestra collect`"
+            )
         submit_study(study, root, site, images, dry_run, console)
         return
     runtime = get_runtime(runtime_name, image_table(images), many=True)
@@ -49,6 +57,7 @@ def sweep_command(
         for task in tasks:
             typer.echo(f"{task.run.status()[0]:9s} {task.name}  {task.run.path}")
         return
+    make_directory(root)
     try:
         with _shown(console, tasks) as show:
             failures = sweep(tasks, runtime, jobs, show)
@@ -56,8 +65,7 @@ def sweep_command(
         runtime.close()
         collected = collect(study, tasks)
         report(collected, _store(collected, study, root), console)
-    if failures:
-        raise typer.Exit(1)
+    _end(bool(failures), collected, strict)
 
 
 def collect_command(
@@ -66,6 +74,7 @@ def collect_command(
     output: Path | None,
     images: list[str],
     site: str | None,
+    strict: bool,
 ) -> None:
     """Combine what is finished; say what is not."""
     console = output_console()
@@ -82,6 +91,15 @@ def collect_command(
             run_point(task.point.model, task.backend, get_runtime("local"), root)
     collected = collect(study, tasks, states)
     report(collected, _store(collected, study, root), console)
+    _end(strict and bool(collected.missing), collected, strict)
+
+
+def _end(failed: bool, collected: Collected, strict: bool) -> None:
+    """Tell a script how it went; what is missing goes before what is not converged."""
+    if failed:
+        raise typer.Exit(ExitCode.FAILED)
+    if strict and collected.unconverged:
+        raise typer.Exit(ExitCode.NOT_CONVERGED)
 
 
 def _adapter(
@@ -95,7 +113,7 @@ def _adapter(
 
 
 def report(collected: Collected, path: Path, console: Console) -> None:
-    """Say what the dataset holds and what is missing."""
+    """Say what the dataset holds, what is missing, and what is not converged."""
     dataset = collected.dataset
     sizes = ", ".join(f"{dim} {size}" for dim, size in dataset["status"].sizes.items())
     count, total = dataset.attrs["finished"], dataset.attrs["points"]
@@ -103,6 +121,8 @@ def report(collected: Collected, path: Path, console: Console) -> None:
     for name, (state, message) in collected.missing.items():
         text = "\n    ".join(message.splitlines())
         lines.append(f"  {state:9s} {name}" + (f"  {text}" if text else ""))
+    for name, reason in collected.unconverged.items():
+        lines.append(f"  NOT converged  {name}  {reason}")
     lines.append(f"dataset  {path}")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -111,11 +131,7 @@ def report(collected: Collected, path: Path, console: Console) -> None:
 def _store(collected: Collected, study: LoadedStudy, root: Path) -> Path:
     from bilayer_orchestra.dataset import write_atomic
 
-    path = root / f"{study.name}.nc"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OrchestraError(f"cannot write to {root}: {error.strerror}") from error
+    path = make_directory(root) / f"{study.name}.nc"
     write_atomic(collected.dataset, path)
     return path
 
@@ -145,13 +161,17 @@ class _Shown:
             self._stored += reused
             if not reused:
                 word = "finished" if error is None else f"failed: {error.splitlines()[0]}"
-                self._console.print(
-                    f"{self._elapsed()}  {self._done} of {self._total}  {task.name}  {word}",
-                    markup=False,
-                    highlight=False,
-                    soft_wrap=True,
-                )
+                self._say(f"{self._done} of {self._total}  {task.name}  {word}")
             self._update()
+
+    def noted(self, task: Task, line: str) -> None:
+        """Say what must be known of one point."""
+        with self._lock:
+            self._say(f"{task.name}: {line}")
+
+    def _say(self, text: str) -> None:
+        line = f"{self._elapsed()}  {text}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _elapsed(self) -> str:
         return f"{time.monotonic() - self._start:6.1f} s"

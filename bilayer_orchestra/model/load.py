@@ -17,6 +17,21 @@ from bilayer_orchestra.model.kinds import KINDS, kind_of
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.model.yaml_text import KeyPath, YamlText, odd_characters, parse_scalar
 
+#: Keys of a study that no model has.
+STUDY_KEYS = frozenset({"axes", "zip", "backends", "figure", "runtime", "site"})
+_SHARED_KEYS = frozenset({"version", "name", "model", "numerics"})
+
+
+def is_study(data: dict[str, Any]) -> bool | None:
+    """Return whether a file is a study (True) or a model (False), by its keys; None: it is unsure.
+
+    Who takes one for the other is told so, not that every key is unknown.
+    """
+    of_model = {key for kind in KINDS.values() for key in kind.model_fields} - _SHARED_KEYS
+    base = data.get("model")
+    study = bool(STUDY_KEYS & data.keys()) or isinstance(base, dict) or Path(str(base)).suffix != ""
+    return None if study == bool(of_model & data.keys()) else study
+
 
 def load_model(path: Path, overrides: tuple[str, ...] = ()) -> Model:
     """Read and validate a model file.
@@ -42,8 +57,14 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")  # editors on Windows mark UTF-8 by a BOM
     except FileNotFoundError as error:
         raise SpecError(str(path), ["there is no such file"]) from error
+    except IsADirectoryError as error:
+        raise SpecError(str(path), ["is a directory; name a file in it"]) from error
     except UnicodeDecodeError as error:
-        what = "is a dataset, not a file of keys and values" if path.suffix == ".nc" else None
+        what = (
+            "is a dataset; a file of keys and values is needed here"
+            if path.suffix == ".nc"
+            else None
+        )
         raise SpecError(str(path), [what or "is not UTF-8 text"]) from error
     except OSError as error:
         raise SpecError(str(path), [f"cannot be read: {error.strerror}"]) from error
@@ -52,6 +73,8 @@ def read_text(path: Path) -> str:
 def parse_model(text: str, source: str = "model", overrides: tuple[str, ...] = ()) -> Model:
     """Validate the text of a model file; see :func:`load_model`."""
     yaml = YamlText(text, source)
+    if is_study(yaml.data) is True:
+        raise SpecError(source, ["is a study, not a model; `orchestra sweep` runs all its points"])
     for override in overrides:
         _apply(yaml, override)
     kind = kind_of(yaml.data)

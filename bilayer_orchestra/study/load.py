@@ -20,13 +20,14 @@ from bilayer_orchestra.model.load import (
     describe_all,
     file_path,
     in_file_order,
+    is_study,
     read_text,
     section_of,
     set_value,
 )
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.model.yaml_text import KeyPath, YamlText
-from bilayer_orchestra.study.axes import Axis, Scalar, read_axes
+from bilayer_orchestra.study.axes import TUNING, Axis, AxisError, collisions, read_axes, shown
 from bilayer_orchestra.study.spec import Study
 
 #: More points than this are a typing error, not a study.
@@ -60,6 +61,8 @@ class LoadedStudy:
     ----------
     path : Path
         The study file.
+    text : str
+        The file as it was read; whatever becomes of it meanwhile, this is what was computed.
     spec : Study
         Its content.
     axes : tuple of Axis
@@ -69,6 +72,7 @@ class LoadedStudy:
     """
 
     path: Path
+    text: str
     spec: Study
     axes: tuple[Axis, ...]
     points: tuple[Point, ...]
@@ -93,7 +97,11 @@ def load_study(path: Path) -> LoadedStudy:
         With one line for each problem of the study, its base model and any of its points.
     """
     source = str(path)
-    yaml = YamlText(read_text(path), source)
+    text = read_text(path)
+    yaml = YamlText(text, source)
+    if is_study(yaml.data) is False:
+        remedy = "`orchestra run` solves it, and a study names it: `model: FILE`"
+        raise SpecError(source, [f"is a model, not a study; {remedy}"])
     study, axes = _read(yaml)
     count = math.prod(axis.size for axis in axes)
     if count > MAX_POINTS:
@@ -117,7 +125,11 @@ def load_study(path: Path) -> LoadedStudy:
                 problems.add(text, name)
     if problems:
         raise SpecError(source, in_file_order(problems.lines(count)))
-    return LoadedStudy(path, study, axes, tuple(points))
+    if any(getattr(point.model, "filling", None) is not None for point in points):
+        wrong = collisions(axes, lambda name: name.startswith(TUNING))
+        if wrong:
+            raise SpecError(source, [_axis_problem(yaml, problem) for problem in wrong])
+    return LoadedStudy(path, text, study, axes, tuple(points))
 
 
 def _read(yaml: YamlText) -> tuple[Study, tuple[Axis, ...]]:
@@ -126,9 +138,7 @@ def _read(yaml: YamlText) -> tuple[Study, tuple[Axis, ...]]:
     axes: list[Axis] = []
     if all(isinstance(section, dict) for section in sections):
         axes, wrong = read_axes(*sections)
-        for problem in wrong:
-            dotted = ".".join(map(str, problem.place))
-            problems.append(f"{_line(yaml, problem.place)}`{dotted}` {problem.text}")
+        problems += [_axis_problem(yaml, problem) for problem in wrong]
     try:
         study = Study.model_validate(yaml.data)
     except ValidationError as error:
@@ -140,6 +150,11 @@ def _read(yaml: YamlText) -> tuple[Study, tuple[Axis, ...]]:
     return study, tuple(axes)
 
 
+def _axis_problem(yaml: YamlText, problem: AxisError) -> str:
+    dotted = ".".join(map(str, problem.place))
+    return f"{_line(yaml, problem.place)}`{dotted}` {problem.text}"
+
+
 def _figure_problems(yaml: YamlText, study: Study, axes: list[Axis]) -> Iterator[str]:
     if study.figure is None:
         return
@@ -149,6 +164,8 @@ def _figure_problems(yaml: YamlText, study: Study, axes: list[Axis]) -> Iterator
         if name is not None and name not in labels:
             known = ", ".join(labels) or "none"
             yield f"{_line(yaml, ('figure', key))}`figure.{key}` names no axis; there are: {known}"
+    if study.figure.along == study.figure.panels:
+        yield f"{_line(yaml, ('figure', 'panels'))}`figure.panels` is the axis of `along`, too"
     reference, along = study.figure.reference, labels.get(study.figure.along)
     if reference is not None and along is not None and reference not in map(shown, along.labels):
         known = ", ".join(map(shown, along.labels))
@@ -162,11 +179,6 @@ def point_name(axes: tuple[Axis, ...], index: tuple[int, ...]) -> str:
     return ",".join(parts) or "point"
 
 
-def shown(value: Scalar) -> str:
-    """Return a value as it stands in names: numbers in their shortest form."""
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
-
-
 class _Base:
     """The base model's data, and in which file each of its values stands."""
 
@@ -178,6 +190,8 @@ class _Base:
             text = YamlText(read_text(file), str(file))
             if text.problems:
                 raise SpecError(str(file), text.problems)
+            if is_study(text.data) is True:
+                raise SpecError(str(file), ["is a study; `model` names the file of one model"])
             self.lines: Lines = text
             self.data: dict[str, Any] = text.data
         else:

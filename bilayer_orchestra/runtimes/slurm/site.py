@@ -133,6 +133,8 @@ def load_site(named: str | None, study: Path, images: dict[str, str]) -> Site:
         data = tomllib.loads(text)
     except ValueError as error:
         raise SpecError(str(path), [toml_problem(error, text)]) from error
+    if not data:
+        raise SpecError(str(path), ["says nothing; without --site all is the cluster's default"])
     try:
         site = Site.model_validate(data)
     except ValidationError as error:
