@@ -243,9 +243,10 @@ def open_result(
     """
     if not path.is_file():
         inside = path / "result.nc"
-        what = f"is a directory; name a file in it{f', such as {inside}' * inside.exists()}"
-        what = what if path.is_dir() else "is no file" if path.exists() else "does not exist"
-        raise OrchestraError(f"{path} {what}")
+        what = "it is no file" if path.exists() else "it does not exist"
+        if path.is_dir():
+            what = f"it is a directory; name a file in it{f', such as {inside}' * inside.exists()}"
+        raise OrchestraError(f"cannot read {path}: {what}")
     try:
         dataset = xr.load_dataset(path, engine="netcdf4")
     except OSError as error:
@@ -254,9 +255,9 @@ def open_result(
             raise OrchestraError(
                 f"cannot read {path}: {why or 'another program writes to it'}"
             ) from error
-        raise DamagedFileError(f"{path} is no netCDF file, or a damaged one") from error
+        raise DamagedFileError(f"cannot read {path}: no netCDF file, or a damaged one") from error
     except Exception as error:  # whatever the library makes of damaged contents
-        raise DamagedFileError(f"{path} is damaged: {error}") from error
+        raise DamagedFileError(f"cannot read {path}, it is damaged: {error}") from error
     kind = next((what for name, what in _FILES.items() if name in dataset.attrs), None)
     if kind is None:
         raise DamagedFileError(f"{path} is not a dataset of this program (no orchestra_schema)")

@@ -21,7 +21,8 @@ def make_directory(path: Path) -> Path:
     except OSError as error:
         for one in (path, *path.parents):
             if one.exists() and not one.is_dir():
-                raise OrchestraError(f"{one} is a file; a directory is needed here") from error
+                text = f"cannot write to {path}: {one} is a file, not a directory"
+                raise OrchestraError(text) from error
         raise OrchestraError(f"cannot write to {path}: {error.strerror}") from error
     return path
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from bilayer_orchestra.cli.table import result_table
 from bilayer_orchestra.errors import SpecError
 from bilayer_orchestra.model.kinds import KINDS
 from bilayer_orchestra.model.load import parse_model
@@ -224,3 +227,26 @@ def test_every_constraint_is_told_in_words(root, path, value, words, tmp_path):
     if value is not ... or len(path) > 1:
         assert problem.startswith("line "), problem
     assert (".".join(path) if value is not ... else path[0]) in problem, problem
+
+
+@pytest.mark.parametrize(
+    ("backend", "changes"),
+    [
+        ("block2", {"numerics": {"block2": {"max_bond_dimension": 4}}}),
+        ("block2", {"numerics": {"block2": {"max_bond_dimension": 4, "proof": False}}}),
+        ("block2", {"numerics": {"block2": {"proof": False}}}),
+        ("exact", {"state": {"n_up": 0, "n_down": 0}}),
+        ("exact", {"t_perp": 0.0, "M": {"hopping": 0.0}, "P": {"interaction": 0.0}}),
+    ],
+)
+def test_a_result_never_shows_nan_or_inf(solve, backend, changes):
+    if backend == "block2":
+        pytest.importorskip("block2", reason="block2 is missing")
+    state = changes.pop("state", {"n_up": 2, "n_down": 2})
+    dataset = solve(make_model(state, 4, **changes), backend)
+    console = Console(file=io.StringIO(), width=400)
+    console.print(result_table(dataset, reused=False))
+    assert not re.search(r"\b(nan|inf)\b", console.file.getvalue())
+    assert not re.search(r"\b(nan|inf)\b", dataset.attrs["converged_reason"])
+    if changes.get("numerics", {}).get("block2", {}).get("max_bond_dimension"):
+        assert "one bond dimension, 4, does not tell" in dataset.attrs["converged_reason"]

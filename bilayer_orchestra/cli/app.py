@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from bilayer_orchestra.cli.exit_codes import ExitCode
+
 app = typer.Typer(
     name="orchestra",
     help="One model file, independent many-body engines, one labelled dataset.",
@@ -73,17 +75,8 @@ def run(
     """
     from bilayer_orchestra.cli.run import run_command
 
-    run_command(
-        model_file,
-        backend,
-        runtime,
-        output,
-        tuple(overrides or ()),
-        wait,
-        plot,
-        image or [],
-        strict,
-    )
+    changes, images = tuple(overrides or ()), image or []
+    run_command(model_file, backend, runtime, output, changes, wait, plot, images, strict)
 
 
 @app.command()
@@ -137,8 +130,8 @@ class _CheckCommand(TyperCommand):
         try:
             return super().make_context(*args, **kwargs)
         except Exception as error:  # the parser's own class, which typer may or may not bring
-            if getattr(error, "exit_code", None) == 2:
-                error.exit_code = 3  # type: ignore[attr-defined]
+            if getattr(error, "exit_code", None) == ExitCode.USAGE:
+                error.exit_code = ExitCode.COULD_NOT_RUN  # type: ignore[attr-defined]
             raise
 
 
@@ -388,4 +381,4 @@ def root(
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-        raise typer.Exit(2)
+        raise typer.Exit(ExitCode.USAGE)

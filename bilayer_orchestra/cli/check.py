@@ -13,12 +13,13 @@ from bilayer_orchestra.backends.registry import get_backend
 from bilayer_orchestra.check.plan import Check, CheckResult, compare_files, usable_engines
 from bilayer_orchestra.check.verdict import LEVEL, Verdict
 from bilayer_orchestra.cli.console import output_console
+from bilayer_orchestra.cli.exit_codes import ExitCode
 from bilayer_orchestra.cli.progress import progress
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import load_model
 
 EXIT_CODES = {"agree": 0, "disagree": 1, "undecided": 2}
-COULD_NOT_RUN = 3
+COULD_NOT_RUN = ExitCode.COULD_NOT_RUN
 
 
 def check_command(

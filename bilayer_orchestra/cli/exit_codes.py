@@ -1,4 +1,4 @@
-"""The exit codes of every command but ``check``, whose codes are verdicts; docs/exit-codes.md."""
+"""The exit codes of all commands; docs/exit-codes.md. Those of ``check`` are verdicts as well."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ class ExitCode(IntEnum):
     DONE = 0
     FAILED = 1
     USAGE = 2
+    COULD_NOT_RUN = 3  # of `check` alone, where 1 and 2 are verdicts
     NOT_CONVERGED = 4
     INTERNAL = 70  # EX_SOFTWARE of sysexits.h
     INTERRUPTED = 130  # 128 + SIGINT, as shells have it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from types import FrameType
 
 
@@ -13,6 +14,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    else:
+        warnings.showwarning = _warn  # type: ignore[assignment]  # the place is left out
     # schedulers send TERM: it ends like Ctrl-C, with the engine stopped in order
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
@@ -20,8 +23,8 @@ def main() -> None:
     from bilayer_orchestra.cli.exit_codes import ExitCode
     from bilayer_orchestra.errors import Interrupted, OrchestraError
 
-    # of `check`, 1 is a verdict
-    failed = 3 if sys.argv[1:2] == ["check"] else int(ExitCode.FAILED)
+    checks = sys.argv[1:2] == ["check"]
+    failed = ExitCode.COULD_NOT_RUN if checks else ExitCode.FAILED
     try:
         app()
     except OrchestraError as error:
@@ -38,10 +41,13 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        _fail(
-            f"internal error: {type(error).__name__}: {error} (--debug shows where)",
-            ExitCode.INTERNAL,
-        )
+        what = f"{type(error).__name__}: {error}"
+        _fail(f"internal error: {what} (--debug shows where)", ExitCode.INTERNAL)
+
+
+def _warn(message: Warning | str, *_place: object) -> None:
+    """Say what a library warns of; where its code stands is for --debug."""
+    sys.stderr.write(f"orchestra: warning: {' '.join(str(message).split())}\n")
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

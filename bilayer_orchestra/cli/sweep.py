@@ -136,6 +136,10 @@ def _store(collected: Collected, study: LoadedStudy, root: Path) -> Path:
     return path
 
 
+#: Seconds between two signs of life in a log.
+HEARTBEAT = 30.0
+
+
 class _Shown:
     """One live line over all points on a terminal; in a log, a line for each point that ends."""
 
@@ -173,6 +177,13 @@ class _Shown:
         line = f"{self._elapsed()}  {text}"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    def beat(self, stop: threading.Event) -> None:
+        """Say every half minute that points are being computed, until ``stop``; for a log."""
+        while not stop.wait(HEARTBEAT):
+            with self._lock:
+                running = "; ".join(f"{name}: {line}" for name, line in self._lines.items())
+                self._say(f"{self._done} of {self._total}  running  {running}".rstrip())
+
     def _elapsed(self) -> str:
         return f"{time.monotonic() - self._start:6.1f} s"
 
@@ -192,5 +203,12 @@ def _shown(console: Console, tasks: list[Task]) -> Iterator[_Shown]:
     if console.is_terminal:
         with console.status("starting") as status:
             yield _Shown(console, status, len(tasks))
-    else:
-        yield _Shown(console, None, len(tasks))
+        return
+    shown, stop = _Shown(console, None, len(tasks)), threading.Event()
+    beating = threading.Thread(target=shown.beat, args=(stop,), daemon=True)
+    beating.start()
+    try:
+        yield shown
+    finally:
+        stop.set()
+        beating.join()

@@ -66,6 +66,7 @@ def sweep(
 
 
 def _run(task: Task, runtime: Runtime, listener: Listener) -> bool:
+    listener.progress(task, "begins")
     outcome = run_point(
         task.point.model,
         task.backend,
