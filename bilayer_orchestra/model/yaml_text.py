@@ -157,8 +157,8 @@ def odd_characters(text: str) -> str:
     return f", with {', '.join(map(_named, odd))}" if odd else ""
 
 
-def syntax_problem(language: str, problem: str, text: str, line: int) -> str:
-    """Return the message for a parser that gave up on ``line``; comments begin with ``#``.
+def syntax_problem(problem: str, text: str, line: int) -> tuple[int, str]:
+    """Return where a parser that gave up on ``line`` met what; comments begin with ``#``.
 
     What cannot be seen and separates nothing, such as a no-break space, is noticed by a parser only
     later: the first of it up to there is named in place of what the parser says.
@@ -177,7 +177,7 @@ def syntax_problem(language: str, problem: str, text: str, line: int) -> str:
         problem = f"{_named(odd)}, where only spaces separate and indent"
     else:
         problem += odd_characters(bare[-1])
-    return f"line {line}: not valid {language}: {problem}"
+    return line, problem
 
 
 def _named(character: str) -> str:
@@ -192,4 +192,5 @@ def _syntax_problem(error: Exception, text: str) -> str:
         mark, problem = getattr(error, "context_mark", mark), "expected `key: value`"
     if mark is None:
         return f"not valid YAML: {problem}"
-    return syntax_problem("YAML", problem, text, mark.line + 1)
+    line, problem = syntax_problem(problem, text, mark.line + 1)
+    return f"line {line}: not valid YAML: {problem}"

@@ -132,7 +132,11 @@ def load_site(named: str | None, study: Path, images: dict[str, str]) -> Site:
     try:
         data = tomllib.loads(text)
     except ValueError as error:
-        raise SpecError(str(path), [toml_problem(error, text)]) from error
+        place = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(error))
+        last = len(text.splitlines())  # tomllib says "at end of document"
+        what, line = (place[1], int(place[2])) if place else (str(error), last)
+        line, what = syntax_problem(what, text, line)
+        raise SpecError(str(path), [f"not valid TOML: line {line}: {what}"]) from error
     if not data:
         raise SpecError(str(path), ["says nothing; without --site all is the cluster's default"])
     try:
@@ -141,15 +145,6 @@ def load_site(named: str | None, study: Path, images: dict[str, str]) -> Site:
         problems = describe_all(_TomlLines(text), error.errors(), Site)
         raise SpecError(str(path), in_file_order(problems)) from error
     return site.model_copy(update={"images": {**site.images, **images}})
-
-
-def toml_problem(error: ValueError, text: str) -> str:
-    """Return what is wrong with a TOML file, beginning with the line."""
-    place = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(error))
-    last = len(text.splitlines())  # tomllib says "at end of document"
-    return syntax_problem(
-        "TOML", place[1] if place else str(error), text, int(place[2]) if place else last
-    )
 
 
 def _find(named: str, study: Path) -> Path:
