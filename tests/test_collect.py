@@ -177,6 +177,7 @@ def test_zipped_points_have_coordinates_and_names_of_their_own(study):
         "zip: {pt: {t_perp: [0.3, 0.5, 0.3], length: [4, 6, 4]}}",
         "zip: {pt: {t_perp: [1, 1.0], length: [4, 4]}}",
         "axes: {t_perp: [1, 1.0]}",
+        "axes: {s: {path: state, values: {a: {n_up: 1, n_down: 2}, b: {n_down: 2, n_up: 1}}}}",
     ],
 )
 def test_the_same_point_twice_is_refused(study, lines):
@@ -373,6 +374,18 @@ def test_an_axis_that_is_called_beta_and_is_none_does_not_give_the_temperature(s
 def test_a_figure_along_and_over_the_same_axis_is_refused(study):
     text = "axes: {t_perp: [0.3, 0.5]}\nfigure: {kind: decay, along: t_perp, panels: t_perp}\n"
     assert "line 6: `figure.panels` is the axis of `along`, too" in problem(study(text))
+
+
+def test_a_picture_is_not_drawn_from_the_data_of_another_version(study):
+    text = "axes: {t_perp: [0.3, 0.5]}\nfigure: {kind: decay, along: t_perp}\n"
+    path = study(text)
+    runs = path.parent / "runs"
+    orchestra("sweep", path, "-o", runs)
+    study(text.replace("decay", "comparison") + "# drawn otherwise\n")
+    plot_command(path, None, runs)
+    study(text.replace("0.5", "0.6"))
+    with pytest.raises(OrchestraError, match=r"another version of .*orchestra collect"):
+        plot_command(path, None, runs)
 
 
 # ---- emptied sections ---------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -32,7 +33,7 @@ _TAKEN = (
 TUNING = ("chemical_potential", "chemical_potential_uncertainty", "target_density", "tuning")
 _COMPANION = re.compile("_(stderr|bias|deviation|systematic|trotter_slope)$")
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._=+-]{0,40}")
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._=+-]{0,39}[A-Za-z0-9._=+-])?")
 Scalar = int | float | str
 
 
@@ -212,7 +213,7 @@ def _named(place: KeyPath, values: dict[Any, Any]) -> dict[str, Any]:
             raise AxisError((*place, name), text)
         if isinstance(value, list):
             raise AxisError((*place, name), "should be one value, or a section of the model")
-    if len({repr(value) for value in values.values()}) < len(values):
+    if any(one == other for one, other in itertools.combinations(values.values(), 2)):
         raise AxisError(place, "has a value twice")
     return values
 
