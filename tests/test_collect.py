@@ -151,6 +151,21 @@ def test_no_name_of_a_real_dataset_may_be_a_label(real, study):
     assert [name for name in said if "means something else" not in said[name]] == []
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "zip: {length: {t_perp: [0.1, 0.2], length: [2, 4]}}",
+        "zip: {t_perp: {t_perp: [0.1, 0.1], length: [2, 4]}}",
+        "zip: {length: {t_perp: [0.1, 0.1], length: [2, 4]}}",
+    ],
+)
+def test_a_label_is_not_that_of_other_values_beside_it(study, lines):
+    assert "as one of its values is; take another label" in problem(study(lines))
+    allowed = "zip: {length: {length: [2, 4], t_perp: [0.1, 0.2]}}"
+    (axis,) = load_study(study(allowed)).axes
+    assert axis.coordinates()["length"] == ((2, 4), "length")
+
+
 # ---- zipped values -----------------------------------------------------------------------------
 
 

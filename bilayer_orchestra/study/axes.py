@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from bilayer_orchestra.model.yaml_text import KeyPath
+from bilayer_orchestra.model.yaml_text import KeyPath, odd_characters
 from bilayer_orchestra.observables import OBSERVABLES
 
 #: What every point says about itself in the dataset of a study -> what stands for "missing".
@@ -192,6 +192,8 @@ def _zipped(label: str, group: Any, paths: list[str]) -> Axis:
         labels = tuple(" ".join(map(shown, row)) for row in rows)
         if len(set(labels)) < len(labels):
             raise AxisError(place, "has the same point twice")
+    if any(name == label and columns[path] != labels for path, name in names.items()):
+        raise AxisError(place, f"is called `{label}`, as one of its values is; take another label")
     return Axis(label, columns, labels, names, place)
 
 
@@ -231,7 +233,8 @@ def _values(place: KeyPath, values: Any, unique: bool = True) -> tuple[Scalar, .
             raise AxisError((*place, k), "should be finite")
     kinds = {isinstance(value, str) for value in values}
     if len(kinds) > 1:
-        raise AxisError(place, "mixes numbers and words")
+        words = "".join(value for value in values if isinstance(value, str))
+        raise AxisError(place, f"mixes numbers and words{odd_characters(words)}")
     if unique and len(set(values)) < len(values):
         raise AxisError(place, "has a value twice")
     return tuple(values)
