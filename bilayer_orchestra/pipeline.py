@@ -212,6 +212,10 @@ def stored(run: RunDirectory) -> Outcome | None:
             return Outcome(run, open_result(run.result), reused=True)
         except DamagedFileError:
             return None
+        except OrchestraError:
+            if run.result.exists():
+                raise
+            return None  # somebody set it aside just now
 
 
 def set_aside(run: RunDirectory) -> str:

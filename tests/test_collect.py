@@ -18,6 +18,7 @@ from bilayer_orchestra.dataset import DIAGNOSTICS, open_result
 from bilayer_orchestra.errors import DamagedFileError, OrchestraError, SpecError
 from bilayer_orchestra.fits.fit import conditions
 from bilayer_orchestra.observables import OBSERVABLES
+from bilayer_orchestra.pipeline import stored
 from bilayer_orchestra.runs import RunDirectory
 from bilayer_orchestra.study.load import load_study
 
@@ -316,6 +317,33 @@ def test_a_run_whose_result_is_gone_is_not_called_finished(damaged):
     _, run = damaged
     run.result.unlink()
     assert run.status() == ("failed", "its result.nc is gone; the same command computes it again")
+
+
+@pytest.mark.parametrize("damaged", ["cut"], indirect=True)
+@pytest.mark.parametrize("left", DAMAGES)
+def test_damaged_output_of_an_engine_does_not_stop_a_collection(damaged, left):
+    folder, run = damaged
+    run.result.unlink()
+    output = run.job / "output.npz"
+    output.write_bytes(DAMAGES[left](output.read_bytes()))
+    arguments = (folder / "study.yaml", "-o", folder / "runs")
+    said = orchestra("collect", *arguments)
+    assert "3 of 4 points finished" in said
+    assert re.search(r"failed +t_perp=0.8 +.*output.npz is missing or damaged", said)
+    assert "4 of 4 points finished" in orchestra("sweep", *arguments)
+    assert float(open_result(run.result)["energy"]) == pytest.approx(-4.354554895800679, abs=1e-10)
+
+
+@pytest.mark.parametrize("damaged", ["cut"], indirect=True)
+def test_a_result_that_another_process_sets_aside_meanwhile_is_none(damaged, monkeypatch):
+    _, run = damaged
+
+    def load(path, **options):
+        run.set_aside()
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr("bilayer_orchestra.dataset.xr.load_dataset", load)
+    assert stored(run) is None
 
 
 @pytest.mark.parametrize("damaged", ["cut"], indirect=True)

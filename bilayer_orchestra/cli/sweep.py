@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -88,7 +89,8 @@ def collect_command(
         states = label_executed(tasks)
     for task in tasks:
         if not task.run.result.exists() and task.run.executed():
-            run_point(task.point.model, task.backend, get_runtime("local"), root)
+            with contextlib.suppress(OrchestraError):  # which its status tells
+                run_point(task.point.model, task.backend, get_runtime("local"), root)
     collected = collect(study, tasks, states)
     report(collected, _store(collected, study, root), console)
     _end(strict and bool(collected.missing), collected, strict)
