@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
 from bilayer_orchestra.averages import Averages
-from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.errors import DamagedFileError, OrchestraError
+from bilayer_orchestra.files import is_locked
 from bilayer_orchestra.observables import CUT, OBSERVABLES, OPTIONAL, Observable
 from bilayer_orchestra.terms import FloatArray, Terms
 from bilayer_orchestra.timestamps import utc_now
@@ -210,20 +211,60 @@ def write_atomic(dataset: xr.Dataset, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def open_result(path: Path) -> xr.Dataset:
+#: What our files hold, by the attribute that only they have; the first that is there decides.
+_FILES = {
+    "study": "a collected sweep",
+    "orchestra_schema": "a result",
+    "orchestra_fit_schema": "fits, not what was fitted",
+    "orchestra_limit_schema": "limits, not the sweep that they were taken of",
+    "orchestra_check": "the report of a check, not the results that were compared",
+}
+Wanted = Literal["a result", "a collected sweep"]
+
+
+def open_result(
+    path: Path, wanted: tuple[Wanted, ...] = ("a result", "a collected sweep")
+) -> xr.Dataset:
     """Load a result file into memory.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    wanted : tuple
+        What it may hold.
 
     Raises
     ------
+    DamagedFileError
+        If it cannot be read, or is no file of this program.
     OrchestraError
-        If it does not exist or is not a result of this program.
+        If it does not exist or holds something else.
     """
-    if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
-        raise OrchestraError(f"{path} is not a file")
+    if not path.is_file():
+        inside = path / "result.nc"
+        what = "it is no file" if path.exists() else "it does not exist"
+        if path.is_dir():
+            what = f"it is a directory; name a file in it{f', such as {inside}' * inside.exists()}"
+        raise OrchestraError(f"cannot read {path}: {what}")
     try:
         dataset = xr.load_dataset(path, engine="netcdf4")
-    except (OSError, ValueError) as error:
-        raise OrchestraError(f"cannot read {path}: {error}") from error
-    if "orchestra_schema" not in dataset.attrs:
-        raise OrchestraError(f"{path} is not a dataset of this program (no orchestra_schema)")
+    except OSError as error:
+        why = error.strerror if (error.errno or 0) > 0 else None  # those of netCDF are negative
+        if why or is_locked(path):
+            raise OrchestraError(
+                f"cannot read {path}: {why or 'another program writes to it'}"
+            ) from error
+        raise DamagedFileError(f"cannot read {path}: no netCDF file, or a damaged one") from error
+    except Exception as error:  # whatever the library makes of damaged contents
+        raise DamagedFileError(f"cannot read {path}, it is damaged: {error}") from error
+    kind = next((what for name, what in _FILES.items() if name in dataset.attrs), None)
+    if kind is None:
+        raise DamagedFileError(f"{path} is not a dataset of this program (no orchestra_schema)")
+    if kind not in wanted:
+        needed = " or ".join(wanted)
+        if kind == "a collected sweep":
+            runs = [str(run) for run in dataset["run"].values.flat if run]
+            needed += f", such as {path.parent / runs[0] / 'result.nc'}"
+        raise OrchestraError(f"{path} holds {kind}; needed here: {needed}")
     return dataset

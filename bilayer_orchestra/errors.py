@@ -25,9 +25,14 @@ class SpecError(OrchestraError):
     def __init__(self, source: str, problems: list[str]) -> None:
         self.source = source
         self.problems = problems
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        lines = "\n".join(f"  {problem}" for problem in problems)
-        super().__init__(f"{source}: {count}\n{lines}")
+        lines = problems
+        if len(problems) > 1:
+            lines = [f"{len(problems)} problems", *(f"  {problem}" for problem in problems)]
+        super().__init__(f"{source}: " + "\n".join(lines))
+
+
+class DamagedFileError(OrchestraError):
+    """A stored dataset cannot be read: cut off, overwritten, or never one of this program."""
 
 
 class EngineError(OrchestraError):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from bilayer_orchestra import __version__
 from bilayer_orchestra.backends.base import Backend, Request
-from bilayer_orchestra.errors import EngineError, OrchestraError
+from bilayer_orchestra.errors import DamagedFileError, EngineError, OrchestraError
 from bilayer_orchestra.heartbeat import Heartbeat
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.runs import RunDirectory, request_hash, started_record, terms_hash
@@ -28,11 +28,12 @@ LIBRARIES = threading.Lock()
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a point's result is, and whether it was there already."""
+    """Where a point's result is, whether it was there already, and what else must be said."""
 
     run: RunDirectory
     dataset: xr.Dataset
     reused: bool
+    remark: str = ""
 
 
 def make_request(model: Model, backend: Backend) -> Request:
@@ -155,13 +156,14 @@ def solve_once(
     compute : callable
         Makes and stores the dataset; receives the descriptor of the lock that is held meanwhile.
     """
-    if run.result.exists():
-        return stored(run)
+    if (found := stored(run)) is not None:
+        return found
     with run.locked(
         wait, lambda holder: on_progress(f"waiting for {holder}, who computes this point")
     ) as lock:
-        if run.result.exists():  # by whoever held the lock before
-            return stored(run)
+        if (found := stored(run)) is not None:  # by whoever held the lock before
+            return found
+        remark = run.set_aside() if run.result.exists() else ""
         record = started_record(model, backend)
         run.write_record(record)
         try:
@@ -172,7 +174,7 @@ def solve_once(
             raise
         reason = str(dataset.attrs["converged_reason"])
         run.write_record(replace(record, state="finished", ended=utc_now(), message=reason))
-    return Outcome(run, dataset, reused=False)
+    return Outcome(run, dataset, reused=False, remark=remark)
 
 
 class _Poller:
@@ -200,12 +202,32 @@ def _load_libraries() -> None:
     import xarray  # noqa: F401
 
 
-def stored(run: RunDirectory) -> Outcome:
-    """Return the finished result of a run directory."""
+def stored(run: RunDirectory) -> Outcome | None:
+    """Return the finished result of a run directory; None if there is none, or a damaged one."""
     from bilayer_orchestra.dataset import open_result
 
+    if not run.result.exists():
+        return None
     with LIBRARIES:
-        return Outcome(run, open_result(run.result), reused=True)
+        try:
+            return Outcome(run, open_result(run.result), reused=True)
+        except DamagedFileError:
+            return None
+        except OrchestraError:
+            if run.result.exists():
+                raise
+            return None  # somebody set it aside just now
+
+
+def set_aside(run: RunDirectory) -> str:
+    """Set a damaged result aside, unless another process holds it; return what was done."""
+    try:
+        with run.locked(wait=False):
+            if run.result.exists() and stored(run) is None:
+                return run.set_aside()
+    except OrchestraError as error:
+        return f"{run.path.name}/{run.result.name} is damaged; {error}"
+    return f"{run.path.name}/{run.result.name} was damaged, and somebody replaced it meanwhile"
 
 
 def _label(

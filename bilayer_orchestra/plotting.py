@@ -62,13 +62,18 @@ def draw_correlations(dataset: xr.Dataset, path: Path) -> None:
     for axis, (name, title) in zip(axes[0], panels, strict=True):
         for layer in dataset["layer"].values:
             _draw_layer(axis, dataset, name, str(layer), periodic)
-        axis.set(xscale="log", yscale="log", xlabel="distance $r$", title=title)
+        something = bool(axis.get_legend_handles_labels()[0])
+        scale = "log" if something else "linear"
+        axis.set(xscale="log", yscale=scale, xlabel="distance $r$", title=title)
         length = dataset.sizes["x"]
         ticks = [r for r in (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 200, 500) if r < length]
         axis.set_xticks(ticks, [str(r) for r in ticks])
         axis.minorticks_off() if length < 10 else None
         axis.grid(alpha=0.25, which="both")
-        axis.legend(frameon=False)
+        if something:
+            axis.legend(frameon=False)
+        else:
+            axis.text(0.5, 0.5, "zero", transform=axis.transAxes, ha="center")
     unsure = "" if dataset.attrs["converged"] else "   NOT CONVERGED"
     figure.suptitle(
         f"{dataset.attrs['model_name']}: {dataset.attrs['engine']}{unsure}", fontsize="medium"

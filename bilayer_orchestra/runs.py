@@ -20,13 +20,14 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from bilayer_orchestra.backends.base import Backend, Job
 from bilayer_orchestra.engine_io import START, start_event
 from bilayer_orchestra.errors import OrchestraError, RunBusyError
+from bilayer_orchestra.files import is_cut_off, make_directory
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.terms import Terms
 from bilayer_orchestra.timestamps import utc_now
@@ -119,11 +120,11 @@ class RunDirectory:
 
     def write_job(self, job: Job, model_yaml: str) -> None:
         """Write the rendered files; files that the engine left there stay, for resuming."""
-        self.job.mkdir(parents=True, exist_ok=True)
+        make_directory(self.job)
         write_text_atomic(self.path / MODEL, model_yaml)
         for name, text in job.files.items():
             target = self.job / name
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(target.parent)
             write_text_atomic(target, text)
 
     def begin_from(self, other: RunDirectory, state_name: str) -> None:
@@ -192,7 +193,7 @@ class RunDirectory:
             If another process holds it and ``wait`` is false.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_directory(self.path)
             descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise OrchestraError(f"cannot write to {self.path}: {error.strerror}") from error
@@ -218,13 +219,34 @@ class RunDirectory:
         finally:
             os.close(descriptor)
 
+    def set_aside(self) -> str:
+        """Rename a result that cannot be read; return what was done. The lock is held.
+
+        The run is then one that failed: the same command computes it again.
+        """
+        aside = self.result.with_name(f"{RESULT}.damaged")
+        message = f"{self.path.name}/{RESULT} is damaged"
+        try:
+            self.result.replace(aside)
+        except OSError as error:
+            raise OrchestraError(f"{message} and cannot be renamed: {error.strerror}") from error
+        message += f"; set aside as {aside.name}"
+        if record := self.record():
+            text = f"{message}, the same command computes it again"
+            self.write_record(replace(record, state="failed", message=text))
+        return message
+
     def status(self) -> tuple[State, str]:
         """Return (state, message) as it is now, whatever the record claims."""
         record = self.record()
         if self.result.exists():
+            if is_cut_off(self.result):
+                return "failed", f"its {RESULT} is damaged; the same command computes it again"
             return "finished", record.message if record else ""
         if record is None:
             return "pending", "not started"
+        if record.state == "finished":
+            return "failed", f"its {RESULT} is gone; the same command computes it again"
         if record.state == "running" and not self.in_use():
             return "failed", "interrupted; the same command resumes it"
         return record.state, record.message

@@ -205,7 +205,7 @@ def kind(one: dict[str, Any]) -> str:  # noqa: PLR0911  (one return for each kin
     if name == "object":
         extra = one.get("additionalProperties")
         return f"map to {kind(extra)}" if isinstance(extra, dict) and extra else "map"
-    return f"{ {'string': 'text', 'boolean': 'yes or no'}.get(name, name) }{_range(one)}"
+    return f"{ {'string': 'text', 'boolean': 'true or false'}.get(name, name) }{_range(one)}"
 
 
 def _range(one: dict[str, Any]) -> str:

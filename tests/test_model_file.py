@@ -89,6 +89,39 @@ BROKEN = [
     (GOOD, "", 1, "key: value"),
     (GOOD, "- 1\n- 2\n", 1, "key: value"),
     (GOOD, "just text", 1, "key: value"),
+    (GOOD, "# nothing but a comment\n", 1, "the file is empty"),
+    # YAML that would change values in silence, or nothing
+    ("{hopping: 1.0,", "{<<: {hopping: 2.0}, hopping: 1.0,", 8, "merge keys"),
+    ("{hopping: 1.0,", "{<<: [{hopping: 2.0}],", 8, "merge keys"),
+    ("length: 4", "<<: {length: 6}\nlength: 4", 4, "merge keys"),
+    ("length: 4", "'<<': {length: 6}\nlength: 4", 4, "unknown key `<<`"),
+    ("version: 1", "%YAML 1.1\n---\nversion: 1", 1, "directives such as %YAML"),
+    ("length: 4", "&a length: 4", 4, "anchors"),
+    ("length: 4", "1: 4\nlength: 4", 4, "put `1` in quotes"),
+    ("length: 4", "~: 4\nlength: 4", 4, "single word"),
+    ("t_perp: 0.5", "t_perp: 0.5\n---\nversion: 1", 10, "another document"),
+    # what cannot be seen, or looks like something else
+    ("t_perp: 0.5", "t_perp: 0.5\t", 9, "tab (U+0009)"),
+    ("length: 4", "length: 4\t# rungs", 4, "tab (U+0009)"),
+    ("  M: {", "\tM: {", 8, "tab (U+0009)"),
+    ("length: 4", "length:\u00a04", 4, "no-break space (U+00A0)"),
+    ("length: 4", "length: 4\u00a0", 4, "no-break space (U+00A0)"),
+    ("  P: {", "\u00a0\u00a0P: {", 7, "no-break space (U+00A0)"),
+    ("{n_up: 3, ", "{n_up: 3,\u00a0", 10, "no-break space (U+00A0); did you mean `n_down`?"),
+    ("length: 4", "length: 4\u200b", 4, "zero width space (U+200B)"),
+    ("length: 4", "\ufefflength: 4", 4, "zero width no-break space (U+FEFF)"),
+    ("-4.0", "\u22124.0", 7, "minus sign (U+2212)"),
+    ("boundary: open", "boundary: \u201copen\u201d", 5, "left double quotation mark (U+201C)"),
+    ("length: 4", "length\uff1a 4", 4, "fullwidth colon (U+FF1A)"),
+    ("length: 4", "length: 4 # x\u2028boundary: periodic", 4, "line separator (U+2028)"),
+    ("length: 4", "length: 4\x0c", 4, "control character (U+000C)"),
+    ("length: 4", "length:4", 4, "expected `key: value`"),
+    # emptied sections
+    ("state: {n_up: 3, n_down: 3}", "state:", 10, "`state` is missing"),
+    ("state: {n_up: 3, n_down: 3}", "filling:", None, "`state` is missing"),
+    ("  M: {hopping: 1.0, interaction: 0.0, chemical_potential: 0.0}", "  M:", 8, "is missing"),
+    ("{n_up: 3, n_down: 3}", "{n_up: 3, n_down: 3, beta: 4.0}", 10, "{n_up, n_down} (ground"),
+    ("name: doped-bilayer", "name: 2024-01-01", 2, "valid string (got 2024-01-01)"),
     (GOOD, "a: " + "[" * 5000, None, ""),
 ]
 
@@ -112,6 +145,35 @@ def test_broken_files(old, new, line, expected):
     assert expected in problem
     if line is not None:
         assert problem.startswith(f"line {line}: ")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        GOOD.replace("  block2: {max_bond_dimension: 100}\n", ""),
+        GOOD.replace("{max_bond_dimension: 100}", ""),
+        GOOD.replace("block2: {max_bond_dimension: 100}", "alf: {target_stderr: }"),
+        GOOD + "filling:\n",
+        "\ufeff" + GOOD,
+        GOOD.replace("length: 4", "length: 4 # a\u00a0comment \u2212 with anything"),
+        GOOD.replace("{n_up: 3,", "{n_up: 3,\t"),  # where YAML takes a tab
+    ],
+)
+def test_emptied_sections_are_left_out_and_comments_are_free(tmp_path, changed):
+    path = tmp_path / "model.yaml"
+    path.write_text(changed)
+    bare = parse_model(GOOD[: GOOD.index("numerics:")]).to_data()
+    data = load_model(path).to_data()
+    assert data == bare | {key: data[key] for key in data if key == "numerics"}
+    assert data.get("numerics") in (None, {"block2": {"max_bond_dimension": 100}})
+
+
+@pytest.mark.parametrize("key", ["numerics.block2.seed=3", "numerics.block2={seed: 3}"])
+def test_set_reaches_into_an_emptied_section(key):
+    text = GOOD.replace("{max_bond_dimension: 100}", "")
+    assert parse_model(text, overrides=(key,)).numerics.block2.seed == 3
+    empty = text.replace("  block2: \n", "")
+    assert parse_model(empty, overrides=(key,)).numerics.block2.seed == 3
 
 
 def test_all_problems_in_one_go_and_in_the_order_of_the_file():
@@ -144,6 +206,9 @@ def test_set_replaces_single_values():
         ("=1", "KEY=VALUE"),
         ("t_perp.x=1", "no keys inside"),
         ("t_perp=[", "not a YAML value"),
+        ("layers.M={<<: {hopping: 2.0}, hopping: 1.0}", "merge keys"),
+        ("state={n_up: 1, n_up: 2, n_down: 1}", "duplicate key"),
+        ("t_perp=\u22120.3", "minus sign"),
         ("state.n_up=99", "does not fit"),
     ],
 )

@@ -287,6 +287,29 @@ def test_a_damaged_result_of_a_node_is_computed_again(tmp_path, fake):
 
 
 @pytest.mark.skipif(shutil.which("flock") is None, reason="flock is missing")
+@pytest.mark.parametrize("command", ["sweep", "collect"])
+def test_a_result_that_was_cut_off_is_labelled_again(tmp_path, fake, command):
+    """What the node computed is still there: nothing is submitted again."""
+    path, root = write(tmp_path, SMALL), tmp_path / "runs"
+    submit(path, root)
+    assert run_tasks(root) == [0] * 4
+    slurm = ("--runtime", "slurm", "-o", root)
+    assert "4 of 4 points finished" in orchestra("collect", path, *slurm).stdout
+    run = find_runs(root)[0]
+    whole = run.result.read_bytes()
+    run.result.write_bytes(whole[:3000])
+    calls = (fake / "calls").read_text()
+    said = orchestra(command, path, *slurm)
+    assert said.returncode == 0, said.stderr
+    assert f"{run.path.name}/result.nc is damaged; set aside as result.nc.damaged" in said.stdout
+    if command == "collect":
+        assert "3 of 4 points finished" in said.stdout
+    again = orchestra("collect", path, *slurm)
+    assert "4 of 4 points finished" in again.stdout
+    assert (fake / "calls").read_text() == calls
+    assert run.status()[0] == "finished"
+
+
 def test_two_tasks_do_not_compute_one_point_at_the_same_time(tmp_path, fake):
     run = submitted_point(tmp_path)
     with run.locked(wait=False):
@@ -372,6 +395,14 @@ def test_squeue_is_asked_again_then_given_up(fake):
         ("sbatch = ['--hint=x\\nrm']\n", ["line 1: `sbatch.0`"]),
         ("[images]\nalfa = 'x'\n", ["line 1: `images` names `alfa`"]),
         ("cpus = \n", ["not valid TOML"]),
+        ("cpus = 4\u00a0\n", ["not valid TOML: line 1: no-break space (U+00A0)"]),
+        ("time = '1:00'\n\u00a0cpus = 4\n[", ["not valid TOML: line 2: no-break space (U+00A0)"]),
+        ("cpus = \u22124\n", ["not valid TOML: line 1: Invalid value, with minus sign (U+2212)"]),
+        ("partition = \u201ca\u201d", ["not valid TOML: line 1: Invalid value, with left double"]),
+        ("partition = 'a'\nqos = 'b", ["not valid TOML: line 2: "]),
+        ("cpus = 4\ncpus = 5\n", ["not valid TOML: line 2: "]),
+        ("images = 3\n", ["line 1: `images` should be a section"]),
+        ("", ["says nothing"]),
     ],
 )
 def test_a_wrong_site_profile_says_where(tmp_path, text, expected):
@@ -381,6 +412,11 @@ def test_a_wrong_site_profile_says_where(tmp_path, text, expected):
     assert len(caught.value.problems) == len(expected), caught.value.problems
     for problem, start in zip(caught.value.problems, expected, strict=True):
         assert problem.startswith(start), problem
+
+
+def test_a_mark_of_the_encoding_is_no_mistake(tmp_path):
+    (tmp_path / "site.toml").write_text("\ufeffcpus = 4\t# of one task\u00a0\r\n")
+    assert load_site("site.toml", tmp_path / "study.yaml", {}).cpus == 4
 
 
 def test_scripts_pass_shellcheck(tmp_path):

@@ -101,6 +101,7 @@ def test_the_base_model_may_stand_in_its_own_file(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
+        ([("[-2, -4.0]", "[\u22122, -4.0]")], ["line 14: .*mixes numbers.*minus sign"]),
         ([("[0.5, 0.8]", "[0.5, -1e400]")], ["line 13: `axes.t_perp.1` should be finite"]),
         ([("  t_perp: 0.5", "  t_prep: 0.5")], ["line 10: unknown key `t_prep`"]),
         ([("U: {path: layers.P", "U: {path: layers.Q")], ["line 14: unknown key `layers.Q`"]),

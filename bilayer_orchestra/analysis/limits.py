@@ -69,6 +69,8 @@ def extrapolate(dataset: xr.Dataset, dim: str, model: str, names: list[str]) -> 
         raise OrchestraError(f"unknown model {model!r}; choose from {', '.join(MODELS)}")
     if dim not in dataset.dims or dim not in dataset.coords:
         raise OrchestraError(f"{dim!r} is no dimension with coordinates of this dataset")
+    if dataset[dim].dtype.kind not in "iuf":
+        raise OrchestraError(f"the positions on {dim!r} have names, and a limit needs numbers")
     points = np.asarray(dataset[dim].values, float)
     needed = 4 if model == "gap" else 2
     if len(np.unique(points)) < needed:

@@ -111,7 +111,12 @@ def _judge(
             f"energy or correlators still changed after {numerics.max_sweeps_per_stage} sweeps at "
             f"bond dimension {bond} (raise max_sweeps_per_stage)"
         )
-    if weight > numerics.discarded_weight and not energy_bias <= numerics.energy_accuracy:
+    if weight > numerics.discarded_weight and np.isnan(energy_bias):
+        against.append(
+            f"one bond dimension, {bond}, does not tell what its truncation (discarded weight "
+            f"{weight:.1e}) does to the energy (raise max_bond_dimension)"
+        )
+    elif weight > numerics.discarded_weight and not energy_bias <= numerics.energy_accuracy:
         against.append(
             f"truncation at bond dimension {bond} shifts the energy by {energy_bias:.1e}, more "
             f"than energy_accuracy = {numerics.energy_accuracy:.0e} (raise max_bond_dimension)"

@@ -12,6 +12,7 @@ from bilayer_orchestra.check.elements import labelled
 from bilayer_orchestra.check.plan import CheckResult
 from bilayer_orchestra.check.verdict import LEVEL, Finding, Verdict
 from bilayer_orchestra.dataset import append_history, write_atomic
+from bilayer_orchestra.files import make_directory
 from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.timestamps import utc_now
 
@@ -37,7 +38,7 @@ def write_report(outcome: CheckResult, root: Path, headline: str) -> dict[str, P
 
     Without the libraries of the ``plot`` extra there is no page ("report"), only the dataset.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    make_directory(root)
     dataset = as_dataset(outcome, headline)
     write_atomic(dataset, root / DATASET)
     written = {"dataset": root / DATASET}

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from bilayer_orchestra.cli.exit_codes import ExitCode
 from bilayer_orchestra.cli.paths import PathTyper
-from bilayer_orchestra.errors import OrchestraError
 
 app = PathTyper(
     name="orchestra",
@@ -49,6 +49,11 @@ Images = Annotated[
 ]
 
 
+Strict = Annotated[
+    bool, typer.Option("--strict", help="end with exit code 4 if a result is not converged")
+]
+
+
 @app.command()
 def run(
     model_file: ModelFile,
@@ -63,6 +68,7 @@ def run(
         bool, typer.Option(help="wait if another process computes this very point")
     ] = True,
     plot: Annotated[bool, typer.Option(help="draw result.png")] = True,
+    strict: Strict = False,
 ) -> None:
     """Solve a model; print a table, leave result.nc and result.png.
 
@@ -70,9 +76,8 @@ def run(
     """
     from bilayer_orchestra.cli.run import run_command
 
-    run_command(
-        model_file, backend, runtime, output, tuple(overrides or ()), wait, plot, image or []
-    )
+    changes, images = tuple(overrides or ()), image or []
+    run_command(model_file, backend, runtime, output, changes, wait, plot, images, strict)
 
 
 @app.command()
@@ -88,6 +93,7 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="show what would run or be submitted")
     ] = False,
+    strict: Strict = False,
 ) -> None:
     """Run all points of a study that are not there yet; leave one dataset over all axes.
 
@@ -96,7 +102,7 @@ def sweep(
     """
     from bilayer_orchestra.cli.sweep import sweep_command
 
-    sweep_command(study_file, runtime, output, jobs, image or [], site, dry_run)
+    sweep_command(study_file, runtime, output, jobs, image or [], site, dry_run, strict)
 
 
 @app.command()
@@ -106,11 +112,15 @@ def collect(
     output: StudyOutput = None,
     image: Images = None,
     site: SiteName = None,
+    strict: Strict = False,
 ) -> None:
-    """Combine what is finished of a study to one dataset; list what is not. Any time."""
+    """Combine what is finished of a study to one dataset; list what is not. Any time.
+
+    With --strict, exit code 1 says that a point is missing.
+    """
     from bilayer_orchestra.cli.sweep import collect_command
 
-    collect_command(study_file, runtime, output, image or [], site)
+    collect_command(study_file, runtime, output, image or [], site, strict)
 
 
 class _CheckCommand(TyperCommand):
@@ -121,16 +131,8 @@ class _CheckCommand(TyperCommand):
         try:
             return super().make_context(*args, **kwargs)
         except Exception as error:  # the parser's own class, which typer may or may not bring
-            if getattr(error, "exit_code", None) == 2:
-                error.exit_code = 3  # type: ignore[attr-defined]
-            raise
-
-    def invoke(self, context: Any) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(context)
-        except (OrchestraError, OSError, MemoryError) as error:
-            error.exit_code = 3  # type: ignore[union-attr]
+            if getattr(error, "exit_code", None) == ExitCode.USAGE:
+                error.exit_code = ExitCode.COULD_NOT_RUN  # type: ignore[attr-defined]
             raise
 
 
@@ -386,4 +388,4 @@ def root(
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-        raise typer.Exit(2)
+        raise typer.Exit(ExitCode.USAGE)

@@ -13,12 +13,13 @@ from bilayer_orchestra.backends.registry import get_backend
 from bilayer_orchestra.check.plan import Check, CheckResult, compare_files, usable_engines
 from bilayer_orchestra.check.verdict import LEVEL, Verdict
 from bilayer_orchestra.cli.console import output_console
+from bilayer_orchestra.cli.exit_codes import ExitCode
 from bilayer_orchestra.cli.progress import progress
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import load_model
 
 EXIT_CODES = {"agree": 0, "disagree": 1, "undecided": 2}
-COULD_NOT_RUN = 3
+COULD_NOT_RUN = ExitCode.COULD_NOT_RUN
 
 
 def check_command(
@@ -79,7 +80,8 @@ def _compare_files(
 ) -> tuple[CheckResult, Path]:
     from bilayer_orchestra.dataset import open_result
 
-    if len(targets) < 2 or any(target.suffix != ".nc" for target in targets):
+    opened = [open_result(one, ("a result",)) for one in targets if one.suffix == ".nc"]
+    if len(opened) < max(2, len(targets)):
         raise OrchestraError(
             "to compare stored results give two or more files result.nc; to solve a model give "
             "its model file alone; one result alone can be tested with --identities"
@@ -87,8 +89,7 @@ def _compare_files(
     if has_options:
         raise OrchestraError("--backends and --set have no meaning for stored results")
     results: dict[str, xr.Dataset] = {}
-    for target in targets:
-        dataset = open_result(target)
+    for dataset in opened:
         label = str(dataset.attrs["backend"])
         if label in results:
             label = f"{label} {len(results) + 1}"

@@ -8,9 +8,15 @@ from rich.console import Console
 LOG_WIDTH = 240
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to `main`: the console's own exit code, 1, is a verdict of `check`."""
+        raise BrokenPipeError
+
+
 def output_console() -> Console:
     """Return standard output; tables in a log are not folded to a terminal's 80 columns."""
-    console = Console()
+    console = _Console()
     if not console.is_terminal:
         console.width = LOG_WIDTH
     return console

@@ -13,6 +13,7 @@ from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.cli.fit import quantity
 from bilayer_orchestra.dataset import append_history, open_result, write_atomic
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.files import make_directory
 
 _SUFFIXES = ("_stderr", "_bias", "_deviation", "_systematic", "_trotter_slope")
 #: More elements than this are not printed.
@@ -25,7 +26,7 @@ def extrapolate_command(
     """Extrapolate variables of a collected sweep; print what is small, leave limit.nc."""
     console = output_console()
     console.width = max(console.width, 110)
-    dataset = open_result(result)
+    dataset = open_result(result, ("a collected sweep",))
     if model not in MODELS:
         raise OrchestraError(f"unknown model {model!r}; choose from {', '.join(MODELS)}")
     dim = dim or MODELS[model].dim
@@ -56,10 +57,9 @@ def extrapolate_command(
         key: dataset.attrs[key]
         for key in ("model", "model_name", "history")
         if key in dataset.attrs
-    }
+    } | {"orchestra_limit_schema": 1}
     append_history(limits, f"extrapolated {', '.join(names)} over {dim} ({model})")
-    target = output if output is not None else result.parent
-    target.mkdir(parents=True, exist_ok=True)
+    target = make_directory(output if output is not None else result.parent)
     write_atomic(limits, target / "limit.nc")
     console.print(f"limits   {target / 'limit.nc'}", markup=False, highlight=False, soft_wrap=True)
 

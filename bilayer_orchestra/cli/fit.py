@@ -12,6 +12,7 @@ from rich.table import Table
 from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.dataset import open_result, write_atomic
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.files import make_directory
 from bilayer_orchestra.fits.choice import VARIABLES
 from bilayer_orchestra.fits.fit import fit
 from bilayer_orchestra.fits.point import Options
@@ -61,8 +62,7 @@ def fit_command(
             console.print(line, markup=False, soft_wrap=True)
     if not fitted:
         raise OrchestraError(f"nothing in {result} could be fitted")
-    target = output if output is not None else result.parent
-    target.mkdir(parents=True, exist_ok=True)
+    target = make_directory(output if output is not None else result.parent)
     if len({one.sizes["window"] for one in fitted}) > 1:
         longest = max(one.sizes["window"] for one in fitted)
         fitted = [_padded(one, longest) for one in fitted]

@@ -67,7 +67,7 @@ def _results(
     results = []
     for target in targets:
         if target.suffix == ".nc":
-            dataset = open_result(target)
+            dataset = open_result(target, ("a result",))
             results.append((f"{target} ({dataset.attrs['engine']})", dataset))
             continue
         model = load_model(target, overrides)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import warnings
 from types import FrameType
 
 
@@ -14,44 +15,51 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    else:
+        warnings.showwarning = _warn  # type: ignore[assignment]  # the place is left out
     # schedulers send TERM: it ends like Ctrl-C, with the engine stopped in order
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     from bilayer_orchestra.cli.app import app
+    from bilayer_orchestra.cli.exit_codes import ExitCode
     from bilayer_orchestra.errors import Interrupted, OrchestraError
 
+    checks = sys.argv[1:2] == ["check"]
+    failed = ExitCode.COULD_NOT_RUN if checks else ExitCode.FAILED
     try:
         app()
     except OrchestraError as error:
         if debug:
             raise
-        _fail(str(error), _code(error))
+        _fail(str(error), failed)
     except Interrupted as stop:
-        _fail(str(stop), 130)
-    except BrokenPipeError as error:
+        _fail(str(stop), ExitCode.INTERRUPTED)
+    except BrokenPipeError:
         _output_is_broken()
-        sys.exit(_code(error))
-    except MemoryError as error:
-        _fail("out of memory; take a smaller model or a machine with more", _code(error))
+        sys.exit(failed)
+    except MemoryError:
+        _fail("out of memory; take a smaller model or a machine with more", failed)
     except OSError as error:  # a full disk, too many open files: no defect of ours
         if debug:
             raise
         place = error.filename or (_output_is_broken() and "cannot write to standard output")
-        _fail(f"{place or 'the system refuses'}: {error.strerror}", _code(error))
+        _fail(f"{place or 'the system refuses'}: {error.strerror}", failed)
     except Exception as error:
         if debug:
             raise
-        _fail(f"internal error: {type(error).__name__}: {error} (--debug shows where)", 70)
+        what = f"{type(error).__name__}: {error}"
+        _fail(f"internal error: {what} (--debug shows where)", ExitCode.INTERNAL)
+
+
+def _warn(message: Warning | str, *_place: object) -> None:
+    """Say what a library warns of; where its code stands is for --debug."""
+    sys.stderr.write(f"orchestra: warning: {' '.join(str(message).split())}\n")
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     from bilayer_orchestra.errors import Interrupted
 
     raise Interrupted
-
-
-def _code(error: Exception) -> int:
-    return getattr(error, "exit_code", 1)  # what 1 means depends on the command
 
 
 def _output_is_broken() -> bool:

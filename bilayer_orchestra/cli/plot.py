@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.model.yaml_text import YamlText
 from bilayer_orchestra.study.figure import Figure
-
-if TYPE_CHECKING:
-    pass
 
 
 def plot_command(target: Path, output: Path | None, runs: Path | None) -> None:
@@ -18,10 +16,15 @@ def plot_command(target: Path, output: Path | None, runs: Path | None) -> None:
     from bilayer_orchestra.dataset import open_result, write_atomic
 
     if target.suffix in (".yaml", ".yml"):
-        data, figure = _of_study(target, runs)
+        data, figure, study = _of_study(target, runs)
     else:
-        data, figure = target, None
+        data, figure, study = target, None, None
     dataset = open_result(data)
+    if study is not None and _computed(study) != _computed(str(dataset.attrs["study"])):
+        raise OrchestraError(
+            f"{data} is that of another version of {target}; bring it up to date with "
+            f"`orchestra collect {target}`"
+        )
     if figure is None and "study" in dataset.attrs:
         figure = _stored_figure(str(dataset.attrs["study"]), data)
     path = output or data.with_suffix(".png")
@@ -48,7 +51,8 @@ def plot_command(target: Path, output: Path | None, runs: Path | None) -> None:
         console.print(f"{open_points} points of the study are not finished", highlight=False)
 
 
-def _of_study(study_file: Path, runs: Path | None) -> tuple[Path, Figure]:
+def _of_study(study_file: Path, runs: Path | None) -> tuple[Path, Figure, str]:
+    """Return the collected dataset of a study, its figure, and its text."""
     from bilayer_orchestra.study.load import load_study
     from bilayer_orchestra.study.tasks import study_root
 
@@ -61,7 +65,12 @@ def _of_study(study_file: Path, runs: Path | None) -> tuple[Path, Figure]:
             f"{data} is not there; run `orchestra sweep {study_file}`, or `orchestra collect` on "
             "what is finished"
         )
-    return data, study.spec.figure
+    return data, study.spec.figure, study.text
+
+
+def _computed(text: str) -> dict[str, Any]:
+    """Return what a study computes, whatever it draws."""
+    return {key: one for key, one in YamlText(text, "study").data.items() if key != "figure"}
 
 
 def _stored_figure(text: str, data: Path) -> Figure:

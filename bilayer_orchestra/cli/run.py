@@ -7,10 +7,12 @@ import os
 import shutil
 from pathlib import Path
 
+import typer
 from rich.console import Console
 
 from bilayer_orchestra.backends.registry import choose, get_backend
 from bilayer_orchestra.cli.console import output_console
+from bilayer_orchestra.cli.exit_codes import ExitCode
 from bilayer_orchestra.cli.progress import progress
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import load_model
@@ -28,6 +30,7 @@ def run_command(
     wait: bool,
     plot: bool,
     images: list[str],
+    strict: bool,
 ) -> None:
     """Solve one model and show the result."""
     console = output_console()
@@ -43,6 +46,8 @@ def run_command(
         outcome = run_point(
             model, backend, runtime, root, show, wait, _load_plotting if plot else lambda: None
         )
+    if outcome.remark:
+        console.print(outcome.remark, markup=False, highlight=False, soft_wrap=True)
     picture = _draw(outcome, console) if plot else None
     published = _publish(outcome.run.result, root / "result.nc")
     shown = _publish(picture, root / "result.png") if picture else None
@@ -52,6 +57,8 @@ def run_command(
     for label, path in (("dataset", published), ("picture", shown), ("run", outcome.run.path)):
         if path is not None:
             console.print(f"{label:8s} {path}", markup=False, highlight=False, soft_wrap=True)
+    if strict and not outcome.dataset.attrs["converged"]:
+        raise typer.Exit(ExitCode.NOT_CONVERGED)
 
 
 def _load_plotting() -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bilayer_orchestra.files import is_cut_off
 from bilayer_orchestra.machine import cores
-from bilayer_orchestra.pipeline import make_request, refuse_search
+from bilayer_orchestra.pipeline import make_request, refuse_search, set_aside
 from bilayer_orchestra.runtimes.images import image_table
 from bilayer_orchestra.runtimes.slurm.collect import label_executed
 from bilayer_orchestra.runtimes.slurm.script import task_script
@@ -28,6 +29,10 @@ def submit_study(
     console: Console,
 ) -> None:
     """Submit the points that are neither finished nor in the queue."""
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     site = load_site(site_name or study.spec.site, study.path, image_table(images))
     tasks = make_tasks(study, root, site.adapt)
     for task in tasks:
@@ -36,11 +41,11 @@ def submit_study(
             "run `orchestra sweep` without --runtime slurm within a job of its own, or give the "
             "chemical potentials",
         )
+    for task in [] if dry_run else tasks:
+        if task.run.result.exists() and is_cut_off(task.run.result):
+            say(f"{task.name}: {set_aside(task.run)}")
     states = label_executed(tasks) if not dry_run else {}
     known = {task.name: states.get(task.name, task.run.status()) for task in tasks}
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     if dry_run:
         from bilayer_orchestra.runtimes.slurm.collect import states_of

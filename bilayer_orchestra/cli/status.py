@@ -17,6 +17,8 @@ from bilayer_orchestra.runtimes.slurm.collect import states_of
 def status_command(directory: Path) -> None:
     """Print the state of every run below ``directory``."""
     runs = find_runs(directory)
+    if directory.is_file():
+        raise OrchestraError(f"{directory} is a file; name the directory of a run, or of runs")
     if not runs:
         raise OrchestraError(f"there are no runs in {directory}")
     table = Table("run", "state", "since", "message", box=None, pad_edge=False)

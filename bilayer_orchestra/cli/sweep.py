@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,9 @@ from rich.status import Status
 
 from bilayer_orchestra.backends.base import Backend
 from bilayer_orchestra.cli.console import output_console
+from bilayer_orchestra.cli.exit_codes import ExitCode
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.files import make_directory
 from bilayer_orchestra.pipeline import run_point
 from bilayer_orchestra.runtimes.images import image_table
 from bilayer_orchestra.runtimes.registry import adapter, get_runtime
@@ -32,6 +35,7 @@ def sweep_command(
     images: list[str],
     site: str | None,
     dry_run: bool,
+    strict: bool,
 ) -> None:
     """Run what is missing of a study, then combine what is there."""
     console = output_console()
@@ -41,6 +45,11 @@ def sweep_command(
     if runtime_name == "slurm":
         from bilayer_orchestra.cli.slurm import submit_study
 
+        if strict:
+            raise OrchestraError(
+                "--strict judges results, and what is submitted has none yet; give it to "
+                "`orchestra collect`"
+            )
         submit_study(study, root, site, images, dry_run, console)
         return
     runtime = get_runtime(runtime_name, image_table(images), many=True)
@@ -49,6 +58,7 @@ def sweep_command(
         for task in tasks:
             typer.echo(f"{task.run.status()[0]:9s} {task.name}  {task.run.path}")
         return
+    make_directory(root)
     try:
         with _shown(console, tasks) as show:
             failures = sweep(tasks, runtime, jobs, show)
@@ -56,8 +66,7 @@ def sweep_command(
         runtime.close()
         collected = collect(study, tasks)
         report(collected, _store(collected, study, root), console)
-    if failures:
-        raise typer.Exit(1)
+    _end(bool(failures), collected, strict)
 
 
 def collect_command(
@@ -66,6 +75,7 @@ def collect_command(
     output: Path | None,
     images: list[str],
     site: str | None,
+    strict: bool,
 ) -> None:
     """Combine what is finished; say what is not."""
     console = output_console()
@@ -79,9 +89,19 @@ def collect_command(
         states = label_executed(tasks)
     for task in tasks:
         if not task.run.result.exists() and task.run.executed():
-            run_point(task.point.model, task.backend, get_runtime("local"), root)
+            with contextlib.suppress(OrchestraError):  # which its status tells
+                run_point(task.point.model, task.backend, get_runtime("local"), root)
     collected = collect(study, tasks, states)
     report(collected, _store(collected, study, root), console)
+    _end(strict and bool(collected.missing), collected, strict)
+
+
+def _end(failed: bool, collected: Collected, strict: bool) -> None:
+    """Tell a script how it went; what is missing goes before what is not converged."""
+    if failed:
+        raise typer.Exit(ExitCode.FAILED)
+    if strict and collected.unconverged:
+        raise typer.Exit(ExitCode.NOT_CONVERGED)
 
 
 def _adapter(
@@ -95,7 +115,7 @@ def _adapter(
 
 
 def report(collected: Collected, path: Path, console: Console) -> None:
-    """Say what the dataset holds and what is missing."""
+    """Say what the dataset holds, what is missing, and what is not converged."""
     dataset = collected.dataset
     sizes = ", ".join(f"{dim} {size}" for dim, size in dataset["status"].sizes.items())
     count, total = dataset.attrs["finished"], dataset.attrs["points"]
@@ -103,6 +123,8 @@ def report(collected: Collected, path: Path, console: Console) -> None:
     for name, (state, message) in collected.missing.items():
         text = "\n    ".join(message.splitlines())
         lines.append(f"  {state:9s} {name}" + (f"  {text}" if text else ""))
+    for name, reason in collected.unconverged.items():
+        lines.append(f"  NOT converged  {name}  {reason}")
     lines.append(f"dataset  {path}")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -111,13 +133,13 @@ def report(collected: Collected, path: Path, console: Console) -> None:
 def _store(collected: Collected, study: LoadedStudy, root: Path) -> Path:
     from bilayer_orchestra.dataset import write_atomic
 
-    path = root / f"{study.name}.nc"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OrchestraError(f"cannot write to {root}: {error.strerror}") from error
+    path = make_directory(root) / f"{study.name}.nc"
     write_atomic(collected.dataset, path)
     return path
+
+
+#: Seconds between two signs of life in a log.
+HEARTBEAT = 30.0
 
 
 class _Shown:
@@ -145,13 +167,24 @@ class _Shown:
             self._stored += reused
             if not reused:
                 word = "finished" if error is None else f"failed: {error.splitlines()[0]}"
-                self._console.print(
-                    f"{self._elapsed()}  {self._done} of {self._total}  {task.name}  {word}",
-                    markup=False,
-                    highlight=False,
-                    soft_wrap=True,
-                )
+                self._say(f"{self._done} of {self._total}  {task.name}  {word}")
             self._update()
+
+    def noted(self, task: Task, line: str) -> None:
+        """Say what must be known of one point."""
+        with self._lock:
+            self._say(f"{task.name}: {line}")
+
+    def _say(self, text: str) -> None:
+        line = f"{self._elapsed()}  {text}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def beat(self, stop: threading.Event) -> None:
+        """Say every half minute that points are being computed, until ``stop``; for a log."""
+        while not stop.wait(HEARTBEAT):
+            with self._lock:
+                running = "; ".join(f"{name}: {line}" for name, line in self._lines.items())
+                self._say(f"{self._done} of {self._total}  running  {running}".rstrip())
 
     def _elapsed(self) -> str:
         return f"{time.monotonic() - self._start:6.1f} s"
@@ -172,5 +205,12 @@ def _shown(console: Console, tasks: list[Task]) -> Iterator[_Shown]:
     if console.is_terminal:
         with console.status("starting") as status:
             yield _Shown(console, status, len(tasks))
-    else:
-        yield _Shown(console, None, len(tasks))
+        return
+    shown, stop = _Shown(console, None, len(tasks)), threading.Event()
+    beating = threading.Thread(target=shown.beat, args=(stop,), daemon=True)
+    beating.start()
+    try:
+        yield shown
+    finally:
+        stop.set()
+        beating.join()

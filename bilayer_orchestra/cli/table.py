@@ -34,15 +34,17 @@ def result_table(dataset: xr.Dataset, reused: bool) -> Table:
         ("energy_variance", "{:.1e}"),
         ("gap", "{:.6g}"),
     ):
-        if name in dataset:
-            table.add_row(name.replace("_", " "), form.format(float(dataset[name])))
+        if name in dataset and not np.isnan(value := float(dataset[name])):
+            shown = form.format(value) if np.isfinite(value) else "none, there is one level only"
+            table.add_row(name.replace("_", " "), shown)
     if "tuning_cost" in dataset:
+        cost = float(dataset["tuning_cost"])
         table.add_row("wished density per site", _by_layer(dataset["target_density"]))
         table.add_row("chemical potential", tuned_potentials(dataset))
         table.add_row(
             "search",
-            f"{dataset.sizes['step']} runs, {float(dataset['tuning_cost']):.1f} times the cost of "
-            "the last",
+            f"{dataset.sizes['step']} runs"
+            + ("" if np.isnan(cost) else f", {cost:.1f} times the cost of the last"),
         )
     verdict = "yes" if attributes["converged"] else "NO"
     table.add_row("converged", f"{verdict}: {attributes['converged_reason']}")
@@ -64,7 +66,8 @@ def tuned_potentials(dataset: xr.Dataset) -> str:
     for layer in dataset["layer"].values:
         value = float(dataset["chemical_potential"].sel(layer=layer))
         error = float(dataset["chemical_potential_uncertainty"].sel(layer=layer))
-        texts.append(f"{layer} {value:.8g}" + (f" +- {error:.1e}" if error > 0 else ""))
+        shown = " (uncertainty not estimated)" if np.isnan(error) else f" +- {error:.1e}"
+        texts.append(f"{layer} {value:.8g}{shown if error else ''}")
     return "  ".join(texts)
 
 

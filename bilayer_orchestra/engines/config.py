@@ -75,7 +75,7 @@ def set_engine_setting(engine: str, key: str, value: str) -> Path:
     if _read(path).get(engine, {}).get(key) == value:
         return path
     line = f"{key} = {json.dumps(value)}"  # a JSON string without control characters is TOML
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else []
     headers = [text.split("#")[0].strip() for text in lines]
     if f"[{engine}]" not in headers:
         lines += [f"[{engine}]", line]
@@ -95,7 +95,7 @@ def set_engine_setting(engine: str, key: str, value: str) -> Path:
 
 def _read(path: Path) -> dict[str, dict[str, str]]:
     try:
-        data = tomllib.loads(read_bounded(path).decode("utf-8"))
+        data = tomllib.loads(read_bounded(path).decode("utf-8-sig"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

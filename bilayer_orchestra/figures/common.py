@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as Picture
 
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.plotting import by_distance
-from bilayer_orchestra.study.load import shown
+from bilayer_orchestra.study.axes import shown
 
 #: Distances that get a tick on a logarithmic axis.
 TICKS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 200, 500)

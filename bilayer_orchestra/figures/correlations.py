@@ -6,6 +6,7 @@ import xarray as xr
 from matplotlib.figure import Figure as Picture
 
 from bilayer_orchestra.figures.common import (
+    Curve,
     colours,
     curve,
     draw,
@@ -17,8 +18,9 @@ from bilayer_orchestra.figures.common import (
     single,
     unsure,
 )
+from bilayer_orchestra.fits.fit import conditions
+from bilayer_orchestra.study.axes import shown
 from bilayer_orchestra.study.figure import Figure
-from bilayer_orchestra.study.load import shown
 
 _TITLES = {
     "pair": r"$|\langle\Delta^\dagger_i\Delta_j\rangle|$",
@@ -26,7 +28,12 @@ _TITLES = {
 }
 
 
-def decay(dataset: xr.Dataset, figure: Figure, periodic: bool) -> Picture:
+def _curve(point: xr.Dataset, name: str, layer: str) -> Curve:
+    """Return a correlation of one point, with the boundary that this point has."""
+    return curve(point, name, layer, periodic=conditions(point, None, None)[0])
+
+
+def decay(dataset: xr.Dataset, figure: Figure) -> Picture:
     """Pair and density correlations of both layers, one curve for each value of ``along``."""
     rows = positions(dataset, figure.panels)
     layers = [str(one) for one in dataset["layer"].values]
@@ -39,14 +46,14 @@ def decay(dataset: xr.Dataset, figure: Figure, periodic: bool) -> Picture:
                 if missing(point, name):
                     continue
                 one = single(point, name)
-                draw(axis, curve(one, name, layer, periodic), colour, label + unsure(one))
+                draw(axis, _curve(one, name, layer), colour, label + unsure(one))
             log_log(axis, dataset.sizes["x"], f"{_TITLES[name]}  layer {layer}")
         row[0].set_ylabel(panel)
         legend(row[0])
     return picture
 
 
-def comparison(dataset: xr.Dataset, figure: Figure, periodic: bool) -> Picture:
+def comparison(dataset: xr.Dataset, figure: Figure) -> Picture:
     """Pair and half the density correlations in one panel for each layer.
 
     Half of it: at half filling both are the same by the pseudospin symmetry.
@@ -61,8 +68,8 @@ def comparison(dataset: xr.Dataset, figure: Figure, periodic: bool) -> Picture:
             value = shown(dataset[figure.along].values.tolist()[k])
             if not missing(point, "pair"):
                 one = single(point, "pair")
-                draw(axis, curve(one, "pair", layer, periodic), "#b2182b", "pair" + unsure(one))
-                density = curve(one, "density_density", layer, periodic).scaled(0.5)
+                draw(axis, _curve(one, "pair", layer), "#b2182b", "pair" + unsure(one))
+                density = _curve(one, "density_density", layer).scaled(0.5)
                 draw(axis, density, "#4d4d4d", "density / 2", "--")
             log_log(axis, dataset.sizes["x"], f"layer {layer}, {figure.along} = {value}")
         row[0].set_ylabel(panel)
@@ -70,7 +77,7 @@ def comparison(dataset: xr.Dataset, figure: Figure, periodic: bool) -> Picture:
     return picture
 
 
-def temperature(dataset: xr.Dataset, figure: Figure, periodic: bool) -> Picture:
+def temperature(dataset: xr.Dataset, figure: Figure) -> Picture:
     """Correlators at several temperatures on top of those of the ground state."""
     layers = [str(one) for one in dataset["layer"].values]
     rows = [(name, panel) for panel in positions(dataset, figure.panels) for name in _TITLES]
@@ -84,10 +91,10 @@ def temperature(dataset: xr.Dataset, figure: Figure, periodic: bool) -> Picture:
                 point = inside.isel({figure.along: k})
                 if not missing(point, name):
                     one = single(point, name)
-                    draw(axis, curve(one, name, layer, periodic), colour, names[k] + unsure(one))
+                    draw(axis, _curve(one, name, layer), colour, names[k] + unsure(one))
             point = inside.isel({figure.along: names.index(reference)})
             if not missing(point, name):
-                cold = curve(single(point, name), name, layer, periodic)
+                cold = _curve(single(point, name), name, layer)
                 axis.plot(cold.r, abs(cold.mean), "k-", lw=2, zorder=0, label=reference)
             log_log(axis, dataset.sizes["x"], f"{_TITLES[name]}  layer {layer}  {panel}")
         legend(row[0])

@@ -9,7 +9,6 @@ import xarray as xr
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.figures.correlations import comparison, decay, temperature
 from bilayer_orchestra.figures.exponents import exponents, fits
-from bilayer_orchestra.fits.fit import conditions
 from bilayer_orchestra.plotting import save
 from bilayer_orchestra.study.figure import Figure
 
@@ -37,15 +36,14 @@ def draw_figure(dataset: xr.Dataset, figure: Figure, path: Path) -> xr.Dataset |
     for name in needed:
         if name not in dataset:
             raise OrchestraError(f"the study has no {name} yet: run it, or add the observable")
-    periodic, _ = conditions(dataset, None, None)
     numbers = None
     match figure.kind:
         case "decay":
-            picture = decay(dataset, figure, periodic)
+            picture = decay(dataset, figure)
         case "comparison":
-            picture = comparison(dataset, figure, periodic)
+            picture = comparison(dataset, figure)
         case "temperature":
-            picture = temperature(dataset, figure, periodic)
+            picture = temperature(dataset, figure)
         case "exponents":
             numbers = fits(dataset)
             picture = exponents(dataset, figure, numbers)

@@ -141,14 +141,16 @@ def conditions(
         If the dataset does not say and the caller neither.
     """
     model = _model(point)
+    # a sweep holds the model of every point; an axis may be called anything
+    coords = {} if "model" in point.data_vars else point.coords
     if boundary is None:
-        boundary = str(point["boundary"].item()) if "boundary" in point.coords else None
+        boundary = str(point["boundary"].item()) if "boundary" in coords else None
         boundary = boundary or model.get("boundary") or point.attrs.get("boundary")
     if boundary not in ("open", "periodic"):
         raise OrchestraError("the dataset does not say its boundary: give --boundary open|periodic")
     if beta is None:
         in_model = model.get("state", {}).get("beta")
-        beta = float(point["beta"].item()) if "beta" in point.coords else in_model
+        beta = float(point["beta"].item()) if "beta" in coords else in_model
     if beta is not None and (beta == 0 or not np.isfinite(beta)):
         beta = None
     return boundary == "periodic", None if beta is None else float(beta)
@@ -159,7 +161,8 @@ def _model(point: xr.Dataset) -> dict:  # type: ignore[type-arg]
     from ruamel.yaml.error import YAMLError
 
     try:
-        data = YAML(typ="safe", pure=True).load(str(point.attrs.get("model", "")))
+        own = str(point["model"].item()) if "model" in point.data_vars else ""
+        data = YAML(typ="safe", pure=True).load(own or str(point.attrs.get("model", "")))
     except YAMLError:
         data = None
     return data if isinstance(data, dict) else {}

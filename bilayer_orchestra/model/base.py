@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+WORD = r"^[^\s'\"\\#]+$"
+LINE = r"^[^\r\n]+$"
 
 #: Names of the branches of unions; they are no part of a value's path in the file.
 UNION_TAGS = frozenset({"canonical", "thermal", "one", "word", "several"})
@@ -15,6 +20,23 @@ def kind_of_value(value: Any) -> str:
     if isinstance(value, str):
         return "word"
     return "several" if isinstance(value, (list, tuple)) else "one"
+
+
+#: Patterns of texts -> what a text has to be, for messages: nobody should have to read the pattern.
+PATTERNS = {
+    NAME: "letters, digits, dot, dash and underscore, beginning with a letter or a digit",
+    WORD: "a word without spaces, quotes, backslash and #",
+    LINE: "one line",
+}
+
+
+def sections_in(annotation: Any) -> Iterator[type]:
+    """Yield the classes in ``annotation`` that stand for a mapping: sections, and plain dict."""
+    kind = get_origin(annotation) or annotation
+    if isinstance(kind, type) and issubclass(kind, (BaseModel, dict)):
+        yield kind
+    for inner in get_args(annotation):
+        yield from sections_in(inner)
 
 
 class SpecModel(BaseModel):
@@ -28,3 +50,16 @@ class SpecModel(BaseModel):
         # docstrings of classes appear in the JSON Schema, where editors show them
         use_attribute_docstrings=True,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_emptied(cls, data: Any) -> Any:
+        """Read a section with nothing in it (``numerics:``) as one that was left out."""
+        if not isinstance(data, dict):
+            return data
+        fields = {name: field.annotation for name, field in cls.model_fields.items()}
+        return {
+            key: value
+            for key, value in data.items()
+            if value is not None or not any(sections_in(fields.get(key)))
+        }

@@ -70,9 +70,9 @@ class BilayerModel(Model):
     @model_validator(mode="before")
     @classmethod
     def _ground_state_of_filling(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "filling" in data and "state" not in data:
-            return with_state(data)
-        return data
+        if not isinstance(data, dict) or data.get("state") is not None:
+            return data
+        return data if data.get("filling") is None else with_state(data)
 
     @model_validator(mode="after")
     def _filling_has_these_particles(self) -> BilayerModel:

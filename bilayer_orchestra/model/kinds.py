@@ -16,11 +16,15 @@ DEFAULT = "bilayer"
 def kind_of(data: Any) -> type[Model]:
     """Return the class that reads ``data``; its validation complains about an unknown name.
 
-    A misspelt name is read as the nearest one, so that the rest of the file is judged as meant.
+    A misspelt name is read as the nearest one, and without that the keys decide, so that the rest
+    of the file is judged as meant.
     """
-    name = data.get("model", DEFAULT) if isinstance(data, dict) else DEFAULT
-    close = difflib.get_close_matches(str(name), KINDS, n=1)
-    return KINDS[close[0] if close else DEFAULT]
+    if not isinstance(data, dict):
+        return KINDS[DEFAULT]
+    close = difflib.get_close_matches(str(data.get("model")), KINDS, n=1)
+    if close:
+        return KINDS[close[0]]
+    return max(KINDS.values(), key=lambda kind: len(kind.model_fields.keys() & data.keys()))
 
 
 def json_schema() -> dict[str, Any]:

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
+import math
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from bilayer_orchestra.errors import SpecError
-from bilayer_orchestra.model.base import UNION_TAGS
+from bilayer_orchestra.model.base import PATTERNS, UNION_TAGS, sections_in
 from bilayer_orchestra.model.kinds import KINDS, kind_of
 from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.model.yaml_text import KeyPath, YamlText, parse_scalar
+from bilayer_orchestra.model.yaml_text import KeyPath, YamlText, odd_characters, parse_scalar
 from bilayer_orchestra.user_files import read_bounded
+
+#: Keys of a study that no model has.
+STUDY_KEYS = frozenset({"axes", "zip", "backends", "figure", "runtime", "site"})
+_SHARED_KEYS = frozenset({"version", "name", "model", "numerics"})
+
+
+def is_study(data: dict[str, Any]) -> bool | None:
+    """Return whether a file is a study (True) or a model (False), by its keys; None: it is unsure.
+
+    Who takes one for the other is told so, not that every key is unknown.
+    """
+    of_model = {key for kind in KINDS.values() for key in kind.model_fields} - _SHARED_KEYS
+    base = data.get("model")
+    study = bool(STUDY_KEYS & data.keys()) or isinstance(base, dict) or Path(str(base)).suffix != ""
+    return None if study == bool(of_model & data.keys()) else study
 
 
 def load_model(path: Path, overrides: tuple[str, ...] = ()) -> Model:
@@ -38,11 +55,18 @@ def load_model(path: Path, overrides: tuple[str, ...] = ()) -> Model:
 def read_text(path: Path) -> str:
     """Return the text of a file that a user named, or raise SpecError."""
     try:
-        return read_bounded(path).decode("utf-8")
+        return read_bounded(path).decode("utf-8-sig")  # editors on Windows mark UTF-8 by a BOM
     except FileNotFoundError as error:
         raise SpecError(str(path), ["there is no such file"]) from error
+    except IsADirectoryError as error:
+        raise SpecError(str(path), ["is a directory; name a file in it"]) from error
     except UnicodeDecodeError as error:
-        raise SpecError(str(path), ["is not UTF-8 text"]) from error
+        what = (
+            "is a dataset; a file of keys and values is needed here"
+            if path.suffix == ".nc"
+            else None
+        )
+        raise SpecError(str(path), [what or "is not UTF-8 text"]) from error
     except OSError as error:
         raise SpecError(str(path), [f"cannot be read: {error.strerror}"]) from error
 
@@ -50,6 +74,8 @@ def read_text(path: Path) -> str:
 def parse_model(text: str, source: str = "model", overrides: tuple[str, ...] = ()) -> Model:
     """Validate the text of a model file; see :func:`load_model`."""
     yaml = YamlText(text, source)
+    if is_study(yaml.data) is True:
+        raise SpecError(source, ["is a study, not a model; `orchestra sweep` runs all its points"])
     for override in overrides:
         _apply(yaml, override)
     kind = kind_of(yaml.data)
@@ -71,18 +97,37 @@ def _apply(yaml: YamlText, override: str) -> None:
         raise SpecError(
             yaml.source, [f"--set {override}: expected KEY=VALUE, as in t_perp=0.3 or state.n_up=4"]
         )
-    target = yaml.data
-    for key in keys[:-1]:
-        inner = target.setdefault(key, {})
-        if not isinstance(inner, dict):
-            raise SpecError(yaml.source, [f"--set {override}: `{key}` has no keys inside"])
-        target = inner
     try:
-        target[keys[-1]] = parse_scalar(value)
-    except Exception as error:
-        raise SpecError(yaml.source, [f"--set {override}: not a YAML value"]) from error
+        parsed = parse_scalar(value)
+    except SpecError as error:
+        problem = error.problems[0].removeprefix("line 1: ")
+        raise SpecError(yaml.source, [f"--set {override}: not a YAML value: {problem}"]) from error
+    if (clash := set_value(yaml.data, keys, parsed)) is not None:
+        raise SpecError(yaml.source, [f"--set {override}: `{clash}` has no keys inside"])
     for length in range(1, len(keys) + 1):
         yaml.lines.pop(tuple(keys[:length]), None)
+
+
+def section_of(data: dict[str, Any], key: str) -> dict[str, Any] | None:
+    """Return the section ``key`` of ``data``, made where it is missing or empty; None: a value."""
+    if data.get(key) is None:
+        data[key] = {}
+    inner = data[key]
+    return inner if isinstance(inner, dict) else None
+
+
+def set_value(data: dict[str, Any], keys: list[str], value: Any) -> str | None:
+    """Set one value, or remove it (None); return the key that stands in the way, if any."""
+    for key in keys[:-1]:
+        inner = section_of(data, key)
+        if inner is None:
+            return key
+        data = inner
+    if value is None:
+        data.pop(keys[-1], None)
+    else:
+        data[keys[-1]] = copy.deepcopy(value)
+    return None
 
 
 class Lines(Protocol):
@@ -91,6 +136,20 @@ class Lines(Protocol):
     def line_of(self, path: KeyPath) -> int | None:
         """Return the line of ``path``, or of the nearest enclosing key."""
         ...
+
+
+#: Where the words of pydantic are those of a programmer.
+_WORDS = {
+    "bool_type": "should be true or false",
+    "dict_type": "should be a section, as in {{key: value}}",
+    "int_from_float": "should be a valid integer",
+    "model_type": "should be a section, as in {{key: value}}",
+    "string_too_long": "should have at most {max_length} characters",
+    "string_too_short": "should have at least {min_length} character",
+    "too_long": "should have at most {max_length} entries",
+    "too_short": "should have at least {min_length} entry",
+    "tuple_type": "should be a list, as in [a, b]",
+}
 
 
 def describe_all(
@@ -116,9 +175,12 @@ def describe_all(
             problems.append(problem)
             if meant is not None:
                 misspelt.add(meant)
+    # a list is called too short as well where its entries are wrong
+    inside = {file_path(details)[:-1] for details in errors}
     for details in errors:
-        path = file_path(details)
-        if details["type"] != "extra_forbidden" and path not in misspelt:
+        path, kind = file_path(details), details["type"]
+        known = kind == "extra_forbidden" or (kind == "too_short" and path in inside)
+        if not known and path not in misspelt:
             problems.append(_describe(yaml, details))
     return problems
 
@@ -137,7 +199,8 @@ def _unknown_key(
     meant = (*parent, close[0]) if close else None
     place = _place(yaml, path)
     dotted = ".".join(map(str, path))
-    return f"{place}unknown key `{dotted}`; {hint}", meant if meant in missing else None
+    problem = f"{place}unknown key `{dotted}`{odd_characters(key)}; {hint}"
+    return problem, meant if meant in missing else None
 
 
 def _place(yaml: Lines, path: KeyPath) -> str:
@@ -146,26 +209,24 @@ def _place(yaml: Lines, path: KeyPath) -> str:
 
 
 def _describe(yaml: Lines, details: ErrorDetails) -> str:
-    path, kind = file_path(details), details["type"]
-    place = _place(yaml, path[:-1] if kind == "missing" else path)
+    path, kind, value = file_path(details), details["type"], details["input"]
+    place = _place(yaml, path)
     dotted = ".".join(str(part) for part in path)
     if kind == "missing":
         return f"{place}`{dotted}` is missing"
-    message = details["msg"]
+    message = details["msg"].replace("Input should", "should")
+    if kind in _WORDS:
+        message = _WORDS[kind].format(**details.get("ctx", {}))
+    if kind == "string_pattern_mismatch":
+        message = f"should be {PATTERNS[details['ctx']['pattern']]}"
     if kind == "literal_error":
-        value = str(details["input"])
         if path == ("model",):  # each geometry's class knows only its own name
             message = "should be " + " or ".join(f"'{name}'" for name in KINDS)
-        choices = [str(c) for c in _choices(message)]
-        close = difflib.get_close_matches(value, choices, n=1)
+        close = difflib.get_close_matches(str(value), message.split("'")[1::2], n=1)
+        message += " or a number" if "word" in details["loc"] else ""
         message += f"; did you mean `{close[0]}`?" if close else ""
-    message = message.replace("Input should", "should").replace("valid tuple", "list, as in [a, b]")
-    shown = "" if isinstance(details["input"], dict) else f" (got {_shorten(details['input'])})"
+    shown = "" if isinstance(value, dict) else f" (got {_shown(value)})"
     return f"{place}`{dotted}` {message}{shown}" if dotted else f"{place}{message}"
-
-
-def _choices(message: str) -> list[str]:
-    return message.split("'")[1::2]
 
 
 def file_path(details: ErrorDetails) -> KeyPath:
@@ -182,20 +243,29 @@ def _known_keys(path: KeyPath, root: type[BaseModel]) -> list[str]:
             section
             for model in sections
             if part in model.model_fields
-            for section in _sections_in(model.model_fields[str(part)].annotation)
+            for section in sections_in(model.model_fields[str(part)].annotation)
+            if issubclass(section, BaseModel)
         ]
     return [key for section in sections for key in section.model_fields]
 
 
-def _sections_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [section for inner in get_args(annotation) for section in _sections_in(inner)]
-
-
-def _shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."
+def _shown(value: object) -> str:
+    """Return a value as a file has it, shortened."""
+    match value:
+        case None:
+            text = "nothing"
+        case bool():
+            text = str(value).lower()
+        case float() if not math.isfinite(value):
+            text = f".{value}".replace(".-", "-.")
+        case tuple() | list():
+            text = f"[{', '.join(map(_shown, value))}]"
+        case str():
+            text = repr(value)
+        case _:
+            text = str(value)
+    odd = odd_characters(value) if isinstance(value, str) else ""
+    return (text if len(text) <= 40 else text[:37] + "...") + odd
 
 
 def in_file_order(problems: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from bilayer_orchestra.model.base import SpecModel
+from bilayer_orchestra.model.base import NAME, SpecModel
 from bilayer_orchestra.model.chains import TwoChains
 from bilayer_orchestra.model.numerics import Numerics
 from bilayer_orchestra.model.state import CanonicalState, State
@@ -47,7 +47,7 @@ class Model(TwoChains):
         Field(
             min_length=1,
             max_length=64,
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+            pattern=NAME,
             description="letters, digits, dot, dash, underscore; names the run directory",
         ),
     ]

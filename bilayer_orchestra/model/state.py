@@ -37,11 +37,11 @@ def _one_of_both(value: Any) -> Any:
     if "beta" in value and canonical:
         raise PydanticCustomError(
             "state",
-            "should be either {{n_up, n_down}} (ground state) or {{beta}} (thermal), not both",
+            "should be either {n_up, n_down} (ground state) or {beta} (thermal), not both",
         )
     if not value:
         raise PydanticCustomError(
-            "state", "is missing its content: {{n_up, n_down}} (ground state) or {{beta}} (thermal)"
+            "state", "is missing its content: {n_up, n_down} (ground state) or {beta} (thermal)"
         )
     return value
 

@@ -1,11 +1,13 @@
 """YAML 1.2 text to plain data, with the line of every key and every problem in one go.
 
-The parser is ruamel.yaml; this module adds what it does not report: all duplicate keys at once
-and a map from the path of each value to its line.
+The parser is ruamel.yaml; this module adds what it does not report: all duplicate keys at once, a
+map from the path of each value to its line, and the characters that cannot be seen.
 """
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,33 +24,51 @@ MAX_CHARACTERS = 200_000
 MAX_DEPTH = 20
 _TAG = "tag:yaml.org,2002:"
 _PLAIN_TAGS = {"map", "seq", "str", "int", "float", "bool", "null", "timestamp"}
+#: Control characters, and what ends a line for YAML but for hardly an editor: the text after it, in
+#: a comment too, would be read as a line of its own.
+_UNREADABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class YamlText:
     """Parsed text with the lines of its values.
 
+    Parameters
+    ----------
+    text, source : str
+        The text, and what messages call it.
+    mapping : bool
+        Whether only ``key: value`` lines are taken, as in a file, or any value.
+
     Attributes
     ----------
-    data : dict
-        The content.
+    data
+        The content; a dict if ``mapping``.
     lines : dict
         1-based line of each path, such as ``("layers", "P", "hopping")``: the line of the key.
     problems : list of str
         Duplicate keys, each with its line.
     """
 
-    def __init__(self, text: str, source: str) -> None:
+    def __init__(self, text: str, source: str, mapping: bool = True) -> None:
         self.source = source
         self.lines: dict[KeyPath, int] = {}
         self.problems: list[str] = []
         if len(text) > MAX_CHARACTERS:
             raise SpecError(source, [f"is longer than {MAX_CHARACTERS} characters"])
+        for number, line in enumerate(text.split("\n"), start=1):
+            if found := _UNREADABLE.search(line):
+                raise SpecError(source, [f"line {number}: {_named(found[0])} cannot be read"])
+            if line.startswith("%"):
+                problem = f"line {number}: directives such as {line.split()[0]} are not used here"
+                raise SpecError(source, [problem])
         root = self._compose(text)
-        if not isinstance(root, MappingNode):
-            raise SpecError(source, ["line 1: expected `key: value` lines, as in `version: 1`"])
-        for path, line in self._walk(root, ()):
-            self.lines.setdefault(path, line)
-        self.data: dict[str, Any] = self._construct(text)
+        if mapping and not isinstance(root, MappingNode):
+            empty = "" if root is not None else "the file is empty; "
+            problem = f"line 1: {empty}expected `key: value` lines, as in `version: 1`"
+            raise SpecError(source, [problem])
+        for path, place in self._walk(root, ()) if root is not None else ():
+            self.lines.setdefault(path, place)
+        self.data: Any = self._construct(text)
 
     def line_of(self, path: KeyPath) -> int | None:
         """Return the line of ``path``, or of the nearest enclosing key."""
@@ -61,39 +81,38 @@ class YamlText:
         try:
             root: Node | None = YAML(typ="safe", pure=True).compose(text)
         except YAMLError as error:
-            raise SpecError(self.source, [_syntax_problem(error)]) from error
+            raise SpecError(self.source, [_syntax_problem(error, text)]) from error
         except RecursionError as error:
             raise SpecError(self.source, ["is nested too deeply"]) from error
         except ValueError as error:
             raise SpecError(self.source, [str(error)]) from error
         return root
 
-    def _construct(self, text: str) -> dict[str, Any]:
+    def _construct(self, text: str) -> Any:
         yaml = YAML(typ="safe", pure=True)
         yaml.allow_duplicate_keys = True  # reported by _walk, all of them
         try:
-            data = yaml.load(text)
+            return yaml.load(text)
         except (YAMLError, ValueError, OverflowError) as error:
-            raise SpecError(self.source, [_syntax_problem(error)]) from error
-        assert isinstance(data, dict)
-        return data
+            raise SpecError(self.source, [_syntax_problem(error, text)]) from error
 
     def _walk(self, node: Node, path: KeyPath) -> Iterator[tuple[KeyPath, int]]:
         if len(path) > MAX_DEPTH:
             line = node.start_mark.line + 1
             raise SpecError(self.source, [f"line {line}: is nested too deeply"])
-        plain = (node.tag or "").removeprefix(_TAG) in _PLAIN_TAGS
-        if node.anchor is not None or not plain:
-            line = node.start_mark.line + 1
-            raise SpecError(
-                self.source, [f"line {line}: anchors, aliases and tags are not used here"]
-            )
+        self._check_plain(node)
         if isinstance(node, MappingNode):
             seen: dict[str, int] = {}
             for key_node, value_node in node.value:
                 line = key_node.start_mark.line + 1
-                if not isinstance(key_node, ScalarNode):
-                    raise SpecError(self.source, [f"line {line}: a key must be a single word"])
+                if isinstance(key_node, ScalarNode) and key_node.tag == f"{_TAG}merge":
+                    text = "merge keys (`<<`) are not used here; write the values out"
+                    raise SpecError(self.source, [f"line {line}: {text}"])
+                self._check_plain(key_node)
+                if key_node.tag != f"{_TAG}str":
+                    shown = f" (put `{key_node.value}` in quotes)" * (key_node.id == "scalar")
+                    text = f"line {line}: a key must be a single word{shown}"
+                    raise SpecError(self.source, [text])
                 key = str(key_node.value)
                 if key in seen:
                     self.problems.append(
@@ -107,14 +126,71 @@ class YamlText:
                 yield (*path, index), item.start_mark.line + 1
                 yield from self._walk(item, (*path, index))
 
+    def _check_plain(self, node: Node) -> None:
+        if node.anchor is not None or (node.tag or "").removeprefix(_TAG) not in _PLAIN_TAGS:
+            line = node.start_mark.line + 1
+            text = f"line {line}: anchors, aliases and tags are not used here"
+            raise SpecError(self.source, [text])
+
 
 def parse_scalar(text: str) -> Any:
-    """Return the YAML value of a short text, such as ``0.05``, ``[0.2, 0.1]`` or ``20 min``."""
-    return YAML(typ="safe", pure=True).load(text)
+    """Return the YAML value of a short text, such as ``0.05``, ``[0.2, 0.1]`` or ``20 min``.
+
+    Raises
+    ------
+    SpecError
+        If it is none, or one that a file could not hold either.
+    """
+    yaml = YamlText(text, "value", mapping=False)
+    if yaml.problems:
+        raise SpecError(yaml.source, yaml.problems)
+    return yaml.data
 
 
-def _syntax_problem(error: Exception) -> str:
+def odd_characters(text: str) -> str:
+    """Return the names of what looks like something else in ``text``, as ``, with ...``; or "".
+
+    Keys and values are written in ASCII, so that one that is refused and holds other characters is
+    refused because of them: a no-break space, a long dash for a minus, typographic quotes.
+    """
+    odd = dict.fromkeys(one for one in text if not " " <= one <= "~" and one != "\n")
+    return f", with {', '.join(map(_named, odd))}" if odd else ""
+
+
+def syntax_problem(problem: str, text: str, line: int) -> tuple[int, str]:
+    """Return where a parser that gave up on ``line`` met what; comments begin with ``#``.
+
+    What cannot be seen and separates nothing, such as a no-break space, is noticed by a parser only
+    later: the first of it up to there is named in place of what the parser says.
+    """
+    bare = [re.split(r"(?:^|(?<=\s))#", one)[0] for one in text.split("\n")[:line]]
+    unseen = [
+        (number, odd)
+        for number, one in enumerate(bare, start=1)
+        for odd in one
+        if odd not in " \t" and unicodedata.category(odd)[0] in "ZC"
+    ]
+    if "\\t" in problem:
+        unseen.append((line, "\t"))
+    if unseen:
+        line, odd = unseen[0]
+        problem = f"{_named(odd)}, where only spaces separate and indent"
+    else:
+        problem += odd_characters(bare[-1])
+    return line, problem
+
+
+def _named(character: str) -> str:
+    name = "tab" if character == "\t" else unicodedata.name(character, "control character")
+    return f"{name.lower()} (U+{ord(character):04X})"
+
+
+def _syntax_problem(error: Exception, text: str) -> str:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    place = f"line {mark.line + 1}: " if mark is not None else ""
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-    return f"{place}not valid YAML: {problem}"
+    if problem == "could not find expected ':'":  # noticed at the line after
+        mark, problem = getattr(error, "context_mark", mark), "expected `key: value`"
+    if mark is None:
+        return f"not valid YAML: {problem}"
+    line, problem = syntax_problem(problem, text, mark.line + 1)
+    return f"line {line}: not valid YAML: {problem}"

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from bilayer_orchestra.model.yaml_text import KeyPath
+from bilayer_orchestra.model.yaml_text import KeyPath, odd_characters
 from bilayer_orchestra.observables import OBSERVABLES
 
-#: Names that mean something else in the dataset of a study.
-RESERVED = frozenset(
-    {"layer", "x", "layer_", "x_", "spin", "block", "backend", "status", "run", "message", "point"}
+#: What every point says about itself in the dataset of a study -> what stands for "missing".
+FACTS: dict[str, int | str] = {
+    "converged": -1,
+    "converged_reason": "",
+    "engine": "",
+    "seed": -1,
+    "runtime": "",
+    "image_digest": "",
+    "request_hash": "",
+    "model": "",
+}
+#: Further names that mean something else in that dataset, its attributes, its fits and its limits.
+_TAKEN = (
+    "layer layer_ x x_ spin cut block step backend point status message run "
+    "title orchestra_schema study study_name points finished software created history "
+    "r window row element limit"
 )
+#: What a search for densities adds.
+TUNING = ("chemical_potential", "chemical_potential_uncertainty", "target_density", "tuning")
+_COMPANION = re.compile("_(stderr|bias|deviation|systematic|trotter_slope)$")
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._=+-]{0,40}")
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._=+-]{0,39}[A-Za-z0-9._=+-])?")
 Scalar = int | float | str
 
 
@@ -32,8 +50,8 @@ class Axis:
         axis move together. A named value may be a whole section, or None: without that section.
     labels : tuple
         What the positions are called: the values of the first path, or the names they were given.
-    names : tuple of str
-        Coordinate name of every path; the first is the label.
+    names : dict
+        Path -> name of its coordinate: the label where its values are the labels.
     place : tuple
         Where the axis stands in the study file.
     """
@@ -41,7 +59,7 @@ class Axis:
     label: str
     columns: dict[str, tuple[Any, ...]]
     labels: tuple[Scalar, ...]
-    names: tuple[str, ...]
+    names: dict[str, str]
     place: KeyPath
 
     @property
@@ -56,6 +74,15 @@ class Axis:
         if self.columns[path][position] != self.labels[position]:  # it was given a name
             return (*self.place, str(self.labels[position]))
         return (*self.place, position)
+
+    def coordinates(self) -> dict[str, tuple[tuple[Scalar, ...], str]]:
+        """Return name -> (values, path of the model value; "" for names of several values)."""
+        values = {name: (self.columns[path], path) for path, name in self.names.items()}
+        _, path = values.get(self.label, ((), ""))
+        return {
+            self.label: (self.labels, path),
+            **{k: values[k] for k in values if k != self.label},
+        }
 
 
 class AxisError(Exception):
@@ -94,17 +121,33 @@ def read_axes(
                 if _overlap(path, other)
             ]
             seen.append(path)
-        for name in axis.names:
-            if name in RESERVED or name in OBSERVABLES:
-                text = (
-                    f"would be called `{name}`, which means something else in the dataset; "
-                    "give it a label, as in `my_label: {path: ..., values: [...]}`"
-                )
-                problems.append(AxisError(axis.place, text))
-            elif name in labels:
+        for name in axis.coordinates():
+            if name in labels:
                 problems.append(AxisError(axis.place, f"is called `{name}`, as another axis is"))
             labels.add(name)
-    return axes, problems
+    return axes, problems + collisions(axes, _means_something_else)
+
+
+def collisions(axes: Iterable[Axis], taken: Callable[[str], bool]) -> list[AxisError]:
+    """Return the axes that would be called what ``taken`` says means something else."""
+    text = (
+        "would be called `{}`, which means something else in the dataset; give it a label, as in "
+        "`my_label: {{path: ..., values: [...]}}`"
+    )
+    return [
+        AxisError(axis.place, text.format(name))
+        for axis in axes
+        for name in axis.coordinates()
+        if taken(name)
+    ]
+
+
+def _means_something_else(name: str) -> bool:
+    """Whether the dataset of a study may have a variable, dimension or attribute of that name."""
+    from bilayer_orchestra.dataset import DIAGNOSTICS
+
+    base = _COMPANION.sub("", name)
+    return name in FACTS or name in _TAKEN.split() or name in DIAGNOSTICS or base in OBSERVABLES
 
 
 def _crossed(key: str, value: Any, paths: list[str]) -> Axis:
@@ -118,12 +161,12 @@ def _crossed(key: str, value: Any, paths: list[str]) -> Axis:
         if isinstance(values, dict):
             _check_path(place, path)
             named = _named(place, values)
-            return Axis(label, {path: tuple(named.values())}, tuple(named), (label,), place)
+            return Axis(label, {path: tuple(named.values())}, tuple(named), {path: label}, place)
     else:
         path, values, label = key, value, _short_name(key, paths)
     _check_path(place, path)
     checked = _values(place, values)
-    return Axis(label, {path: checked}, checked, (label,), place)
+    return Axis(label, {path: checked}, checked, {path: label}, place)
 
 
 def _zipped(label: str, group: Any, paths: list[str]) -> Axis:
@@ -139,12 +182,27 @@ def _zipped(label: str, group: Any, paths: list[str]) -> Axis:
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{path} has {count}" for path, count in lengths.items())
         raise AxisError(place, f"needs lists of equal length: {counts}")
-    rows = list(zip(*columns.values(), strict=True))
-    if len(set(rows)) < len(rows):
-        raise AxisError(place, "has the same point twice")
-    # the first value is the coordinate of the dimension, under the label
-    names = (label, *(_short_name(path, paths) for path in list(columns)[1:]))
-    return Axis(label, columns, next(iter(columns.values())), names, place)
+    first = next(iter(columns))
+    labels: tuple[Scalar, ...] = columns[first]
+    names = {path: _short_name(path, paths, _means_something_else) for path in columns}
+    if len(set(labels)) == len(labels):  # they tell the points apart
+        names[first] = label
+    else:
+        rows = zip(*columns.values(), strict=True)
+        labels = tuple(" ".join(map(shown, row)) for row in rows)
+        if len(set(labels)) < len(labels):
+            raise AxisError(place, "has the same point twice")
+    if any(name == label and columns[path] != labels for path, name in names.items()):
+        raise AxisError(place, f"is called `{label}`, as one of its values is; take another label")
+    return Axis(label, columns, labels, names, place)
+
+
+def shown(value: Scalar) -> str:
+    """Return a value as it stands in names: numbers in their shortest form."""
+    if not isinstance(value, float):
+        return str(value)
+    short = f"{value:.12g}"
+    return short if float(short) == value else repr(value)
 
 
 def _named(place: KeyPath, values: dict[Any, Any]) -> dict[str, Any]:
@@ -157,7 +215,7 @@ def _named(place: KeyPath, values: dict[Any, Any]) -> dict[str, Any]:
             raise AxisError((*place, name), text)
         if isinstance(value, list):
             raise AxisError((*place, name), "should be one value, or a section of the model")
-    if len({repr(value) for value in values.values()}) < len(values):
+    if any(one == other for one, other in itertools.combinations(values.values(), 2)):
         raise AxisError(place, "has a value twice")
     return values
 
@@ -175,7 +233,8 @@ def _values(place: KeyPath, values: Any, unique: bool = True) -> tuple[Scalar, .
             raise AxisError((*place, k), "should be finite")
     kinds = {isinstance(value, str) for value in values}
     if len(kinds) > 1:
-        raise AxisError(place, "mixes numbers and words")
+        words = "".join(value for value in values if isinstance(value, str))
+        raise AxisError(place, f"mixes numbers and words{odd_characters(words)}")
     if unique and len(set(values)) < len(values):
         raise AxisError(place, "has a value twice")
     return tuple(values)
@@ -193,13 +252,16 @@ def _check_label(place: KeyPath, label: str) -> None:
         raise AxisError(place, "is a label: letters, digits and underscores")
 
 
-def _short_name(path: str, paths: list[str]) -> str:
+def _short_name(
+    path: str, paths: list[str], taken: Callable[[str], bool] = lambda name: False
+) -> str:
     """Return the last key of ``path``, with as many before it as tell it from the others."""
     keys = path.split(".")
     others = [other.split(".") for other in paths if other != path]
     for count in range(1, len(keys)):
-        if all(other[-count:] != keys[-count:] for other in others):
-            return "_".join(keys[-count:])
+        name = "_".join(keys[-count:])
+        if all(other[-count:] != keys[-count:] for other in others) and not taken(name):
+            return name
     return "_".join(keys)
 
 

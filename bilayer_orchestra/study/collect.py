@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bilayer_orchestra import __version__
+from bilayer_orchestra.errors import DamagedFileError, OrchestraError
+from bilayer_orchestra.pipeline import set_aside
+from bilayer_orchestra.study.axes import FACTS
 from bilayer_orchestra.study.load import LoadedStudy
 from bilayer_orchestra.study.tasks import Task
 from bilayer_orchestra.timestamps import utc_now
@@ -13,24 +16,14 @@ from bilayer_orchestra.timestamps import utc_now
 if TYPE_CHECKING:
     import xarray as xr
 
-#: What every point says about itself; (attribute of its result, what stands for "missing").
-_FACTS: dict[str, Any] = {
-    "converged": -1,
-    "converged_reason": "",
-    "engine": "",
-    "seed": -1,
-    "runtime": "",
-    "image_digest": "",
-    "request_hash": "",
-}
-
 
 @dataclass(frozen=True)
 class Collected:
-    """The dataset and what is not in it yet."""
+    """The dataset, what is not in it yet, and what is not converged, by name of the task."""
 
     dataset: xr.Dataset
-    missing: dict[str, tuple[str, str]]  # name of a task -> (state, message)
+    missing: dict[str, tuple[str, str]]  # -> (state, message)
+    unconverged: dict[str, str]  # -> reason
 
 
 def collect(
@@ -45,16 +38,17 @@ def collect(
     """
     import numpy as np
 
-    from bilayer_orchestra.dataset import SCHEMA_VERSION, append_history, open_result
+    from bilayer_orchestra.dataset import SCHEMA_VERSION, append_history
 
     several = len(study.spec.backends) > 1
     dims = (*(axis.label for axis in study.axes), *(("backend",) if several else ()))
     shape = (*study.shape, *((len(study.spec.backends),) if several else ()))
     results: dict[tuple[int, ...], xr.Dataset] = {}
     missing: dict[str, tuple[str, str]] = {}
+    unconverged: dict[str, str] = {}
     facts = {
         name: np.full(shape, empty, dtype=object if isinstance(empty, str) else "i8")
-        for name, empty in _FACTS.items()
+        for name, empty in FACTS.items()
     }
     for name in ("status", "message", "run"):
         facts[name] = np.full(shape, "", dtype=object)
@@ -64,22 +58,22 @@ def collect(
             *((study.spec.backends.index(task.label),) if several else ()),
         )
         facts["run"][index] = task.run.path.name
-        if task.run.result.exists():
-            result = results[index] = open_result(task.run.result)
-            for name in _FACTS:
-                if name in result.attrs:
-                    facts[name][index] = result.attrs[name]
-            state, message = "finished", ""
-        else:
-            state, message = (states or {}).get(task.name) or task.run.status()
+        result, state, message = _result(task, states or {})
+        if result is None:
             missing[task.name] = (state, message)
+        else:
+            results[index] = result
+            if not result.attrs["converged"]:
+                unconverged[task.name] = str(result.attrs["converged_reason"])
+            for name in FACTS.keys() & result.attrs.keys():
+                facts[name][index] = result.attrs[name]
         facts["status"][index], facts["message"][index] = state, message
     dataset = _combine(dims, shape, results)
     for axis in study.axes:
-        for k, (path, name) in enumerate(zip(axis.columns, axis.names, strict=True)):
-            values = axis.columns[path] if k else axis.labels
+        for name, (values, path) in axis.coordinates().items():
             coordinate = np.array(values, dtype=object if isinstance(values[0], str) else None)
-            dataset.coords[name] = (axis.label, coordinate, {"model_path": path})
+            attributes = {"model_path": path} if path else {}
+            dataset.coords[name] = (axis.label, coordinate, attributes)
     if several:
         dataset.coords["backend"] = ("backend", np.array(study.spec.backends, dtype=object))
     for name, array in facts.items():
@@ -87,7 +81,7 @@ def collect(
     dataset.attrs = {
         "title": f"{study.name}: {len(results)} of {len(tasks)} points",
         "orchestra_schema": SCHEMA_VERSION,
-        "study": study.path.read_text(encoding="utf-8"),
+        "study": study.text,
         "study_name": study.name,
         "model": study.points[0].model.to_yaml(),
         "points": len(tasks),
@@ -96,7 +90,21 @@ def collect(
         "created": utc_now(),
     }
     append_history(dataset, f"collected {len(results)} of {len(tasks)} points")
-    return Collected(dataset, missing)
+    return Collected(dataset, missing, unconverged)
+
+
+def _result(task: Task, states: dict[str, tuple[str, str]]) -> tuple[xr.Dataset | None, str, str]:
+    """Return the stored result of a task, if it can be read, its state and a message."""
+    from bilayer_orchestra.dataset import open_result
+
+    try:
+        if task.run.result.exists():
+            return open_result(task.run.result), "finished", ""
+    except DamagedFileError:
+        return None, "failed", f"{set_aside(task.run)}; the same sweep computes it again"
+    except OrchestraError as error:  # such as a file that only its owner may read
+        return None, "failed", str(error)
+    return None, *(states.get(task.name) or task.run.status())
 
 
 def _combine(

@@ -15,10 +15,19 @@ from pydantic_core import ErrorDetails
 
 from bilayer_orchestra.errors import SpecError
 from bilayer_orchestra.model.kinds import kind_of
-from bilayer_orchestra.model.load import Lines, describe_all, file_path, in_file_order, read_text
+from bilayer_orchestra.model.load import (
+    Lines,
+    describe_all,
+    file_path,
+    in_file_order,
+    is_study,
+    read_text,
+    section_of,
+    set_value,
+)
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.model.yaml_text import KeyPath, YamlText
-from bilayer_orchestra.study.axes import Axis, Scalar, read_axes
+from bilayer_orchestra.study.axes import TUNING, Axis, AxisError, collisions, read_axes, shown
 from bilayer_orchestra.study.spec import Study
 from bilayer_orchestra.user_files import user_path
 
@@ -53,6 +62,8 @@ class LoadedStudy:
     ----------
     path : Path
         The study file.
+    text : str
+        The file as it was read; whatever becomes of it meanwhile, this is what was computed.
     spec : Study
         Its content.
     axes : tuple of Axis
@@ -62,6 +73,7 @@ class LoadedStudy:
     """
 
     path: Path
+    text: str
     spec: Study
     axes: tuple[Axis, ...]
     points: tuple[Point, ...]
@@ -86,7 +98,11 @@ def load_study(path: Path) -> LoadedStudy:
         With one line for each problem of the study, its base model and any of its points.
     """
     source = str(path)
-    yaml = YamlText(read_text(path), source)
+    text = read_text(path)
+    yaml = YamlText(text, source)
+    if is_study(yaml.data) is False:
+        remedy = "`orchestra run` solves it, and a study names it: `model: FILE`"
+        raise SpecError(source, [f"is a model, not a study; {remedy}"])
     study, axes = _read(yaml)
     count = math.prod(axis.size for axis in axes)
     if count > MAX_POINTS:
@@ -98,7 +114,7 @@ def load_study(path: Path) -> LoadedStudy:
         data = copy.deepcopy(base.data)
         for axis, k in zip(axes, index, strict=True):
             for dotted, values in axis.columns.items():
-                clash = _set(data, dotted.split("."), values[k])
+                clash = set_value(data, dotted.split("."), values[k])
                 if clash:
                     line = _line(yaml, axis.place_of(dotted, k))
                     problems.add(f"{line}`{dotted}`: `{clash}` has no keys inside", name)
@@ -110,18 +126,20 @@ def load_study(path: Path) -> LoadedStudy:
                 problems.add(text, name)
     if problems:
         raise SpecError(source, in_file_order(problems.lines(count)))
-    return LoadedStudy(path, study, axes, tuple(points))
+    if any(getattr(point.model, "filling", None) is not None for point in points):
+        wrong = collisions(axes, lambda name: name.startswith(TUNING))
+        if wrong:
+            raise SpecError(source, [_axis_problem(yaml, problem) for problem in wrong])
+    return LoadedStudy(path, text, study, axes, tuple(points))
 
 
 def _read(yaml: YamlText) -> tuple[Study, tuple[Axis, ...]]:
     problems = list(yaml.problems)
-    sections = [yaml.data.get(key, {}) for key in ("axes", "zip")]
+    sections = [yaml.data.get(key) or {} for key in ("axes", "zip")]
     axes: list[Axis] = []
     if all(isinstance(section, dict) for section in sections):
         axes, wrong = read_axes(*sections)
-        for problem in wrong:
-            dotted = ".".join(map(str, problem.place))
-            problems.append(f"{_line(yaml, problem.place)}`{dotted}` {problem.text}")
+        problems += [_axis_problem(yaml, problem) for problem in wrong]
     try:
         study = Study.model_validate(yaml.data)
     except ValidationError as error:
@@ -133,6 +151,11 @@ def _read(yaml: YamlText) -> tuple[Study, tuple[Axis, ...]]:
     return study, tuple(axes)
 
 
+def _axis_problem(yaml: YamlText, problem: AxisError) -> str:
+    dotted = ".".join(map(str, problem.place))
+    return f"{_line(yaml, problem.place)}`{dotted}` {problem.text}"
+
+
 def _figure_problems(yaml: YamlText, study: Study, axes: list[Axis]) -> Iterator[str]:
     if study.figure is None:
         return
@@ -142,6 +165,8 @@ def _figure_problems(yaml: YamlText, study: Study, axes: list[Axis]) -> Iterator
         if name is not None and name not in labels:
             known = ", ".join(labels) or "none"
             yield f"{_line(yaml, ('figure', key))}`figure.{key}` names no axis; there are: {known}"
+    if study.figure.along == study.figure.panels:
+        yield f"{_line(yaml, ('figure', 'panels'))}`figure.panels` is the axis of `along`, too"
     reference, along = study.figure.reference, labels.get(study.figure.along)
     if reference is not None and along is not None and reference not in map(shown, along.labels):
         known = ", ".join(map(shown, along.labels))
@@ -155,11 +180,6 @@ def point_name(axes: tuple[Axis, ...], index: tuple[int, ...]) -> str:
     return ",".join(parts) or "point"
 
 
-def shown(value: Scalar) -> str:
-    """Return a value as it stands in names: numbers in their shortest form."""
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
-
-
 class _Base:
     """The base model's data, and in which file each of its values stands."""
 
@@ -171,6 +191,8 @@ class _Base:
             text = YamlText(read_text(file), str(file))
             if text.problems:
                 raise SpecError(str(file), text.problems)
+            if is_study(text.data) is True:
+                raise SpecError(str(file), ["is a study; `model` names the file of one model"])
             self.lines: Lines = text
             self.data: dict[str, Any] = text.data
         else:
@@ -182,7 +204,7 @@ class _Base:
             self.data.setdefault("name", study.name)
         self.overlaid = {(name, *inner) for name, inner in _leaves(study.numerics)}
         if study.numerics:
-            _merge(self.data.setdefault("numerics", {}), study.numerics)
+            _merge(self.data, {"numerics": study.numerics})
 
     def describe(
         self,
@@ -262,26 +284,18 @@ def _several(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{len(names)} points, first {names[0]}"
 
 
-def _set(data: dict[str, Any], keys: list[str], value: Any) -> str | None:
-    """Set one value, or remove it (None); return the key that stands in the way, if any."""
-    for key in keys[:-1]:
-        inner = data.setdefault(key, {})
-        if not isinstance(inner, dict):
-            return key
-        data = inner
-    if value is None:
-        data.pop(keys[-1], None)
-    else:
-        data[keys[-1]] = copy.deepcopy(value)
-    return None
-
-
 def _merge(target: dict[str, Any], source: dict[str, Any]) -> None:
+    """Put the values of ``source`` into ``target``, section by section.
+
+    What stands there and is no section is left to validation; an emptied section adds nothing.
+    """
     for key, value in source.items():
-        if isinstance(value, dict) and isinstance(target.get(key), dict):
-            _merge(target[key], value)
-        else:
-            target[key] = copy.deepcopy(value)
+        if isinstance(value, dict):
+            inner = section_of(target, key)
+            if inner is not None:
+                _merge(inner, value)
+        elif value is not None or not isinstance(target.get(key), dict):
+            target[key] = value
 
 
 def _leaves(data: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from bilayer_orchestra.model.base import SpecModel
+from bilayer_orchestra.model.base import NAME, SpecModel
 from bilayer_orchestra.study.figure import Figure
 
 
@@ -26,7 +26,7 @@ class Study(SpecModel):
         Field(
             min_length=1,
             max_length=64,
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+            pattern=NAME,
             description="letters, digits, dot, dash, underscore; names the dataset",
         ),
     ]

@@ -21,6 +21,10 @@ class Listener(Protocol):
         """Hear how far a running point is."""
         ...
 
+    def noted(self, task: Task, line: str) -> None:
+        """Hear what must be known of a point, such as a damaged result that was set aside."""
+        ...
+
     def ended(self, task: Task, error: str | None, reused: bool) -> None:
         """Hear that a point ended."""
         ...
@@ -40,7 +44,7 @@ def sweep(
     failures: dict[str, str] = {}
     pool = ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="point")
     running: dict[Future[bool], Task] = {
-        pool.submit(_run, task, _Stoppable(runtime, stop), listener.progress): task
+        pool.submit(_run, task, _Stoppable(runtime, stop), listener): task
         for task in tasks
         if again or task.run.status()[0] != "failed"
     }
@@ -61,14 +65,17 @@ def sweep(
     return failures
 
 
-def _run(task: Task, runtime: Runtime, progress: Callable[[Task, str], None]) -> bool:
+def _run(task: Task, runtime: Runtime, listener: Listener) -> bool:
+    listener.progress(task, "begins")
     outcome = run_point(
         task.point.model,
         task.backend,
         runtime,
         task.run.path.parent,
-        lambda line: progress(task, line),
+        lambda line: listener.progress(task, line),
     )
+    if outcome.remark:
+        listener.noted(task, outcome.remark)
     return outcome.reused
 
 

@@ -30,13 +30,13 @@ from pydantic_core import PydanticCustomError
 from bilayer_orchestra.backends.base import Backend
 from bilayer_orchestra.engines.config import config_file
 from bilayer_orchestra.errors import SpecError
-from bilayer_orchestra.model.base import SpecModel
+from bilayer_orchestra.model.base import LINE, WORD, SpecModel
 from bilayer_orchestra.model.load import describe_all, in_file_order, read_text
-from bilayer_orchestra.model.yaml_text import KeyPath
+from bilayer_orchestra.model.yaml_text import KeyPath, syntax_problem
 from bilayer_orchestra.user_files import expand, user_path
 
-Word = Annotated[str, Field(min_length=1, pattern=r"^[^\s'\"\\#]+$")]
-Line = Annotated[str, Field(min_length=1, pattern=r"^[^\r\n]+$")]
+Word = Annotated[str, Field(min_length=1, pattern=WORD)]
+Line = Annotated[str, Field(min_length=1, pattern=LINE)]
 
 
 class Site(SpecModel):
@@ -139,7 +139,13 @@ def load_site(named: str | None, study: Path, images: dict[str, str]) -> Site:
     try:
         data = tomllib.loads(text)
     except ValueError as error:
-        raise SpecError(str(path), [f"not valid TOML: {error}"]) from error
+        place = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(error))
+        last = len(text.splitlines())  # tomllib says "at end of document"
+        what, line = (place[1], int(place[2])) if place else (str(error), last)
+        line, what = syntax_problem(what, text, line)
+        raise SpecError(str(path), [f"not valid TOML: line {line}: {what}"]) from error
+    if not data:
+        raise SpecError(str(path), ["says nothing; without --site all is the cluster's default"])
     try:
         site = Site.model_validate(data)
     except ValidationError as error:
