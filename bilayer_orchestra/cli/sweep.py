@@ -14,8 +14,8 @@ from rich.status import Status
 
 from bilayer_orchestra.backends.base import Backend
 from bilayer_orchestra.cli.console import output_console
-from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.pipeline import run_point
+from bilayer_orchestra.published import make_room, of_study, owner
 from bilayer_orchestra.runtimes.images import image_table
 from bilayer_orchestra.runtimes.registry import adapter, get_runtime
 from bilayer_orchestra.study.collect import Collected, collect
@@ -112,10 +112,7 @@ def _store(collected: Collected, study: LoadedStudy, root: Path) -> Path:
     from bilayer_orchestra.dataset import write_atomic
 
     path = root / f"{study.name}.nc"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OrchestraError(f"cannot write to {root}: {error.strerror}") from error
+    make_room(root, of_study(study.name), owner(collected.dataset), typer.echo)
     write_atomic(collected.dataset, path)
     return path
 
