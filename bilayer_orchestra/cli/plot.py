@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import xarray as xr
 
 from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.pictures import draw
 from bilayer_orchestra.study.figure import Figure
 
-if TYPE_CHECKING:
-    pass
 
-
-def plot_command(target: Path, output: Path | None, runs: Path | None) -> None:
+def plot_command(
+    target: Path, output: Path | None, runs: Path | None, style: Path | None = None
+) -> None:
     """Draw ``target``: a study file, its collected dataset, or a result."""
     from bilayer_orchestra.dataset import open_result, write_atomic
 
@@ -30,18 +31,22 @@ def plot_command(target: Path, output: Path | None, runs: Path | None) -> None:
     if path.suffix not in (".png", ".pdf", ".svg"):
         raise OrchestraError(f"{path}: pictures end in .png, .pdf or .svg")
     console = output_console()
-    if figure is None:
-        from bilayer_orchestra.plotting import draw_correlations
 
-        draw_correlations(dataset, path)
-    else:
+    def picture() -> xr.Dataset | None:
+        if figure is None:
+            from bilayer_orchestra.plotting import draw_correlations
+
+            draw_correlations(dataset, path, style)
+            return None
         from bilayer_orchestra.figures.draw import draw_figure
 
-        numbers = draw_figure(dataset, figure, path)
-        if numbers is not None:
-            table = path.with_name(f"{path.stem}-fits.nc")
-            write_atomic(numbers, table)
-            console.print(f"fits     {table}", markup=False, highlight=False, soft_wrap=True)
+        return draw_figure(dataset, figure, path, style)
+
+    numbers = draw(picture)
+    if numbers is not None:
+        table = path.with_name(f"{path.stem}-fits.nc")
+        write_atomic(numbers, table)
+        console.print(f"fits     {table}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"picture  {path}", markup=False, highlight=False, soft_wrap=True)
     open_points = dataset.attrs.get("points", 1) - dataset.attrs.get("finished", 1)
     if open_points:
