@@ -331,3 +331,40 @@ def test_what_an_axis_changes_is_drawn_as_each_point_is(drawn, solve, tmp_path):
     assert reach[("layer P, chain = 4", "boundary = open")] == 3
     assert reach[("layer P, chain = 4", "boundary = periodic")] == 2
     assert reach[("layer P, chain = 3", "boundary = periodic")] == 1
+
+
+def with_noise(result, seed):
+    """The result as a Monte Carlo run of 32 blocks would state it."""
+    rng, noisy = np.random.default_rng(seed), result.copy(deep=True)
+    for name in ("pair", "density_density"):
+        one = result[name]
+        blocks = rng.normal(0, 0.02 * np.abs(one).max() * np.sqrt(32), (32, *one.shape))
+        deviation = (blocks - blocks.mean(axis=0)) / np.sqrt(32 * 31)
+        noisy[name] = one + blocks.mean(axis=0)
+        noisy[name].attrs = one.attrs | {"covariance_degrees_of_freedom": 31.0}
+        noisy[f"{name}_deviation"] = (("block", *one.dims), deviation)
+        noisy[f"{name}_stderr"] = (one.dims, np.sqrt((deviation**2).sum(axis=0)))
+        noisy[f"{name}_bias"] = 0 * one
+    return noisy.assign_attrs(backend=f"noisy {seed}")
+
+
+def test_figures_of_a_check_have_names_and_show_every_result(solve, monkeypatch):
+    from bilayer_orchestra.check import figures
+    from bilayer_orchestra.check.plan import compare_files
+
+    result = solve(make_model({"n_up": 2, "n_down": 2}, 3), "exact")
+    kept = []
+    monkeypatch.setattr(figures, "_svg", lambda figure: kept.append(figure) or "")
+    results = {"exact": result, "same": result, **{str(k): with_noise(result, k) for k in (1, 2)}}
+    captions = [one.caption for one in figures.figures_of(compare_files(results, "three"))]
+    overlay, pulls = kept
+    assert "ends of an open chain included" in captions[0]
+    assert "beyond five errors" in captions[1]
+    for axis in [*panels(overlay), *panels(pulls)]:
+        assert axis.get_ylabel()
+        assert len(named_ticks(axis)) >= 2
+    for axis in panels(overlay):
+        assert named_ticks(axis, "x") == ["1", "2"]
+    # two histograms are equal, since two results are: both are seen
+    widths = [patch.get_linewidth() for patch in panels(pulls)[0].patches]
+    assert len(set(widths)) == len(widths) > 2

@@ -8,6 +8,7 @@ import xarray as xr
 
 from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.parameters import yaml_data
 from bilayer_orchestra.pictures import draw
 from bilayer_orchestra.study.figure import Figure
 
@@ -70,9 +71,7 @@ def _of_study(study_file: Path, runs: Path | None) -> tuple[Path, Figure]:
 
 
 def _stored_figure(text: str, data: Path) -> Figure:
-    from ruamel.yaml import YAML
-
-    section = YAML(typ="safe", pure=True).load(text).get("figure")
+    section = yaml_data(text).get("figure")
     if section is None:
         raise OrchestraError(
             f"the study of {data} has no `figure` section; add one to the study file and plot that"
