@@ -270,6 +270,7 @@ def store(dataset: xr.Dataset, run: RunDirectory) -> None:
     """Write the result; what the engine computed is kept if that fails."""
     from bilayer_orchestra.dataset import write_atomic
 
+    dataset.attrs["run"] = run.path.name  # a copy elsewhere still says where it comes from
     try:
         write_atomic(dataset, run.result)
     except OrchestraError as error:

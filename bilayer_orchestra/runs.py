@@ -29,6 +29,7 @@ from bilayer_orchestra.engine_io import START, start_event
 from bilayer_orchestra.errors import OrchestraError, RunBusyError
 from bilayer_orchestra.files import is_cut_off, make_directory
 from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.parameters import yaml_data
 from bilayer_orchestra.terms import Terms
 from bilayer_orchestra.timestamps import utc_now
 
@@ -113,6 +114,13 @@ class RunDirectory:
             return Record(**json.loads((self.path / STATE_FILE).read_text()))
         except (OSError, ValueError, TypeError):
             return None
+
+    def model_data(self) -> dict[str, Any]:
+        """Return the model as plain data; nothing if it was not written yet."""
+        try:
+            return yaml_data((self.path / MODEL).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError):
+            return {}
 
     def write_record(self, record: Record) -> None:
         """Replace ``run.json`` by rename."""

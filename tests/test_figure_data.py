@@ -9,9 +9,9 @@ import pytest
 import xarray as xr
 
 from bilayer_orchestra.dataset import open_result
-from bilayer_orchestra.figures.common import curve
 from bilayer_orchestra.figures.exponents import fits
 from bilayer_orchestra.model.load import load_model, parse_model
+from bilayer_orchestra.plotting import curve
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "docs" / "data"
@@ -41,8 +41,8 @@ def test_half_filling_is_degenerate_and_doping_breaks_it(layer):
     ratios = {}
     for name in ("half filled", "doped"):
         point = dataset.sel(densities=name)
-        pair = curve(point, "pair", layer, periodic=False).mean
-        density = curve(point, "density_density", layer, periodic=False).mean
+        pair = curve(point, "pair", layer).mean
+        density = curve(point, "density_density", layer).mean
         ratios[name] = np.abs(pair) / np.abs(density / 2)
     assert ratios["half filled"] == pytest.approx(1, abs=1e-3)
     assert (ratios["doped"] > 1.2).all()  # pairs dominate
@@ -52,7 +52,7 @@ def test_half_filling_is_degenerate_and_doping_breaks_it(layer):
 def test_the_coldest_monte_carlo_is_near_the_ground_state(layer):
     dataset = open_result(DATA / "fig6.nc")
     pairs = {
-        name: curve(dataset.sel(temperature=name), "pair", layer, periodic=False).mean
+        name: curve(dataset.sel(temperature=name), "pair", layer).mean
         for name in ("T = 0", "beta = 32", "beta = 16", "beta = 4")
     }
     off = {name: np.abs(pair / pairs["T = 0"] - 1) for name, pair in pairs.items()}

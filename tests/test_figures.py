@@ -9,8 +9,9 @@ import xarray as xr
 from bilayer_orchestra.cli.plot import plot_command
 from bilayer_orchestra.dataset import open_result, write_atomic
 from bilayer_orchestra.errors import OrchestraError, SpecError
-from bilayer_orchestra.figures.common import curve, single
+from bilayer_orchestra.figures.common import single
 from bilayer_orchestra.figures.draw import draw_figure
+from bilayer_orchestra.plotting import curve
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.study.collect import collect
 from bilayer_orchestra.study.figure import Figure
@@ -116,29 +117,35 @@ def test_mistakes_are_told_with_their_line(tmp_path, old, new, expected):
     assert expected in str(error.value)
 
 
+def ring(point):
+    """The same numbers, said to be those of a ring."""
+    return point.assign_attrs(model=point.attrs["model"].replace("open", "periodic"))
+
+
 def test_curves_are_means_over_pairs_and_errors_are_kept(collected):
     point = open_result(collected / "runs" / "small.nc").isel(t_perp=0, ensemble=0)
-    one = curve(point, "pair", "M", periodic=False)
+    one = curve(point, "pair", "M")
     matrix = point["pair"].sel(layer="M", layer_="M").values
     assert one.mean == pytest.approx([(matrix[0, 1] + matrix[1, 2]) / 2, matrix[0, 2]])
     noisy = point.assign(pair_stderr=xr.full_like(point["pair"], 0.3), pair_bias=point["pair"] * 0)
-    assert curve(noisy, "pair", "M", False).error == pytest.approx([0.3, 0.3])
+    assert curve(noisy, "pair", "M").error == pytest.approx([0.3, 0.3])
     half = one.scaled(-0.5)
     assert half.mean == pytest.approx(-0.5 * one.mean)
     assert half.error == pytest.approx(0.5 * one.error)
-    ring = curve(point, "pair", "M", periodic=True)
-    assert ring.r.tolist() == [1]
-    assert ring.mean == pytest.approx((matrix[0, 1] + matrix[1, 2] + matrix[0, 2]) / 3)
+    around = curve(ring(point), "pair", "M")
+    assert around.r.tolist() == [1]
+    assert around.mean == pytest.approx((matrix[0, 1] + matrix[1, 2] + matrix[0, 2]) / 3)
 
 
 def test_ends_of_an_open_chain_are_left_out_of_averages(collected):
     point = open_result(collected / "runs" / "small.nc").isel(t_perp=0, ensemble=0)
     longer = point[["pair"]].isel(x=[0, 0, 1, 2, 1, 0, 2], x_=[0, 0, 1, 2, 1, 0, 2])
     matrix = longer["pair"].sel(layer="M", layer_="M").values
-    one = curve(longer, "pair", "M", periodic=False)
+    one = curve(longer, "pair", "M")
     assert one.r.tolist() == [1, 2, 3, 4]  # sites 1 to 5 of 0 to 6
     assert one.mean[-1] == pytest.approx(matrix[1, 5])
-    assert curve(longer, "pair", "M", periodic=True).r.tolist() == [1, 2, 3]
+    assert curve(ring(longer), "pair", "M").r.tolist() == [1, 2, 3]
+    assert curve(longer, "pair", "M", ends=True).r.tolist() == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_panel_does_not_mix_points(collected):

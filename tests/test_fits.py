@@ -13,8 +13,8 @@ from bilayer_orchestra.dataset import write_atomic
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.fit import fit
 from bilayer_orchestra.fits.forms import pair_corrected, pair_ring
+from bilayer_orchestra.fits.options import Options
 from bilayer_orchestra.fits.pairs import pairs_of, series_of
-from bilayer_orchestra.fits.point import Options
 from bilayer_orchestra.fits.scan import Window, sensible
 from bilayer_orchestra.fits.solve import Problem
 from bilayer_orchestra.fits.weights import statistical_weights
@@ -364,6 +364,26 @@ class TestLimits:
         np.testing.assert_allclose(limit.pair, 1.0, atol=1e-6)
         np.testing.assert_allclose(limit.pair_gap, 0.5, rtol=1e-4)
         assert limit.pair.dims == ("x",)
+
+    @pytest.mark.parametrize("values", [[0.3, 0.31, 0.29, 0.3, 0.31], [1, 2, 3, 4, 5.0]])
+    @pytest.mark.parametrize("noise", [0.0, 0.01])
+    def test_what_does_not_settle_has_no_gap_and_no_limit(self, values, noise):
+        """Told were limits such as -61055 +- 0.004, at a gap of 1e-8."""
+        data = xr.Dataset({"pair": ("beta", values)}, {"beta": [2.0, 4.0, 6.0, 8.0, 10.0]})
+        if noise:
+            data["pair_stderr"] = ("beta", np.full(5, noise))
+        limit = extrapolate(data, "beta", "gap", ["pair"])
+        assert np.isnan(limit.pair) or abs(limit.pair) < 0.5
+        assert np.isnan(limit.pair_gap) or 0.02 < limit.pair_gap < 50
+
+    def test_a_constant_has_its_limit_and_no_gap(self):
+        data = xr.Dataset({"pair": ("beta", np.full(5, 0.3))}, {"beta": np.arange(2.0, 7.0)})
+        limit = extrapolate(data, "beta", "gap", ["pair"])
+        assert float(limit.pair) == pytest.approx(0.3)
+        assert np.isnan(limit.pair_gap)
+        named = data.assign_coords(beta=list("abcde"))
+        with pytest.raises(OrchestraError, match="are names"):
+            extrapolate(named, "beta", "gap", ["pair"])
 
     def test_too_few_points_are_refused(self):
         data = xr.Dataset({"energy": ("length", [1.0])}, {"length": [8]})

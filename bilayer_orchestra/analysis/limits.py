@@ -199,9 +199,11 @@ def _fit(
     assert best is not None
     gap = float(np.exp(best.x[0]))
     decay = np.exp(-gap * (points - first))
-    if not 1e-3 < decay.min() < 0.9 and np.count_nonzero(decay > 1e-6) < 3:
+    if decay.min() > 0.9 or np.count_nonzero(decay > 1e-6) < 3:
         return None  # no decay is seen, or nothing but its end
     solution, residual, design = linear(decay)
+    if abs(solution[1]) <= 1e-9 * np.abs(values).max():
+        gap = np.nan  # a constant has the limit, and no gap
     slope = -solution[1] * (points - first) * decay / sigma
     full = np.column_stack([design, slope])
     covariance = np.linalg.pinv(full.T @ full)

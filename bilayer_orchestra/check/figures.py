@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import MaxNLocator
 
 from bilayer_orchestra.check.plan import CheckResult
-from bilayer_orchestra.plotting import by_distance
+from bilayer_orchestra.observables import OBSERVABLES
+from bilayer_orchestra.plotting import curve, own_style
 
 #: Results that are drawn in one panel at most; more would hide each other.
 MOST = 8
@@ -26,9 +28,10 @@ class Figure(NamedTuple):
     data: str
 
 
-def figures_of(outcome: CheckResult) -> list[Figure]:
+def figures_of(outcome: CheckResult, style: Path | None = None) -> list[Figure]:
     """Return the figures that this outcome has data for."""
-    drawn = [_overlay(outcome), _pulls(outcome), _approach(outcome)]
+    with own_style(style):
+        drawn = [_overlay(outcome), _pulls(outcome), _approach(outcome)]
     return [figure for figure in drawn if figure is not None]
 
 
@@ -44,47 +47,37 @@ def _overlay(outcome: CheckResult) -> Figure | None:
     if not names:
         return None
     layers = [str(v) for v in next(iter(chosen.values()))["layer"].values]
-    figure, axes = plt.subplots(
-        len(names), len(layers), figsize=(10, 3.4 * len(names)), layout="constrained", squeeze=False
-    )
+    figure = Drawing(figsize=(10, 3.4 * len(names)), layout="constrained")
+    axes = figure.subplots(len(names), len(layers), squeeze=False)
     for row, name in zip(axes, names, strict=True):
         for axis, layer in zip(row, layers, strict=True):
             for k, (label, d) in enumerate(list(chosen.items())[:MOST]):
                 if name not in d:
                     continue
-                periodic = "boundary: periodic" in d.attrs["model"]
-                distance, groups = by_distance(d[name], layer, periodic)
-                mean = np.array([group.mean() for group in groups])
-                error = _error_of_means(d, name, layer, periodic)
+                one = curve(d, name, layer, ends=True)
+                noisy = bool(one.stderr.any())
                 axis.errorbar(
-                    distance + 0.06 * (k - len(chosen) / 2),
-                    mean,
-                    error,
-                    fmt="o" if error is not None else "_",
-                    ms=4 if error is not None else 12,
+                    one.r + 0.06 * (k - len(chosen) / 2),
+                    one.mean,
+                    one.stderr if noisy else None,
+                    fmt="o" if noisy else "_",
+                    ms=4 if noisy else 12,
                     capsize=2,
                     lw=1,
                     label=label,
                 )
             axis.axhline(0, color="black", lw=0.5)
-            axis.set(title=f"{name}, layer {layer}", xlabel="distance")
-    axes[0][0].legend(frameon=False, fontsize="small")
+            axis.set(ylabel=OBSERVABLES[name].long_name, title=f"layer {layer}", xlabel="distance")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0][0].legend(fontsize="small")
     return Figure(
         "correlations",
-        "Correlations within the layers, averaged over all pairs of sites at one distance; bars "
-        "are standard errors, dashes are results without statistical error.",
+        "Correlations within the layers, averaged over all pairs of sites at one distance, those "
+        "at the ends of an open chain included; results stand side by side at each distance. Bars "
+        "are standard errors, dashes are results without statistical error. Each panel has a "
+        "range of its own.",
         _svg(figure),
     )
-
-
-def _error_of_means(d: xr.Dataset, name: str, layer: str, periodic: bool) -> np.ndarray | None:
-    if f"{name}_deviation" not in d:
-        return None
-    blocks = [
-        [group.mean() for group in by_distance(block, layer, periodic)[1]]
-        for block in d[f"{name}_deviation"].astype(float).transpose("block", ...)
-    ]
-    return np.asarray(np.sqrt((np.array(blocks) ** 2).sum(axis=0)))
 
 
 def _pulls(outcome: CheckResult) -> Figure | None:
@@ -103,20 +96,30 @@ def _pulls(outcome: CheckResult) -> Figure | None:
     collected = {k: p[np.isfinite(p)] for k, p in collected.items() if np.isfinite(p).any()}
     if not collected:
         return None
-    figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    figure = Drawing(figsize=(7, 3.6), layout="constrained")
+    axis = figure.subplots()
     edges = np.linspace(-5, 5, 41)
-    for label, pulls in list(collected.items())[:MOST]:
+    for k, (label, pulls) in enumerate(list(collected.items())[:MOST]):
         axis.hist(
-            np.clip(pulls, -5, 5), list(edges), density=True, histtype="step", lw=1.4, label=label
+            np.clip(pulls, -5, 5),
+            list(edges),
+            density=True,
+            histtype="step",
+            lw=1 + 0.8 * (min(len(collected), MOST) - k),  # equal ones show below each other
+            label=label,
         )
     axis.plot(edges, np.exp(-(edges**2) / 2) / np.sqrt(2 * np.pi), "k--", lw=1, label="expected")
-    axis.set(xlabel="difference / error (statistical and systematic in quadrature)", yticks=[])
-    axis.legend(frameon=False, fontsize="small")
+    axis.set(
+        xlabel="difference / error (statistical and systematic in quadrature)",
+        ylabel="share of the elements per unit",
+    )
+    axis.legend(fontsize="small")
     return Figure(
         "pulls",
         "Pulls of all elements. Elements are correlated, so a histogram may be shifted or lumpy; "
         "one much wider than expected means a difference or errors that are too small, a narrow "
-        "one that statistical or systematic errors are overestimated.",
+        "one that statistical or systematic errors are overestimated. The outermost bars hold all "
+        "that lies beyond five errors.",
         _svg(figure),
     )
 
@@ -126,7 +129,8 @@ def _approach(outcome: CheckResult) -> Figure | None:
     if not outcome.thermal:
         return None
     panels = {"energy": "energy", "electrons": "density", "double occupancy": "double_occupancy"}
-    figure, axes = plt.subplots(1, len(panels), figsize=(11, 3.4), layout="constrained")
+    figure = Drawing(figsize=(11, 3.4), layout="constrained")
+    axes = figure.subplots(1, len(panels))
     for axis, (title, source) in zip(axes, panels.items(), strict=True):
         for name, by_beta in outcome.thermal.items():
             usable = {b: d for b, d in by_beta.items() if source in d}
@@ -147,10 +151,10 @@ def _approach(outcome: CheckResult) -> Figure | None:
         for label, d in outcome.results.items():
             if d.attrs["ensemble"] == "canonical" and source in d and "alf" not in label:
                 axis.axhline(float(d[source].sum()), lw=0.8, ls=":", color="black")
-        axis.set(title=title, xlabel="T")
+        axis.set(ylabel=f"{title}, whole system", xlabel="temperature T")
         axis.set_xlim(left=0)
     # with a frame: its marker must not be taken for a point
-    axes[0].legend(fontsize="small", framealpha=1.0, edgecolor="black", fancybox=False)
+    axes[0].legend(fontsize="small", frameon=True, framealpha=1, edgecolor="black", fancybox=False)
     return Figure(
         "approach",
         "The ladder of temperatures; dotted lines are the ground states. Nothing is fitted: the "
@@ -170,5 +174,4 @@ def _error_of_sum(d: xr.Dataset, name: str) -> float:
 def _svg(figure: Drawing) -> str:
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
-    plt.close(figure)
     return base64.b64encode(stream.getvalue().encode()).decode()

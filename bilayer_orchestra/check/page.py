@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, StrictUndefined
 
 from bilayer_orchestra import __version__
-from bilayer_orchestra.check.figures import figures_of
 from bilayer_orchestra.check.plan import CheckResult
 from bilayer_orchestra.check.verdict import LEVEL
+from bilayer_orchestra.parameters import parameters
+from bilayer_orchestra.pictures import try_to_draw
 from bilayer_orchestra.resources import resource
 from bilayer_orchestra.runs import write_text_atomic
 from bilayer_orchestra.timestamps import utc_now
 
+if TYPE_CHECKING:
+    from bilayer_orchestra.check.figures import Figure
 
-def write_page(outcome: CheckResult, path: Path, headline: str) -> Path:
-    """Write the page; text from model files and engines is escaped."""
+
+def write_page(outcome: CheckResult, path: Path, headline: str, style: Path | None = None) -> Path:
+    """Write the page; text from model files and engines is escaped. Figures that fail are noted."""
+
+    def draw() -> list[Figure]:
+        from bilayer_orchestra.check.figures import figures_of
+
+        return figures_of(outcome, style)
+
+    notes = list(outcome.notes)
+    figures = try_to_draw(draw, notes.append)
     source = resource("templates", "check", "report.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     text = environment.from_string(source).render(
@@ -24,10 +37,11 @@ def write_page(outcome: CheckResult, path: Path, headline: str) -> Path:
         word=outcome.word,
         distance=outcome.distance,
         headline=headline,
+        parameters=parameters(outcome.model.to_data()) if outcome.model else "",
         verdicts=outcome.verdicts,
         ladder=outcome.ladder.describe() if outcome.ladder else [],
-        figures=figures_of(outcome),
-        notes=outcome.notes,
+        figures=figures or [],
+        notes=notes,
         results=outcome.results,
         model=outcome.model.to_yaml() if outcome.model else "",
         level=100 * LEVEL,

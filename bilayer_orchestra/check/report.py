@@ -18,7 +18,7 @@ from bilayer_orchestra.timestamps import utc_now
 
 DATASET, PAGE = "check.nc", "check.html"
 #: What the page needs and a minimal installation lacks.
-PAGE_LIBRARIES = ("jinja2", "matplotlib")
+PAGE_LIBRARY = "jinja2"
 
 _COLUMNS = {
     "p_value": "p-value, corrected by Holm's method over all observables and pairs",
@@ -33,7 +33,9 @@ _COLUMNS = {
 }
 
 
-def write_report(outcome: CheckResult, root: Path, headline: str) -> dict[str, Path]:
+def write_report(
+    outcome: CheckResult, root: Path, headline: str, style: Path | None = None
+) -> dict[str, Path]:
     """Write the report into ``root``; return kind -> path of what was written.
 
     Without the libraries of the ``plot`` extra there is no page ("report"), only the dataset.
@@ -45,10 +47,11 @@ def write_report(outcome: CheckResult, root: Path, headline: str) -> dict[str, P
     try:
         from bilayer_orchestra.check.page import write_page
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in PAGE_LIBRARIES:
+        if (error.name or "").partition(".")[0] != PAGE_LIBRARY:
             raise
+        (root / PAGE).unlink(missing_ok=True)  # that of another check
         return written
-    written["report"] = write_page(outcome, root / PAGE, headline)
+    written["report"] = write_page(outcome, root / PAGE, headline, style)
     return written
 
 

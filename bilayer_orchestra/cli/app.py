@@ -47,6 +47,10 @@ Images = Annotated[
     list[str] | None,
     typer.Option("--image", metavar="ENGINE=FILE", help="image of an engine, e.g. alf=alf.sif"),
 ]
+Style = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="a matplotlib style for the picture [the program's own]"),
+]
 
 
 Strict = Annotated[
@@ -69,6 +73,7 @@ def run(
     ] = True,
     plot: Annotated[bool, typer.Option(help="draw result.png")] = True,
     strict: Strict = False,
+    style: Style = None,
 ) -> None:
     """Solve a model; print a table, leave result.nc and result.png.
 
@@ -77,7 +82,7 @@ def run(
     from bilayer_orchestra.cli.run import run_command
 
     changes, images = tuple(overrides or ()), image or []
-    run_command(model_file, backend, runtime, output, changes, wait, plot, images, strict)
+    run_command(model_file, backend, runtime, output, changes, wait, plot, images, strict, style)
 
 
 @app.command()
@@ -161,6 +166,7 @@ def check(
         int,
         typer.Option(min=1, help="how far apart sites must agree; less is undecided"),
     ] = 1,
+    style: Style = None,
 ) -> None:
     """Solve a model with several engines and say whether they agree, also as T goes to 0.
 
@@ -173,7 +179,8 @@ def check(
     """
     from bilayer_orchestra.cli.check import check_command
 
-    check_command(targets, backends, output, tuple(overrides or ()), identities, distance)
+    changes = tuple(overrides or ())
+    check_command(targets, backends, output, changes, identities, distance, style)
 
 
 @app.command()
@@ -210,28 +217,33 @@ def fit(
         Path | None, typer.Option("--output", "-o", help="directory [that of the result]")
     ] = None,
     boundary: Annotated[str | None, typer.Option(help="open or periodic [the model's]")] = None,
-    beta: Annotated[float | None, typer.Option(help="inverse temperature [the model's]")] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="inverse temperature, inf: T = 0 [the model's]")
+    ] = None,
     convention: Annotated[
         str, typer.Option(help="of the derived K: luther-emery, boson or stiffness")
     ] = "luther-emery",
     r_min: Annotated[int | None, typer.Option(help="smallest distance [scanned]")] = None,
     r_max: Annotated[int | None, typer.Option(help="largest distance [all]")] = None,
-    edge: Annotated[int | None, typer.Option(help="sites left out at open ends [chosen]")] = None,
+    edge: Annotated[
+        int | None, typer.Option(help="first site of an open chain that counts, from 1 [chosen]")
+    ] = None,
     power: Annotated[
         float | None, typer.Option(help="a of exp(-r/xi) r^-a [0 and free compete]")
     ] = None,
     wave_vector: Annotated[
         float | None, typer.Option(help="where the search for the oscillation starts [a peak]")
     ] = None,
-    replicas: Annotated[int, typer.Option(min=100, help="bootstrap replicas")] = 1000,
+    replicas: Annotated[int, typer.Option(help="bootstrap replicas")] = 1000,
     plot: Annotated[bool, typer.Option(help="draw fit.png")] = True,
+    style: Style = None,
 ) -> None:
     """Fit decay exponents and lengths; print a table, leave fit.nc and fit.png."""
     from bilayer_orchestra.cli.fit import fit_command
-    from bilayer_orchestra.fits.point import Options
+    from bilayer_orchestra.fits.options import Options
 
     options = Options(r_min, r_max, edge, power, wave_vector, replicas)
-    fit_command(result, what or [], layer, output, boundary, beta, convention, options, plot)
+    fit_command(result, what or [], layer, output, boundary, beta, convention, options, plot, style)
 
 
 @app.command("plot")
@@ -248,11 +260,12 @@ def plot_figure(
     runs: Annotated[
         Path | None, typer.Option(help="directory of the runs, as given to sweep [runs/NAME]")
     ] = None,
+    style: Style = None,
 ) -> None:
     """Draw the figure of a study, or the correlations of one result."""
     from bilayer_orchestra.cli.plot import plot_command
 
-    plot_command(target, output, runs)
+    plot_command(target, output, runs, style)
 
 
 @app.command()

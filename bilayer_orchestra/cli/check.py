@@ -17,6 +17,8 @@ from bilayer_orchestra.cli.exit_codes import ExitCode
 from bilayer_orchestra.cli.progress import progress
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import load_model
+from bilayer_orchestra.parameters import parameters
+from bilayer_orchestra.pictures import check_style
 
 EXIT_CODES = {"agree": 0, "disagree": 1, "undecided": 2}
 COULD_NOT_RUN = ExitCode.COULD_NOT_RUN
@@ -29,10 +31,12 @@ def check_command(
     overrides: tuple[str, ...],
     identities: bool,
     distance: int,
+    style: Path | None = None,
 ) -> None:
     """Compare engines on one model, or stored results, or test one result by identities."""
     console = output_console()
     try:
+        check_style(style)
         if identities:
             from bilayer_orchestra.cli.identities import identities_command
 
@@ -41,7 +45,7 @@ def check_command(
             outcome, root = _compare(targets, backends, output, overrides, distance, console)
             word = outcome.word
             _show(outcome, console)
-            _store(outcome, root, console)
+            _store(outcome, root, console, style)
     except OrchestraError as error:
         typer.echo(f"orchestra: {error}", err=True)
         raise typer.Exit(COULD_NOT_RUN) from error
@@ -114,6 +118,8 @@ def _show(outcome: CheckResult, console: Console) -> None:
         say(line)
     for line in outcome.notes:
         say(line)
+    if outcome.model is not None:
+        say(f"parameters: {parameters(outcome.model.to_data())}")
     say(summary(outcome))
 
 
@@ -186,10 +192,10 @@ def _site_label(label: str) -> str:
     return text.strip()
 
 
-def _store(outcome: CheckResult, root: Path, console: Console) -> None:
+def _store(outcome: CheckResult, root: Path, console: Console, style: Path | None) -> None:
     from bilayer_orchestra.check.report import write_report
 
-    written = write_report(outcome, root, summary(outcome))
+    written = write_report(outcome, root, summary(outcome), style)
     for label, path in written.items():
         console.print(f"{label:8s} {path}", markup=False, highlight=False, soft_wrap=True)
     if "report" not in written:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import typer
 import xarray as xr
 from rich.table import Table
 
@@ -13,7 +14,7 @@ from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.cli.fit import quantity
 from bilayer_orchestra.dataset import append_history, open_result, write_atomic
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.files import make_directory
+from bilayer_orchestra.published import LIMIT, make_room, owner
 
 _SUFFIXES = ("_stderr", "_bias", "_deviation", "_systematic", "_trotter_slope")
 #: More elements than this are not printed.
@@ -51,15 +52,18 @@ def extrapolate_command(
     console.print(f"{MODELS[model].formula} over {dim}, {dataset.sizes[dim]} values", markup=False)
     console.print(table)
     console.print(
-        "+- statistical, ~ change without the point farthest from the limit", markup=False
+        "+- statistical, ~ change without the point farthest from the limit; -: not determined by "
+        "these points",
+        markup=False,
     )
     limits.attrs = {
         key: dataset.attrs[key]
-        for key in ("model", "model_name", "history")
+        for key in ("model", "model_name", "study_name", "run", "history")
         if key in dataset.attrs
     } | {"orchestra_limit_schema": 1}
     append_history(limits, f"extrapolated {', '.join(names)} over {dim} ({model})")
-    target = make_directory(output if output is not None else result.parent)
+    target = output if output is not None else result.parent
+    make_room(target, LIMIT, owner(limits), typer.echo)
     write_atomic(limits, target / "limit.nc")
     console.print(f"limits   {target / 'limit.nc'}", markup=False, highlight=False, soft_wrap=True)
 

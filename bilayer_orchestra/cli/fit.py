@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import typer
 import xarray as xr
 from rich.table import Table
 
 from bilayer_orchestra.cli.console import output_console
+from bilayer_orchestra.cli.exit_codes import ExitCode
 from bilayer_orchestra.dataset import open_result, write_atomic
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.files import make_directory
 from bilayer_orchestra.fits.choice import VARIABLES
-from bilayer_orchestra.fits.fit import fit
-from bilayer_orchestra.fits.point import Options
+from bilayer_orchestra.fits.fit import fit, rounded
+from bilayer_orchestra.fits.options import Options, check_request
+from bilayer_orchestra.parameters import model_data, parameters
+from bilayer_orchestra.pictures import check_style, try_to_draw
+from bilayer_orchestra.published import FITS, make_room, owner
 
 _SHORT = {"wave_vector": "q"}
 _INPUT = {1: "converged", 0: "NOT converged", -1: "?"}
@@ -32,13 +36,26 @@ def fit_command(
     convention: str,
     options: Options,
     plot: bool,
+    style: Path | None,
 ) -> None:
-    """Fit correlations of one file; print a table, leave fit.nc and fit.png."""
+    """Fit correlations of one file; print a table, leave fit.nc and fit.png.
+
+    A kind that cannot be fitted does not stop the others; asked for by name, it ends with 1.
+    """
     console = output_console()
     # the table is read as a whole: a pipe or a narrow terminal must not cut it into columns
     console.width = max(console.width, 110)
+    check_style(style)
     dataset = open_result(result)
-    kinds = what or [kind for kind in VARIABLES if VARIABLES[kind] in dataset]
+    kinds = list(dict.fromkeys(what)) or [k for k in VARIABLES if VARIABLES[k] in dataset]
+    check_request(dataset, kinds, layers or [], boundary, beta, convention, options)
+    if options.power is not None and "green" not in kinds:
+        raise OrchestraError(f"power = {options.power:g}: only the fit of green has a power")
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    say(f"{result}: {dataset.attrs.get('model_name', '')}, {parameters(model_data(dataset))}")
     fitted: list[xr.Dataset] = []
     for kind in kinds:
         try:
@@ -52,32 +69,35 @@ def fit_command(
                 options=options,
             )
         except OrchestraError as error:
-            if what:  # asked for by name
-                raise
-            console.print(f"{kind}: {error}", markup=False, soft_wrap=True)
+            say(f"no fit: {error}")
             continue
         fitted.append(one)
         console.print(fit_table(one, kind))
         for line in remarks(one, kind):
-            console.print(line, markup=False, soft_wrap=True)
+            say(line)
     if not fitted:
         raise OrchestraError(f"nothing in {result} could be fitted")
-    target = make_directory(output if output is not None else result.parent)
     if len({one.sizes["window"] for one in fitted}) > 1:
         longest = max(one.sizes["window"] for one in fitted)
         fitted = [_padded(one, longest) for one in fitted]
     merged = xr.merge(fitted, join="outer", combine_attrs="override", compat="override")
+    target = output if output is not None else result.parent
+    make_room(target, FITS, owner(merged), say)
     write_atomic(merged, target / "fit.nc")
-    console.print(f"fits     {target / 'fit.nc'}", markup=False, highlight=False, soft_wrap=True)
-    if plot:
-        try:
-            from bilayer_orchestra.fits.picture import draw_fits
-        except ImportError:
-            console.print("no picture: pip install matplotlib", markup=False)
-            return
-        drawn = draw_fits(merged, target / "fit.png")
-        if drawn:
-            console.print(f"picture  {drawn}", markup=False, highlight=False, soft_wrap=True)
+    say(f"fits     {target / 'fit.nc'}")
+
+    def picture() -> Path | None:
+        from bilayer_orchestra.fits.picture import draw_fits
+
+        return draw_fits(merged, target / "fit.png", style)
+
+    drawn = try_to_draw(picture, say) if plot else None
+    if drawn:
+        say(f"picture  {drawn}")
+    else:  # one of other options would be taken for that of these
+        (target / "fit.png").unlink(missing_ok=True)
+    if what and len(fitted) < len(kinds):
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _padded(one: xr.Dataset, size: int) -> xr.Dataset:
@@ -154,12 +174,11 @@ def quantity(row: xr.Dataset, name: str) -> str:
     )
     if np.isnan(value):
         return "-"
-    error = np.hypot(np.nan_to_num(stderr), np.nan_to_num(systematic))
-    digits = int(np.clip(1 - np.floor(np.log10(error)), 0, 8)) if 0 < error < np.inf else 4
-    text = f"{value:.{digits}f}"
+    error = float(np.hypot(np.nan_to_num(stderr), np.nan_to_num(systematic)))
+    text = rounded(value, error)
     if np.isfinite(stderr):
-        text += f" +- {stderr:.{digits}f}"
-    return f"{text} ~ {systematic:.{digits}f}"
+        text += f" +- {rounded(stderr, error)}"
+    return f"{text} ~ {rounded(systematic, error)}"
 
 
 def remarks(one: xr.Dataset, kind: str) -> list[str]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+
+import xarray as xr
 
 from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.model.yaml_text import YamlText
+from bilayer_orchestra.parameters import yaml_data
+from bilayer_orchestra.pictures import draw
 from bilayer_orchestra.study.figure import Figure
 
 
-def plot_command(target: Path, output: Path | None, runs: Path | None) -> None:
+def plot_command(
+    target: Path, output: Path | None, runs: Path | None, style: Path | None = None
+) -> None:
     """Draw ``target``: a study file, its collected dataset, or a result."""
     from bilayer_orchestra.dataset import open_result, write_atomic
 
@@ -20,7 +24,10 @@ def plot_command(target: Path, output: Path | None, runs: Path | None) -> None:
     else:
         data, figure, study = target, None, None
     dataset = open_result(data)
-    if study is not None and _computed(study) != _computed(str(dataset.attrs["study"])):
+    if study is not None and (
+        yaml_data(study) | {"figure": None}  # what it computes, whatever it draws
+        != yaml_data(str(dataset.attrs["study"])) | {"figure": None}
+    ):
         raise OrchestraError(
             f"{data} is that of another version of {target}; bring it up to date with "
             f"`orchestra collect {target}`"
@@ -33,18 +40,22 @@ def plot_command(target: Path, output: Path | None, runs: Path | None) -> None:
     if path.suffix not in (".png", ".pdf", ".svg"):
         raise OrchestraError(f"{path}: pictures end in .png, .pdf or .svg")
     console = output_console()
-    if figure is None:
-        from bilayer_orchestra.plotting import draw_correlations
 
-        draw_correlations(dataset, path)
-    else:
+    def picture() -> xr.Dataset | None:
+        if figure is None:
+            from bilayer_orchestra.plotting import draw_correlations
+
+            draw_correlations(dataset, path, style)
+            return None
         from bilayer_orchestra.figures.draw import draw_figure
 
-        numbers = draw_figure(dataset, figure, path)
-        if numbers is not None:
-            table = path.with_name(f"{path.stem}-fits.nc")
-            write_atomic(numbers, table)
-            console.print(f"fits     {table}", markup=False, highlight=False, soft_wrap=True)
+        return draw_figure(dataset, figure, path, style)
+
+    numbers = draw(picture)
+    if numbers is not None:
+        table = path.with_name(f"{path.stem}-fits.nc")
+        write_atomic(numbers, table)
+        console.print(f"fits     {table}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"picture  {path}", markup=False, highlight=False, soft_wrap=True)
     open_points = dataset.attrs.get("points", 1) - dataset.attrs.get("finished", 1)
     if open_points:
@@ -68,15 +79,8 @@ def _of_study(study_file: Path, runs: Path | None) -> tuple[Path, Figure, str]:
     return data, study.spec.figure, study.text
 
 
-def _computed(text: str) -> dict[str, Any]:
-    """Return what a study computes, whatever it draws."""
-    return {key: one for key, one in YamlText(text, "study").data.items() if key != "figure"}
-
-
 def _stored_figure(text: str, data: Path) -> Figure:
-    from ruamel.yaml import YAML
-
-    section = YAML(typ="safe", pure=True).load(text).get("figure")
+    section = yaml_data(text).get("figure")
     if section is None:
         raise OrchestraError(
             f"the study of {data} has no `figure` section; add one to the study file and plot that"

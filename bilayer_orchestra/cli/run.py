@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
+import importlib
 from pathlib import Path
 
 import typer
-from rich.console import Console
 
 from bilayer_orchestra.backends.registry import choose, get_backend
 from bilayer_orchestra.cli.console import output_console
@@ -16,7 +14,9 @@ from bilayer_orchestra.cli.exit_codes import ExitCode
 from bilayer_orchestra.cli.progress import progress
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import load_model
+from bilayer_orchestra.pictures import check_style, draw, try_to_draw
 from bilayer_orchestra.pipeline import Outcome, run_point
+from bilayer_orchestra.published import RESULT, copy, publish
 from bilayer_orchestra.runtimes.images import image_table
 from bilayer_orchestra.runtimes.registry import adapter, get_runtime
 
@@ -31,9 +31,11 @@ def run_command(
     plot: bool,
     images: list[str],
     strict: bool,
+    style: Path | None,
 ) -> None:
     """Solve one model and show the result."""
     console = output_console()
+    check_style(style)
     model = load_model(model_file, overrides)
     backend = get_backend(choose(model.terms()) if backend_name == "auto" else backend_name)
     # a search is many jobs
@@ -46,51 +48,40 @@ def run_command(
         outcome = run_point(
             model, backend, runtime, root, show, wait, _load_plotting if plot else lambda: None
         )
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     if outcome.remark:
-        console.print(outcome.remark, markup=False, highlight=False, soft_wrap=True)
-    picture = _draw(outcome, console) if plot else None
-    published = _publish(outcome.run.result, root / "result.nc")
-    shown = _publish(picture, root / "result.png") if picture else None
+        say(outcome.remark)
+    run, published = outcome.run.path, publish(outcome.run.path, root, say)
+    shown = try_to_draw(lambda: _draw(outcome, root, style), say) if plot else None
     from bilayer_orchestra.cli.table import result_table
 
     console.print(result_table(outcome.dataset, outcome.reused))
-    for label, path in (("dataset", published), ("picture", shown), ("run", outcome.run.path)):
+    for label, path in (("dataset", published), ("picture", shown), ("run", run)):
         if path is not None:
-            console.print(f"{label:8s} {path}", markup=False, highlight=False, soft_wrap=True)
+            say(f"{label:8s} {path}")
     if strict and not outcome.dataset.attrs["converged"]:
         raise typer.Exit(ExitCode.NOT_CONVERGED)
 
 
 def _load_plotting() -> None:
-    with contextlib.suppress(ImportError):  # said when the picture is due
-        import bilayer_orchestra.plotting  # noqa: F401
+    with contextlib.suppress(OrchestraError):  # said when the picture is due
+        draw(lambda: importlib.import_module("bilayer_orchestra.plotting"))
 
 
-def _draw(outcome: Outcome, console: Console) -> Path | None:
-    """Draw the picture once per result; a missing plotting library is no failure."""
-    picture = outcome.run.path / "result.png"
-    if picture.exists():
-        return picture
-    try:
-        from bilayer_orchestra.plotting import draw_correlations, drawable
-    except ImportError:
-        console.print("no picture: pip install matplotlib", markup=False)
-        return None
+def _draw(outcome: Outcome, root: Path, style: Path | None) -> Path | None:
+    """Draw the picture once per result; in a style of its own it is drawn for this time."""
+    from bilayer_orchestra.plotting import draw_correlations, drawable
+
     if not drawable(outcome.dataset):
         return None
-    draw_correlations(outcome.dataset, picture)
-    return picture
-
-
-def _publish(source: Path, target: Path) -> Path:
-    """Make ``target`` a copy of ``source`` by rename: the old one is there until the new one is."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        shutil.copyfile(source, temporary)
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OrchestraError(
-            f"cannot write {target}: {error.strerror}; the result itself is in {source}"
-        ) from error
-    return target
+    own, shown = (place / RESULT[1] for place in (outcome.run.path, root))
+    if style is not None:
+        draw_correlations(outcome.dataset, shown, style)
+    else:
+        if not own.exists():
+            draw_correlations(outcome.dataset, own)
+        copy(own, shown)
+    return shown

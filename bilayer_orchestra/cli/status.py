@@ -10,6 +10,7 @@ from rich.table import Table
 
 from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.parameters import parameters
 from bilayer_orchestra.runs import find_runs
 from bilayer_orchestra.runtimes.slurm.collect import states_of
 
@@ -21,14 +22,15 @@ def status_command(directory: Path) -> None:
         raise OrchestraError(f"{directory} is a file; name the directory of a run, or of runs")
     if not runs:
         raise OrchestraError(f"there are no runs in {directory}")
-    table = Table("run", "state", "since", "message", box=None, pad_edge=False)
+    table = Table("run", "state", "since", "parameters", "message", box=None, pad_edge=False)
     states = states_of({run.path.name: run for run in runs})
     for run in runs:
         state, message = states[run.path.name]
         record = run.record()
         since = (record.ended or record.started or "") if record else ""
         first_line = message.splitlines()[0] if message else ""
-        table.add_row(escape(run.path.name), state, since, escape(first_line))
+        values = parameters(run.model_data(), record.backend if record else None)
+        table.add_row(escape(run.path.name), state, since, escape(values), escape(first_line))
     console = output_console()
     console.print(table)
     for run in runs:

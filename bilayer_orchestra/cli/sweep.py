@@ -19,6 +19,7 @@ from bilayer_orchestra.cli.exit_codes import ExitCode
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.files import make_directory
 from bilayer_orchestra.pipeline import run_point
+from bilayer_orchestra.published import make_room, of_study, owner
 from bilayer_orchestra.runtimes.images import image_table
 from bilayer_orchestra.runtimes.registry import adapter, get_runtime
 from bilayer_orchestra.study.collect import Collected, collect
@@ -133,7 +134,8 @@ def report(collected: Collected, path: Path, console: Console) -> None:
 def _store(collected: Collected, study: LoadedStudy, root: Path) -> Path:
     from bilayer_orchestra.dataset import write_atomic
 
-    path = make_directory(root) / f"{study.name}.nc"
+    path = root / f"{study.name}.nc"
+    make_room(root, of_study(study.name), owner(collected.dataset), typer.echo)
     write_atomic(collected.dataset, path)
     return path
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
+from rich.markup import escape
 from rich.table import Table
+
+from bilayer_orchestra.parameters import model_data, parameters
 
 ENERGIES = ("energy", "kinetic_energy", "interaction_energy", "total_energy")
 
@@ -17,6 +20,8 @@ def result_table(dataset: xr.Dataset, reused: bool) -> Table:
     attributes = dataset.attrs
     stored = f" (stored {attributes['created']})" if reused else ""
     table.add_row("model", f"{attributes['model_name']}, {attributes['ensemble']}{stored}")
+    values = parameters(model_data(dataset), attributes["backend"])
+    table.add_row("parameters", escape(values))
     table.add_row("engine", f"{attributes['engine']} [{attributes['backend']}]".replace("[", r"\["))
     for name in ENERGIES:
         if name in dataset:

@@ -2,54 +2,42 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
+import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
 from bilayer_orchestra.figures.common import (
-    Curve,
     colours,
-    curve,
-    draw,
     grid,
     legend,
-    log_log,
     missing,
     positions,
     single,
     unsure,
 )
-from bilayer_orchestra.fits.fit import conditions
+from bilayer_orchestra.plotting import SYMBOLS, against_distance, curve, draw, log_ordinate
 from bilayer_orchestra.study.axes import shown
 from bilayer_orchestra.study.figure import Figure
 
-_TITLES = {
-    "pair": r"$|\langle\Delta^\dagger_i\Delta_j\rangle|$",
-    "density_density": r"$|\langle n_i n_j\rangle_c|$",
-}
-
-
-def _curve(point: xr.Dataset, name: str, layer: str) -> Curve:
-    """Return a correlation of one point, with the boundary that this point has."""
-    return curve(point, name, layer, periodic=conditions(point, None, None)[0])
+_NAMES = ("pair", "density_density")
 
 
 def decay(dataset: xr.Dataset, figure: Figure) -> Picture:
     """Pair and density correlations of both layers, one curve for each value of ``along``."""
     rows = positions(dataset, figure.panels)
     layers = [str(one) for one in dataset["layer"].values]
-    columns = [(name, layer) for name in _TITLES for layer in layers]
+    columns = [(name, layer) for name in _NAMES for layer in layers]
     picture, axes = grid(len(rows), len(columns))
     for row, (panel, inside) in zip(axes, rows, strict=True):
         for axis, (name, layer) in zip(row, columns, strict=True):
             curves = positions(inside, figure.along)
             for (label, point), colour in zip(curves, colours(len(curves)), strict=True):
-                if missing(point, name):
-                    continue
-                one = single(point, name)
-                draw(axis, _curve(one, name, layer), colour, label + unsure(one))
-            log_log(axis, dataset.sizes["x"], f"{_TITLES[name]}  layer {layer}")
-        row[0].set_ylabel(panel)
-        legend(row[0])
+                _one(axis, point, name, layer, colour, label)
+            _named(axis, name, f"layer {layer}", panel)
+    _finish(picture, axes[:, : len(layers)], axes[:, len(layers) :])
     return picture
 
 
@@ -66,36 +54,60 @@ def comparison(dataset: xr.Dataset, figure: Figure) -> Picture:
         for axis, (layer, k) in zip(row, columns, strict=True):
             point = inside.isel({figure.along: k})
             value = shown(dataset[figure.along].values.tolist()[k])
-            if not missing(point, "pair"):
-                one = single(point, "pair")
-                draw(axis, _curve(one, "pair", layer), "#b2182b", "pair" + unsure(one))
-                density = _curve(one, "density_density", layer).scaled(0.5)
-                draw(axis, density, "#4d4d4d", "density / 2", "--")
-            log_log(axis, dataset.sizes["x"], f"layer {layer}, {figure.along} = {value}")
-        row[0].set_ylabel(panel)
-        legend(row[0])
+            _one(axis, point, "pair", layer, "#b2182b", "pair", marker=6)
+            _one(axis, point, "density_density", layer, "#4d4d4d", "density / 2", "--", 0.5)
+            _named(axis, "", f"layer {layer}, {figure.along} = {value}", panel)
+            axis.set_ylabel("pair, density / 2")
+    _finish(picture, axes)
     return picture
 
 
 def temperature(dataset: xr.Dataset, figure: Figure) -> Picture:
     """Correlators at several temperatures on top of those of the ground state."""
     layers = [str(one) for one in dataset["layer"].values]
-    rows = [(name, panel) for panel in positions(dataset, figure.panels) for name in _TITLES]
+    rows = [(name, panel) for panel in positions(dataset, figure.panels) for name in _NAMES]
     picture, axes = grid(len(rows), len(layers))
     names = [shown(value) for value in dataset[figure.along].values.tolist()]
     reference = figure.reference or names[0]
+    thermal = [k for k, value in enumerate(names) if value != reference]
     for row, (name, (panel, inside)) in zip(axes, rows, strict=True):
         for axis, layer in zip(row, layers, strict=True):
-            thermal = [k for k, value in enumerate(names) if value != reference]
+            cold = inside.isel({figure.along: names.index(reference)})
+            _one(axis, cold, name, layer, "black", reference, marker=6)
             for k, colour in zip(thermal, colours(len(thermal)), strict=True):
-                point = inside.isel({figure.along: k})
-                if not missing(point, name):
-                    one = single(point, name)
-                    draw(axis, _curve(one, name, layer), colour, names[k] + unsure(one))
-            point = inside.isel({figure.along: names.index(reference)})
-            if not missing(point, name):
-                cold = _curve(single(point, name), name, layer)
-                axis.plot(cold.r, abs(cold.mean), "k-", lw=2, zorder=0, label=reference)
-            log_log(axis, dataset.sizes["x"], f"{_TITLES[name]}  layer {layer}  {panel}")
-        legend(row[0])
+                _one(axis, inside.isel({figure.along: k}), name, layer, colour, names[k])
+            _named(axis, name, f"layer {layer}", panel)
+    _finish(picture, axes[::2], axes[1::2])
     return picture
+
+
+def _one(
+    axis: Axes,
+    point: xr.Dataset,
+    name: str,
+    layer: str,
+    colour: object,
+    label: str,
+    style: str = "-",
+    factor: float = 1.0,
+    marker: float = 4.0,
+) -> None:
+    """Draw one curve, if its point is there; larger markers show below the others."""
+    if not missing(point, name):
+        one = single(point, name)
+        drawn = curve(one, name, layer).scaled(factor)
+        draw(axis, drawn, colour, label + unsure(one), style, marker)
+
+
+def _named(axis: Axes, name: str, *what: str) -> None:
+    axis.set_ylabel(SYMBOLS.get(name, ""))
+    axis.set_title(", ".join(filter(None, what)), fontsize="small")
+
+
+def _finish(picture: Picture, *groups: np.ndarray) -> None:
+    """Scale the panels; those of a group show the same quantity on the same range."""
+    for group in groups:
+        log_ordinate(list(chain(*group)))
+    for axis in picture.axes:
+        against_distance(axis)
+    legend(picture)

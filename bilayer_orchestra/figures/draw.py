@@ -8,18 +8,24 @@ import xarray as xr
 
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.figures.correlations import comparison, decay, temperature
+from bilayer_orchestra.figures.exponents import NOTE as FITTED
 from bilayer_orchestra.figures.exponents import exponents, fits
-from bilayer_orchestra.plotting import save
+from bilayer_orchestra.parameters import model_data
+from bilayer_orchestra.plotting import NOTE, own_style, save, title
 from bilayer_orchestra.study.figure import Figure
 
 
-def draw_figure(dataset: xr.Dataset, figure: Figure, path: Path) -> xr.Dataset | None:
+def draw_figure(
+    dataset: xr.Dataset, figure: Figure, path: Path, style: Path | None = None
+) -> xr.Dataset | None:
     """Draw ``figure`` to ``path``; return the fitted numbers if it shows any.
 
     Parameters
     ----------
     dataset : Dataset
         The collected dataset of a study; points that are missing are left out.
+    style : Path, optional
+        A matplotlib style on top of the program's own.
 
     Raises
     ------
@@ -36,17 +42,21 @@ def draw_figure(dataset: xr.Dataset, figure: Figure, path: Path) -> xr.Dataset |
     for name in needed:
         if name not in dataset:
             raise OrchestraError(f"the study has no {name} yet: run it, or add the observable")
-    numbers = None
-    match figure.kind:
-        case "decay":
-            picture = decay(dataset, figure)
-        case "comparison":
-            picture = comparison(dataset, figure)
-        case "temperature":
-            picture = temperature(dataset, figure)
-        case "exponents":
-            numbers = fits(dataset)
-            picture = exponents(dataset, figure, numbers)
-    picture.suptitle(figure.title or str(dataset.attrs.get("study_name", "")), fontsize="medium")
-    save(picture, path)
+    numbers = fits(dataset) if figure.kind == "exponents" else None
+    with own_style(style):
+        match figure.kind:
+            case "decay":
+                picture = decay(dataset, figure)
+            case "comparison":
+                picture = comparison(dataset, figure)
+            case "temperature":
+                picture = temperature(dataset, figure)
+            case "exponents":
+                assert numbers is not None
+                picture = exponents(dataset, figure, numbers)
+        text = figure.title or str(dataset.attrs.get("study_name", ""))
+        if (open_points := dataset.attrs.get("points", 1) - dataset.attrs.get("finished", 1)) > 0:
+            text += f"   {open_points} POINTS MISSING"
+        title(picture, text, model_data(dataset), NOTE if numbers is None else FITTED)
+        save(picture, path)
     return numbers

@@ -14,18 +14,24 @@ from bilayer_orchestra import __version__
 from bilayer_orchestra.dataset import append_history
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.choice import VARIABLES, grouped
+from bilayer_orchestra.fits.options import CONVENTIONS, Options, check_request
 from bilayer_orchestra.fits.pairs import Pairs, pairs_of, series_of
-from bilayer_orchestra.fits.point import Number, Options, PointFit, fit_pairs
+from bilayer_orchestra.fits.point import Number, PointFit, fit_pairs
 from bilayer_orchestra.observables import OBSERVABLES
+from bilayer_orchestra.parameters import conditions
 
-#: How K follows from the exponent eta of C ~ r^-eta, per correlation. K is derived only.
-CONVENTIONS = {
-    "luther-emery": "pair ~ r^(-1/K), density ~ r^(-K): K_rho of a spin-gapped chain; "
-    "larger K: stronger pairing",
-    "boson": "pair ~ r^(-1/(2K)), density ~ r^(-2K): pairs as bosons, hard-core bosons have K = 1; "
-    "larger K: stronger pairing",
-    "stiffness": "pair ~ r^(-K), density ~ r^(-1/K): smaller K: stronger pairing",
-}
+#: What a fit keeps of its input's attributes: the model, and whose result it was.
+_KEPT = (
+    "model",
+    "model_name",
+    "study",
+    "study_name",
+    "backend",
+    "engine",
+    "run",
+    "request_hash",
+    "history",
+)
 
 
 def luttinger(what: str, eta: float, convention: str) -> tuple[float, float]:
@@ -68,7 +74,7 @@ def fit(
     boundary : {"open", "periodic"}, optional
         Default: from the dataset's model.
     beta : float, optional
-        Inverse temperature; 0 or infinity: T = 0. Default: a coordinate ``beta``, else the model.
+        Inverse temperature; infinity: T = 0. Default: that of each point's model.
     convention : str
         How K is derived; a key of :data:`CONVENTIONS`.
 
@@ -86,15 +92,12 @@ def fit(
     OrchestraError
         If nothing can be fitted anywhere.
     """
-    if what not in VARIABLES:
-        raise OrchestraError(f"cannot fit {what!r}; choose from {', '.join(VARIABLES)}")
-    if convention not in CONVENTIONS:
-        raise OrchestraError(f"unknown convention {convention!r}: {', '.join(CONVENTIONS)}")
+    options = options or Options()
+    chosen = list(dict.fromkeys(layers or (str(one) for one in dataset["layer"].values)))
+    check_request(dataset, [what], chosen, boundary, beta, convention, options)
     name = VARIABLES[what]
     if name not in dataset:
         raise OrchestraError(f"the dataset has no {name}; add it to the model's observables")
-    options = options or Options()
-    chosen = list(layers or (str(one) for one in dataset["layer"].values))
     own = {"block", *OBSERVABLES[name].dims}
     extra = [str(dim) for dim in dataset[name].dims if dim not in own]
     rows = []
@@ -108,18 +111,32 @@ def fit(
         for layer, place in places:
             rows.append(_one(dataset.isel(place), what, layer, boundary, beta, convention, options))
     if all(row["status"].item() != "ok" for row in rows):
-        raise OrchestraError(f"{what}: {rows[0]['status'].item()}")
+        reasons: dict[str, list[str]] = {}
+        for (layer, _), row in zip(places, rows, strict=True):
+            reasons.setdefault(row["status"].item(), []).append(layer)
+        texts = [f"{', '.join(dict.fromkeys(of))}: {text}" for text, of in reasons.items()]
+        raise OrchestraError(f"{what}, layer {'; '.join(texts)}")
     shape = [len(chosen), *(dataset.sizes[dim] for dim in extra)]
     result = _assemble(rows, ["layer", *extra], shape)
     coordinates = {
         str(key): coordinate
         for key, coordinate in dataset.coords.items()
-        if set(coordinate.dims) <= set(extra) and coordinate.dims
+        if set(coordinate.dims) <= set(extra)
     }
     result = result.assign_coords(layer=("layer", chosen), **coordinates)
     result = result.rename({v: f"{what}_{v}" for v in result.data_vars})
     _describe(result, what, convention)
-    kept = ("model", "model_name", "backend", "engine", "request_hash", "history")
+    kept = [
+        "model",
+        "model_name",
+        "study",
+        "study_name",
+        "backend",
+        "engine",
+        "run",
+        "request_hash",
+        "history",
+    ]
     result.attrs = {key: dataset.attrs[key] for key in kept if key in dataset.attrs}
     result.attrs |= {
         "title": "fits of correlation functions",
@@ -130,42 +147,11 @@ def fit(
     return result
 
 
-def conditions(
-    point: xr.Dataset, boundary: str | None, beta: float | None
-) -> tuple[bool, float | None]:
-    """Return (periodic, beta or None at T = 0) of one point.
-
-    Raises
-    ------
-    OrchestraError
-        If the dataset does not say and the caller neither.
-    """
-    model = _model(point)
-    # a sweep holds the model of every point; an axis may be called anything
-    coords = {} if "model" in point.data_vars else point.coords
-    if boundary is None:
-        boundary = str(point["boundary"].item()) if "boundary" in coords else None
-        boundary = boundary or model.get("boundary") or point.attrs.get("boundary")
-    if boundary not in ("open", "periodic"):
-        raise OrchestraError("the dataset does not say its boundary: give --boundary open|periodic")
-    if beta is None:
-        in_model = model.get("state", {}).get("beta")
-        beta = float(point["beta"].item()) if "beta" in coords else in_model
-    if beta is not None and (beta == 0 or not np.isfinite(beta)):
-        beta = None
-    return boundary == "periodic", None if beta is None else float(beta)
-
-
-def _model(point: xr.Dataset) -> dict:  # type: ignore[type-arg]
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        own = str(point["model"].item()) if "model" in point.data_vars else ""
-        data = YAML(typ="safe", pure=True).load(own or str(point.attrs.get("model", "")))
-    except YAMLError:
-        data = None
-    return data if isinstance(data, dict) else {}
+def rounded(value: float, error: float) -> str:
+    """Return ``value`` with as many digits as its error deserves; never a zero that is none."""
+    digits = int(np.clip(1 - np.floor(np.log10(error)), 0, 8)) if 0 < error < np.inf else 4
+    text = f"{value:.{digits}f}"
+    return text if float(text) or not value else f"{value:.1g}"
 
 
 def _one(

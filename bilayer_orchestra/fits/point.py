@@ -10,7 +10,13 @@ from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.bootstrap import bootstrap
 from bilayer_orchestra.fits.choice import changes_sign, edges_for, forms_for, grouped, starts
 from bilayer_orchestra.fits.curvature import NOT_LOW, curvature, wave_vector_shift
+from bilayer_orchestra.fits.options import Options
 from bilayer_orchestra.fits.pairs import Pairs
+from bilayer_orchestra.fits.refusals import (
+    no_window_fits,
+    refuse_nothing_seen,
+    refuse_what_is_no_decay,
+)
 from bilayer_orchestra.fits.scan import Scan, Window, scan
 from bilayer_orchestra.fits.solve import THERMAL, Fit
 from bilayer_orchestra.terms import FloatArray
@@ -18,34 +24,8 @@ from bilayer_orchestra.terms import FloatArray
 #: How much of the Trotter correction of statistical data may be left (the next order, dtau^4, for
 #: the usual two steps); see :mod:`bilayer_orchestra.check.systematics`.
 REMAINDER = 0.25
-#: A statistical error larger than this part of the value determines nothing.
-HOPELESS = 1.0
 #: Fewer windows are steady by chance.
 DRIFT_WINDOWS = 4
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a user may fix.
-
-    Parameters
-    ----------
-    r_min, r_max, edge : int or None
-        Fix the window instead of scanning (r_min, edge) or using all distances (r_max).
-    power : float or None
-        The power a of a Green function; None: a = 0 and a free compete.
-    replicas : int
-        Bootstrap replicas.
-    resampling : {"gaussian", "blocks"}
-    """
-
-    r_min: int | None = None
-    r_max: int | None = None
-    edge: int | None = None
-    power: float | None = None
-    wave_vector: float | None = None
-    replicas: int = 1000
-    resampling: str = "gaussian"
 
 
 @dataclass
@@ -60,6 +40,11 @@ class Number:
     systematic: float
     per_window: FloatArray
     per_window_error: FloatArray
+
+    @property
+    def total(self) -> float:
+        """Both errors in quadrature."""
+        return float(np.hypot(np.nan_to_num(self.stderr), self.systematic))
 
 
 @dataclass
@@ -89,6 +74,9 @@ def fit_pairs(what: str, pairs: Pairs, options: Options) -> PointFit:
             "the pair correlation is negative at some distance beyond its error: no power law of "
             "one sign fits it (is the filling polarized, or the run not converged?)"
         )
+    if pairs.periodic and options.edge is not None:
+        raise OrchestraError(f"edge = {options.edge}: a ring has no ends")
+    refuse_nothing_seen(pairs, edges_for(pairs, options.edge)[0])
     found = scan(
         pairs,
         forms_for(what, pairs, options.power),
@@ -114,12 +102,14 @@ def fit_pairs(what: str, pairs: Pairs, options: Options) -> PointFit:
         q = numbers["wave_vector"]
         q.systematic = min(q.systematic, np.pi / found.windows[found.best].r_max)
     _add_curvature(pairs, numbers)
+    refuse_what_is_no_decay(found, numbers)
     warnings = _warnings(pairs, found, numbers)
     for name in (THERMAL, "inverse_xi"):
         if name in numbers:
             numbers["xi"] = _length(numbers[name])
     numbers.pop(THERMAL, None)
-    _refuse_hopeless(what, numbers)
+    if "power" in numbers and numbers["power"].value <= 0:
+        del numbers["power"]  # compatible with zero, see above
     return PointFit(numbers, found, warnings)
 
 
@@ -159,7 +149,7 @@ def _number(name: str, found: Scan, replicas: FloatArray | None) -> Number:
     )
     stderr = min(float(np.linalg.norm(noise)), total)
     chosen = float(np.sqrt(total**2 - stderr**2))
-    if _no_window_fits(found):
+    if no_window_fits(found):
         best = found.fits[found.best]
         chosen = float(np.hypot(chosen, total * np.sqrt(best.chi2 / best.dof - 1)))
     systematic = float(np.hypot(chosen, REMAINDER * shift))
@@ -198,9 +188,9 @@ def _add_curvature(pairs: Pairs, numbers: dict[str, Number]) -> None:
 
 
 def _length(number: Number) -> Number:
-    """Return xi from its inverse, errors propagated."""
+    """Return xi from its inverse, errors propagated; NaN if 1/xi is compatible with zero."""
     with np.errstate(all="ignore"):
-        value = 1 / number.value if number.value > 0 else np.inf
+        value = 1 / number.value if number.value > number.total else np.nan
         per_window = np.where(number.per_window > 0, 1 / number.per_window, np.inf)
         slope, slopes = value**2, per_window**2
         return Number(
@@ -212,15 +202,9 @@ def _length(number: Number) -> Number:
         )
 
 
-def _no_window_fits(found: Scan) -> bool:
-    """Whether chi^2 of data with noise is beyond chance in the best window."""
-    best = found.fits[found.best]
-    return best.dof > 0 and best.chi2 > best.dof + 4 * np.sqrt(2 * best.dof)
-
-
 def _warnings(pairs: Pairs, found: Scan, numbers: dict[str, Number]) -> list[str]:
     result = []
-    if pairs.statistical and _no_window_fits(found):
+    if pairs.statistical and no_window_fits(found):
         result.append(
             "no window fits: chi^2/dof is too large even in the best one, "
             "the error is scaled with its root"
@@ -238,13 +222,16 @@ def _warnings(pairs: Pairs, found: Scan, numbers: dict[str, Number]) -> list[str
         if 2 * xi > pairs.length:
             result.append(
                 f"xi = {xi:.3g} is not small against L = {pairs.length}: neither the thermal nor "
-                "the ground-state form holds; take a longer chain or a higher temperature"
+                "the ground-state form holds: take a longer chain or a higher temperature"
             )
     if "inverse_xi" in numbers:
         inverse = numbers["inverse_xi"]
-        error = float(np.hypot(np.nan_to_num(inverse.stderr), inverse.systematic))
-        if inverse.value < 2 * error or inverse.value * pairs.length < 2:
-            result.append("1/xi is compatible with zero or xi with the length: xi is a lower bound")
+        if inverse.value < 2 * inverse.total or inverse.value * pairs.length < 2:
+            least = 1 / max(inverse.value + 2 * inverse.total, 1e-12)
+            result.append(
+                f"1/xi is compatible with zero or xi with the length: xi > {least:.3g} is all that "
+                "is known"
+            )
     main = found.fits[found.best].form.shape[0]
     drift = _drift(found, main, numbers[main]) if main in numbers else None
     if drift is not None:
@@ -271,7 +258,7 @@ def _drift(found: Scan, name: str, number: Number) -> tuple[float, float] | None
         if window.form == best.form and window.edge == best.edge
     ]
     alike.sort(key=lambda k: found.windows[k].r_min)
-    total = float(np.hypot(np.nan_to_num(number.stderr), number.systematic))
+    total = number.total
     first = next(n for n, k in enumerate(alike) if found.weights[k] > 1e-2)
     first = max(min(first, len(alike) - DRIFT_WINDOWS), 0)
     values = np.array(
@@ -282,15 +269,3 @@ def _drift(found: Scan, name: str, number: Number) -> tuple[float, float] | None
     steps = np.diff(values)
     one_way = bool(np.all(steps > 0) or np.all(steps < 0))
     return (float(values[0]), float(values[-1])) if one_way and np.ptp(values) > total else None
-
-
-def _refuse_hopeless(what: str, numbers: dict[str, Number]) -> None:
-    if what == "green":
-        return
-    eta = numbers["eta"]
-    error = np.hypot(np.nan_to_num(eta.stderr), eta.systematic)
-    if not np.isfinite(eta.value) or error > HOPELESS * max(abs(eta.value), 0.1):
-        raise OrchestraError(
-            f"the data do not determine eta: {eta.value:.3g} +- {error:.2g}; "
-            "longer chains or smaller errors are needed"
-        )

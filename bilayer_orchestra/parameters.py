@@ -1,0 +1,117 @@
+"""What a dataset says of the model that it belongs to: the parameters of each of its points.
+
+Everything is read from the file alone, so that results of models that are not known here can be
+listed, drawn and fitted as well.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from bilayer_orchestra.errors import OrchestraError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+#: Keys of a model that are no parameters.
+_OTHER = frozenset({"version", "name", "model", "observables", "numerics"})
+
+
+def yaml_data(text: str) -> dict[str, Any]:
+    """Return the content of a stored model or study; nothing if it is none."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        data = YAML(typ="safe", pure=True).load(text)
+    except YAMLError:
+        data = None
+    return data if isinstance(data, dict) else {}
+
+
+def model_data(dataset: xr.Dataset) -> dict[str, Any]:
+    """Return the model of one point as plain data.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        A result, or one point of a collected sweep: what its axes set there is part of the model.
+        With several points left on an axis, the values of that axis are missing.
+    """
+    if "model" in dataset.data_vars and dataset["model"].ndim == 0 and dataset["model"].item():
+        return yaml_data(str(dataset["model"].item()))
+    data = yaml_data(str(dataset.attrs.get("model", "")))
+    tuned = "filling" in data
+    axes = None
+    for name, coordinate in dataset.coords.items():
+        path = coordinate.attrs.get("model_path")
+        if path is None:
+            continue
+        value = coordinate.item() if coordinate.ndim == 0 else None
+        if isinstance(value, str):  # perhaps the name of a section
+            if axes is None:
+                axes = yaml_data(str(dataset.attrs.get("study", ""))).get("axes", {})
+            values = axes[name]["values"] if isinstance(axes.get(name), dict) else None
+            value = values.get(value) if isinstance(values, dict) else value
+        keys = str(path).split(".")
+        _set(data, keys, value)
+        if tuned and keys[0] in ("filling", "length") and "n_up" in data.get("state", {}):
+            del data["state"]  # the particle numbers are those of the first point
+    return data
+
+
+def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        data = data.setdefault(key, {})
+    if value is None:
+        data.pop(keys[-1], None)
+    else:
+        data[keys[-1]] = value
+
+
+def conditions(
+    point: xr.Dataset, boundary: str | None = None, beta: float | None = None
+) -> tuple[bool, float | None]:
+    """Return (periodic, beta or None at T = 0) of one point.
+
+    Raises
+    ------
+    OrchestraError
+        If the dataset does not say and the caller neither.
+    """
+    model = model_data(point)
+    boundary = boundary or model.get("boundary") or point.attrs.get("boundary")
+    if boundary not in ("open", "periodic"):
+        raise OrchestraError("the dataset does not say its boundary: give --boundary open|periodic")
+    if beta is None:
+        beta = model.get("state", {}).get("beta")
+    return boundary == "periodic", None if beta is None or math.isinf(beta) else float(beta)
+
+
+def parameters(data: dict[str, Any], backend: str | None = None) -> str:
+    """Return the parameters of a model in one line, in the words of the model file.
+
+    Couplings of a layer that are zero are left out.
+
+    Parameters
+    ----------
+    data : dict
+        As :func:`model_data` returns it.
+    backend : str, optional
+        Whose settings are parameters, too, where they are not the usual ones.
+    """
+    numerics = data.get("numerics", {}).get(backend, {}) if backend else {}
+    shown = {key: value for key, value in data.items() if key not in _OTHER} | numerics
+    return ", ".join(_words((), shown))
+
+
+def _words(path: tuple[str, ...], value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [word for key, inner in value.items() for word in _words((*path, str(key)), inner)]
+    if len(path) > 1 and value == 0 and path[0] != "state":
+        return []
+    # `layers.P.hopping` is P.hopping, `state.beta` is beta
+    names = path[1:] if path[0] in ("layers", "state") else path
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return [f"{'.'.join(names)}={text}"]

@@ -1,0 +1,110 @@
+"""Files under fixed names, such as ``runs/NAME/result.nc``: all of them belong to the same run.
+
+A run's own files are in its directory. Beside the copies that are published under short names
+nothing of another run may stay; what a user made of them (fits) goes where its run is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.files import make_directory
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+#: Groups of names; the first of each says whose all of them are.
+RESULT, FITS, LIMIT = ("result.nc", "result.png"), ("fit.nc", "fit.png"), ("limit.nc",)
+
+
+def of_study(name: str) -> tuple[str, ...]:
+    """Return the names under which a study's dataset and what is drawn of it are published."""
+    return tuple(f"{name}{end}" for end in (".nc", ".png", ".pdf", ".svg", "-fits.nc"))
+
+
+def owner(dataset: xr.Dataset) -> str:
+    """Return the name of the run directory that a dataset comes from, or of the study as it was."""
+    attributes = dataset.attrs
+    if "study_name" in attributes:
+        points = {
+            str(name): coordinate.values.tolist()
+            for name, coordinate in dataset.coords.items()
+            if "model_path" in coordinate.attrs
+        }
+        text = json.dumps([attributes.get("model"), points], sort_keys=True)
+        name = f"{attributes['study_name']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    elif "run" in attributes or "request_hash" not in attributes:
+        name = str(attributes.get("run", ""))
+    else:  # written before runs were named
+        parts = (attributes["model_name"], attributes["backend"], attributes["request_hash"][:12])
+        name = "-".join(map(str, parts))
+    return Path(name).name  # it becomes part of a path
+
+
+def _owner_of(path: Path) -> str:
+    import xarray as xr
+
+    try:
+        with xr.open_dataset(path, engine="netcdf4") as dataset:
+            return owner(dataset)
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def make_room(root: Path, names: tuple[str, ...], new: str, say: Callable[[str], None]) -> None:
+    """Move the files ``names`` out of ``root``, to the directory of their own run, if not ``new``.
+
+    Raises
+    ------
+    OrchestraError
+        If ``root``, which is made if it is not there, cannot be written to.
+    """
+    try:
+        make_directory(root)
+        there = [root / name for name in names if (root / name).exists()]
+        old = _owner_of(root / names[0]) if there else new
+        if old == new:
+            return
+        place = root / (old or "of-another-run")
+        place.mkdir(exist_ok=True)
+        for path in there:
+            path.replace(place / path.name)
+    except OSError as error:
+        raise OrchestraError(f"cannot write to {root}: {error.strerror}") from error
+    say(f"kept     {', '.join(path.name for path in there)} of another run: {place}")
+
+
+def publish(run: Path, root: Path, say: Callable[[str], None]) -> Path:
+    """Make ``root`` show the result of ``run``: a copy by rename, with the fits made of it.
+
+    Returns
+    -------
+    Path
+        The published dataset.
+    """
+    for names in (RESULT, FITS):
+        make_room(root, names, run.name, say)
+    for name in (*RESULT, *FITS):
+        if (run / name).exists() and (name in RESULT or not (root / name).exists()):
+            copy(run / name, root / name)
+    return root / RESULT[0]
+
+
+def copy(source: Path, target: Path) -> None:
+    """Make ``target`` a copy of ``source`` by rename: the old one is there until the new one is."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OrchestraError(
+            f"cannot write {target}: {error.strerror}; the result itself is in {source}"
+        ) from error
