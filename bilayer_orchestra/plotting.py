@@ -15,6 +15,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bilayer_orchestra.errors import OrchestraError
+
 COLOURS = {"P": "#b2182b", "M": "#2166ac", "f": "#b2182b", "c": "#2166ac"}
 PANELS = (
     ("pair", r"pair  $\langle\Delta^\dagger_i \Delta_j\rangle$"),
@@ -87,6 +89,8 @@ def save(figure: Figure, path: Path) -> None:
     try:
         figure.savefig(temporary, dpi=140, format=path.suffix.removeprefix("."))
         temporary.replace(path)
+    except OSError as error:
+        raise OrchestraError(f"cannot write {path}: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
         plt.close(figure)
