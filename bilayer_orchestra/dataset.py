@@ -205,6 +205,8 @@ def write_atomic(dataset: xr.Dataset, path: Path) -> None:
         finally:
             os.close(descriptor)
         temporary.replace(path)
+    except IsADirectoryError as error:
+        raise OrchestraError(f"cannot write {path}: it is a directory") from error
     except (OSError, RuntimeError) as error:  # netCDF4 reports a full disk as RuntimeError
         raise OrchestraError(f"cannot write {path}: {error}; is the disk full?") from error
     finally:

@@ -25,6 +25,8 @@ from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.pairs import pairs_of, series_of
 from bilayer_orchestra.parameters import conditions, model_data, parameters
 
+from bilayer_orchestra.errors import OrchestraError
+
 COLOURS = {"P": "#b2182b", "M": "#2166ac", "f": "#b2182b", "c": "#2166ac"}
 #: Name of a correlation -> how its axis is called.
 SYMBOLS = {

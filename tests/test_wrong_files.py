@@ -182,6 +182,31 @@ def test_an_output_that_is_a_file_is_one_clear_line(files, monkeypatch, argument
     assert (files / "site.toml").read_text() == 'partition = "standard"\n'
 
 
+@pytest.mark.parametrize(
+    ("arguments", "target"),
+    [
+        (["plot", "result.nc", "-o", "blocked.png"], "blocked.png"),
+        (["run", "model.yaml", "-b", "exact", "--no-plot", "-o", "out"], "out/result.nc"),
+        (["collect", "study.yaml", "-o", "out"], "out/study.nc"),
+        (["extrapolate", "sweep.nc", "--model", "size", "--name", "energy"], "limit.nc"),
+        (["check", "result.nc", "result.nc"], "check.nc"),
+    ],
+)
+def test_a_directory_in_the_place_of_a_file_is_one_clear_line(
+    files, monkeypatch, tmp_path, arguments, target
+):
+    folder = tmp_path / "copy"
+    shutil.copytree(files, folder)
+    monkeypatch.chdir(folder)
+    (folder / target).unlink(missing_ok=True)
+    (folder / target).mkdir()
+    code, message = orchestra(*arguments)
+    assert code == (3 if arguments[0] == "check" else 1)
+    assert message.startswith(f"cannot write {target}: ")
+    assert "directory" in message
+    assert "disk full" not in message
+
+
 def test_the_keys_that_tell_a_study_from_a_model_are_those_of_the_files():
     models = {key for kind in KINDS.values() for key in kind.model_fields}
     assert set(Study.model_fields) - models == STUDY_KEYS

@@ -142,6 +142,7 @@ def _store(collected: Collected, study: LoadedStudy, root: Path) -> Path:
 
 #: Seconds between two signs of life in a log.
 HEARTBEAT = 30.0
+FIRST_BEAT = 3.0
 
 
 class _Shown:
@@ -182,8 +183,10 @@ class _Shown:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def beat(self, stop: threading.Event) -> None:
-        """Say every half minute that points are being computed, until ``stop``; for a log."""
-        while not stop.wait(HEARTBEAT):
+        """Say soon, then every half minute, what is being computed, until ``stop``; for a log."""
+        pause = min(FIRST_BEAT, HEARTBEAT)
+        while not stop.wait(pause):
+            pause = HEARTBEAT
             with self._lock:
                 running = "; ".join(f"{name}: {line}" for name, line in self._lines.items())
                 self._say(f"{self._done} of {self._total}  running  {running}".rstrip())
