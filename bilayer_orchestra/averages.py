@@ -21,8 +21,8 @@ class Averages:
         Observable name -> array: scalar, (N,), (2, N), (N, N) or (2, N, N), spins (up, down);
         (N - 1,) for what belongs to a cut of the chain.
     bias : dict
-        Same shapes: size of the systematic error (last measured minus extrapolated value). A
-        missing name means "not estimated" and becomes NaN.
+        Same shapes: size of the systematic error that may be left, never negative. A missing name
+        means "not estimated" and becomes NaN.
     stderr : dict
         Same shapes: statistical standard error; only for stochastic engines.
     deviations : dict
@@ -37,6 +37,11 @@ class Averages:
         Whether the requested accuracy was reached.
     reason : str
         Why, or why not.
+
+    Raises
+    ------
+    ValueError
+        If a bias or an error is negative.
     """
 
     values: dict[str, FloatArray]
@@ -47,6 +52,12 @@ class Averages:
     diagnostics: dict[str, Any] = field(default_factory=dict)
     converged: bool = False
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse signed sizes, which plots and fits would take for something else."""
+        for name, size in [*self.bias.items(), *self.stderr.items()]:
+            if np.any(size < 0):
+                raise ValueError(f"the bias or error of {name} is negative: it is a size")
 
 
 def observables_from_raw(raw: dict[str, FloatArray], terms: Terms) -> dict[str, FloatArray]:

@@ -2,7 +2,7 @@
 
 Dimensions ``layer``, ``x`` and, for two-point functions, ``layer_``, ``x_``; ``spin`` where it
 matters. Beside a value stand ``<name>_stderr`` (statistical) and ``<name>_bias`` (systematic: the
-size of the last correction that was applied or could be; NaN where it is not estimated).
+size of what may be left, never negative; NaN where it is not estimated).
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ SCHEMA_VERSION = 1
 
 #: Scalars that describe a run: name -> (long name, definition, units).
 DIAGNOSTICS = {
+    "energy_truncation": (
+        "truncation error of the energy",
+        "size of what may be left in <H>, H including the -mu N terms; NaN: not estimated",
+        "energy unit of the model file",
+    ),
     "energy_variance": (
         "energy variance",
         "<H^2> - <H>^2, H including the -mu N terms",
@@ -134,7 +139,7 @@ def build(terms: Terms, averages: Averages, selected: tuple[str, ...]) -> xr.Dat
             else xr.Variable(observable.dims, np.full(variable.shape, np.nan)),
             observable,
             "systematic error",
-            "size of the systematic error: last measured minus extrapolated (NaN: not estimated)",
+            "size of the systematic error that may be left, never negative (NaN: not estimated)",
         )
     for name, value in averages.diagnostics.items():
         long_name, definition, units = DIAGNOSTICS[name]
@@ -269,4 +274,7 @@ def open_result(
             runs = [str(run) for run in dataset["run"].values.flat if run]
             needed += f", such as {path.parent / runs[0] / 'result.nc'}"
         raise OrchestraError(f"{path} holds {kind}; needed here: {needed}")
+    for name, variable in dataset.data_vars.items():
+        if str(name).endswith("_bias"):  # earlier versions stored a sign
+            variable.values = np.abs(variable.values)
     return dataset

@@ -37,9 +37,9 @@ class Outcome:
 
 
 def make_request(model: Model, backend: Backend) -> Request:
-    """Return what ``backend`` needs to know of ``model``."""
+    """Return what ``backend`` needs to know of ``model``; see :meth:`Terms.centred`."""
     return Request(
-        terms=model.terms(),
+        terms=model.terms().centred(),
         observables=model.measured(),
         numerics=model.settings(backend.name),
         label=model.name,
@@ -247,7 +247,7 @@ def _label(
         "model": model.to_yaml(),
         "model_name": model.name,
         "request_hash": request_hash(model, backend),
-        "terms_hash": terms_hash(request.terms),
+        "terms_hash": terms_hash(model.terms()),
         "ensemble": "canonical" if hasattr(model.state, "n_up") else "grand canonical",
         "backend": backend.name,
         "engine": backend.version(),

@@ -115,6 +115,20 @@ class Terms:
         largest = max(np.abs(hopping).max(), np.abs(self.interaction).max() / 4)
         return float(largest) or 1.0
 
+    def centred(self) -> Terms:
+        """Return the same ground state with its site energies around zero.
+
+        With fixed particle numbers a constant in the chemical potentials is one in H: it changes no
+        state, but energies of its size would drown small gaps in their rounding. What goes is the
+        middle between the largest and the smallest h_ii - mu_i. A grand-canonical state depends on
+        the constant and is returned as it is.
+        """
+        if not isinstance(self.state, Canonical):
+            return self
+        levels = self.one_body.diagonal() - self.chemical_potential
+        middle = 0.5 * (levels.max() + levels.min())
+        return replace(self, chemical_potential=self.chemical_potential + middle)
+
     def permuted(self, order: list[int]) -> Terms:
         """Return the same model with site ``order[k]`` at place ``k``."""
         index = np.asarray(order)

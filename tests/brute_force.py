@@ -57,6 +57,34 @@ def _ground_state(terms: Terms, space: FockSpace, full: sparse.csr_array) -> np.
     return state
 
 
+def reflected_states(terms: Terms) -> list[tuple[float, np.ndarray]]:
+    """Return (energy with -mu N, pair matrix) of the lowest even and odd state, the lower first.
+
+    Even and odd under x -> L - 1 - x: states that nearly have the same energy, the odd and the even
+    superposition of two charge patterns, are told apart by symmetry, however small their distance.
+    """
+    space, _, full = _operators(terms)
+    assert isinstance(terms.state, Canonical)
+    counts = [sum(n[s] for n in space.n).diagonal() for s in (0, 1)]
+    sector = np.flatnonzero((counts[0] == terms.state.n_up) & (counts[1] == terms.state.n_down))
+    one = sparse.eye_array(full.shape[0], format="csr")
+    reflection = one
+    for i, site in enumerate(terms.sites):
+        j = terms.sites.index(site._replace(x=terms.length - 1 - site.x))
+        for s in (0, 1) if i < j else ():  # the exchange of two modes
+            difference = space.c[i][s] - space.c[j][s]
+            reflection = reflection @ (one - difference.T @ difference)
+    found = []
+    for parity in (1, -1):
+        lifted = full + 50.0 * (one - parity * reflection)  # the others, out of the way
+        value, vector = sparse.linalg.eigsh(lifted.tocsr()[sector][:, sector], 1, which="SA")
+        state = np.zeros(full.shape[0])
+        state[sector] = vector[:, 0]
+        removed = [c[1] @ c[0] @ state for c in space.c]
+        found.append((float(value[0]), np.array([[a @ b for b in removed] for a in removed])))
+    return sorted(found, key=lambda one: one[0])
+
+
 def entropies(terms: Terms, order: list[int]) -> np.ndarray:
     """Return -Tr rho ln rho of the first 1, 2, ... N - 1 sites in this order, shape (N - 1,).
 

@@ -381,6 +381,35 @@ def test_short_projection_is_seen(tmp_path):
     assert re.search(r"pair still changes .* between projection times 2.5 and 5", alone)
 
 
+@pytest.mark.parametrize("length", [3, 4])
+def test_a_degenerate_level_is_not_determined_whatever_the_error_bars(tmp_path, length):
+    number = length - 1
+    model = model_of(
+        {"n_up": number, "n_down": number}, length, {"dtau": [0.2, 0.1], "sweeps": 200}, t_perp=0.0
+    )
+    dataset = run_point(model, BACKEND, LocalRuntime(), tmp_path).dataset
+    assert float(dataset.pair_stderr.max()) < 1e-12
+    assert not dataset.attrs["converged"]
+    assert "correlators are not determined" in dataset.attrs["converged_reason"]
+    exact = run_point(model, get_backend("exact"), LocalRuntime(), tmp_path).dataset
+    error = np.abs(dataset.pair - exact.pair)
+    assert float(error.max()) == pytest.approx(number / length, abs=1e-6)
+    assert (error <= 1.001 * dataset.pair_bias + 1e-9).all()
+
+
+@pytest.mark.parametrize("state", [{"beta": 2.0}, {"n_up": 2, "n_down": 2}], ids=["T > 0", "T = 0"])
+def test_free_electrons_are_exact_and_converged(tmp_path, state):
+    """Neither noise nor a Trotter error: what is left is rounding, and no reason against."""
+    model = model_of(state, 3, {"sweeps": 400}, P={"interaction": 0.0})
+    dataset = run_point(model, BACKEND, LocalRuntime(), tmp_path).dataset
+    assert dataset.attrs["converged"], dataset.attrs["converged_reason"]
+    exact = run_point(model, get_backend("exact"), LocalRuntime(), tmp_path).dataset
+    for name in ("energy", *MATRICES):
+        error = np.abs(dataset[name] - exact[name])
+        assert (error <= dataset[f"{name}_bias"]).all(), name
+        assert float(dataset[f"{name}_bias"].max()) < 1e-9, name
+
+
 def out_of_reach(monkeypatch, state: dict[str, object], length: int, t_perp: float, path: Path):
     """Run where no sector is small enough for the exact check; return the dataset."""
     monkeypatch.setattr("bilayer_orchestra.backends.alf.projection_exact.MAX_DIMENSION", 1)
@@ -396,6 +425,12 @@ def test_another_trial_state_sees_what_half_the_time_does_not(tmp_path, monkeypa
     reason = dataset.attrs["converged_reason"]
     assert "after projection time 20 another trial state gives" in reason
     assert float(re.search(r"up to (\S+) away", reason)[1]) > 0.3
+
+
+def test_another_trial_state_sees_a_degenerate_level(tmp_path, monkeypatch):
+    dataset = out_of_reach(monkeypatch, {"n_up": 2, "n_down": 2}, 3, 0.0, tmp_path)
+    assert not dataset.attrs["converged"]
+    assert "unless the ground level is degenerate" in dataset.attrs["converged_reason"]
 
 
 def test_another_trial_state_agrees_where_the_gap_is_large(tmp_path, monkeypatch):

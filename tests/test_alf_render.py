@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from bilayer_orchestra.backends.alf.effort import plan_effort
 from bilayer_orchestra.backends.alf.monitor import Monitor
 from bilayer_orchestra.backends.alf.numerics import ALFNumerics
-from bilayer_orchestra.backends.alf.render import render_files
+from bilayer_orchestra.backends.alf.render import needs_probe, render_files
 from bilayer_orchestra.backends.alf.seeds import chain_seeds
 from bilayer_orchestra.backends.alf.steps import (
     divides,
@@ -26,7 +26,7 @@ from bilayer_orchestra.backends.alf.steps import (
     nearest,
     time_steps,
 )
-from bilayer_orchestra.backends.alf.trial import trial_orbitals
+from bilayer_orchestra.backends.alf.trial import probe_orbitals, trial_orbitals
 from bilayer_orchestra.backends.registry import get_backend
 from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.model.load import parse_model
@@ -375,3 +375,26 @@ def test_trial_of_free_electrons_is_the_ground_state():
     energy = np.trace(orbitals.T @ terms.one_body @ orbitals)
     assert energy == pytest.approx(np.linalg.eigvalsh(terms.one_body)[:3].sum())
     assert isinstance(terms.state, Canonical)
+
+
+@pytest.mark.parametrize("interaction", [0.0, -4.0])
+def test_a_second_trial_state_fills_an_open_shell_the_other_way_round(interaction):
+    """Two of three electrons of a ring's shell of k and -k are left open; P is full or empty."""
+    changes = {"boundary": "periodic", "t_perp": 0.0}
+    layer = {"interaction": interaction, "chemical_potential": 0.0 if interaction else -9.0}
+    full = 6 if interaction else 0
+    terms = make_model({"n_up": full + 2, "n_down": full + 2}, 6, P=layer, **changes).terms()
+    one, other = (choose(terms, full + 2) for choose in (trial_orbitals, probe_orbitals))
+    singular = np.linalg.svd(one.T @ other, compute_uv=False)
+    np.testing.assert_allclose(singular[:-1], 1, atol=1e-4)
+    assert singular[-1] < 1e-2
+    closed = make_model({"n_up": full + 3, "n_down": full + 3}, 6, P=layer, **changes).terms()
+    one, other = (choose(closed, full + 3) for choose in (trial_orbitals, probe_orbitals))
+    np.testing.assert_allclose(np.linalg.svd(one.T @ other, compute_uv=False), 1, atol=1e-6)
+
+
+def test_large_sectors_get_a_second_trial_state_also_without_interaction():
+    layer = {"interaction": 0.0}
+    assert needs_probe(make_model({"n_up": 6, "n_down": 6}, 8, P=layer).terms())
+    assert not needs_probe(make_model({"n_up": 2, "n_down": 2}, 3, P=layer).terms())
+    assert not needs_probe(make_model({"beta": 2.0}, 8, P=layer).terms())

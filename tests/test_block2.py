@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from bilayer_orchestra.backends.block2 import engine
 from bilayer_orchestra.backends.block2.hamiltonian import symmetry_of
 from bilayer_orchestra.backends.dmrg_results import averages_from_stages
 from bilayer_orchestra.backends.registry import get_backend
@@ -83,6 +85,48 @@ def test_reference_energies(solve, model, energy):
     assert float(solve(model, "block2").energy) == pytest.approx(energy, abs=tolerance)
 
 
+@pytest.mark.parametrize(
+    ("model", "gap"),
+    [
+        (make_model({"n_up": 4, "n_down": 4}, M={"chemical_potential": 50.0}), 48.391392),
+        (make_model({"n_up": 4, "n_down": 4}, M={"chemical_potential": 200.0}), 198.384432),
+        (make_model({"n_up": 4, "n_down": 4}, P={"chemical_potential": 60.0}, t_perp=0.3), None),
+        (make_model({"n_up": 2, "n_down": 2}, 2, P={"interaction": -60.0}), None),
+        (make_model({"n_up": 4, "n_down": 0}, 2), np.inf),
+    ],
+    ids=["mu_M 50", "mu_M 200", "mu_P 60", "U -60", "one state"],
+)
+def test_the_gap_is_none_of_the_penalty(solve, model, gap):
+    """The lowest state orthogonal to the ground state, not the ground state with a penalty."""
+    dmrg, exact = float(solve(model, "block2").gap), float(solve(model, "exact").gap)
+    assert dmrg == pytest.approx(exact, rel=1e-6)
+    assert gap is None or dmrg == pytest.approx(gap, rel=1e-6)
+
+
+def test_a_penalty_below_the_gap_is_raised(solve, monkeypatch, tmp_path):
+    """Whatever the first guess: its energy is measured without it, and its share looked at."""
+    model = make_model({"n_up": 1, "n_down": 1}, 2, t_perp=0.8)
+    backend = get_backend("block2")
+    request = make_request(model, backend)
+    job = backend.render(request)
+    for name, text in job.files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(engine, "largest_move", lambda terms: 1e-3)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    engine.run(tmp_path)
+    gap = float(backend.parse(tmp_path, request).diagnostics["gap"])
+    assert gap == pytest.approx(float(solve(model, "exact").gap), rel=1e-6)
+
+
+@pytest.mark.parametrize("common", [100.0, -1000.0])
+def test_a_constant_in_the_chemical_potentials_changes_nothing(solve, common):
+    layers = {"P": {"chemical_potential": common}, "M": {"chemical_potential": common}}
+    state = {"n_up": 3, "n_down": 3}
+    plain, moved = (solve(make_model(state, **more), "block2") for more in ({}, layers))
+    for name in ("energy", "gap", "pair", "pair_bias", "energy_variance"):
+        np.testing.assert_array_equal(moved[name], plain[name], err_msg=name)
+
+
 def test_states_too_close_to_tell_apart_are_not_called_converged(solve):
     """Gap 1.2e-6 (exact): the energy is right, the correlators are anybody's guess."""
     model = make_model(
@@ -92,6 +136,78 @@ def test_states_too_close_to_tell_apart_are_not_called_converged(solve):
     assert float(dmrg.energy) == pytest.approx(float(exact.energy), abs=1e-8)
     assert not dmrg.attrs["converged"]
     assert "correlators are not determined" in dmrg.attrs["converged_reason"]
+    assert "gap_resolution = 1e-05" in dmrg.attrs["converged_reason"]
+    assert np.isnan(dmrg.pair_bias).all(), "an error of what is not determined"
+    assert np.isfinite(dmrg.energy_bias)
+
+
+@pytest.mark.parametrize("name", ["open", "periodic", "polarized ring", "P hops", "tilted"])
+def test_the_bias_covers_what_the_solver_leaves_where_nothing_is_truncated(solve, name):
+    """Weights below 1e-14: two stages agree to rounding, the true error is that of the solver."""
+    dmrg, exact = solve(CASES[name], "block2"), solve(CASES[name], "exact")
+    assert float(dmrg.discarded_weight) < 1e-14
+    for observable in ("energy", "kinetic_energy", "interaction_energy", *OBSERVABLES):
+        error, bias = np.abs(dmrg[observable] - exact[observable]), dmrg[f"{observable}_bias"]
+        assert (bias > 0).all(), observable
+        assert (error <= bias).all(), (observable, float((error / bias).max()))
+
+
+def test_the_energy_is_not_variational_without_the_chemical_potentials(solve):
+    """Truncation moves electrons between layers: <H> - <H - mu N> is off in first order."""
+    model = make_model(
+        {"n_up": 4, "n_down": 4},
+        5,
+        boundary="periodic",
+        M={"chemical_potential": -0.4},
+        numerics={"block2": {"initial_bond_dimension": 12, "max_bond_dimension": 24}},
+    )
+    dmrg, exact = solve(model, "block2"), solve(model, "exact")
+    assert float(dmrg.discarded_weight) > 1e-7
+    assert abs(float(dmrg.energy - exact.energy)) < float(dmrg.energy_bias)
+    assert float(dmrg.energy_bias) > float(dmrg.energy_truncation)
+
+
+FROZEN = {
+    "reflection": make_model({"n_up": 2, "n_down": 2}, 3, t_perp=0.0),
+    "translation": make_model({"n_up": 2, "n_down": 2}, 3, t_perp=0.0, boundary="periodic"),
+    "exchange": make_model({"n_up": 2, "n_down": 2}, 4, t_perp=0.0),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs"),
+    [("reflection", (1, 1, 0)), ("translation", (1, 0, 1)), ("exchange", (1, 0, 0, 1))],
+)
+def test_a_frozen_pattern_is_not_called_converged_however_large_the_gap(name, pairs):
+    """Pairs on disconnected sites, which neither a second start nor the next state has moved."""
+    request = make_request(FROZEN[name], get_backend("block2"))
+    sites = request.terms.n_sites
+    occupied = np.zeros(sites)
+    occupied[[site.layer == "P" for site in request.terms.sites]] = pairs
+    stages = {
+        "green": np.stack([np.diag(occupied)] * 2),
+        "pair": np.diag(occupied),
+        "double_occupancy": occupied,
+    }
+    output = {key: np.stack([value, value]) for key, value in stages.items()} | {
+        "bond_dimension": np.array([12, 24]),
+        "discarded_weight": np.array([1e-30, 1e-30]),
+        "energy_with_mu": np.array([-8.0, -8.0]),
+        "energy_variance": np.zeros(2),
+        "drift": np.zeros(2),
+        "proof_bond_dimension": np.array(24),
+        "second_energy": np.array(-8.0),
+        "second_deviation": np.array(0.0),
+        "orthogonal_energy": np.array(-7.0),
+    }
+    found = averages_from_stages(output, request.terms, request.numerics)
+    assert not found.converged
+    assert "breaks a symmetry of H by 1" in found.reason
+    assert np.isnan(found.bias["pair"]).all()
+    # the same numbers where the sites do differ are no reason
+    tilted = np.where(occupied > 0, 1.0, -1.0) * np.arange(1, sites + 1)
+    terms = replace(request.terms, chemical_potential=tilted)
+    assert averages_from_stages(output, terms, request.numerics).converged
 
 
 def test_truncated_correlators_are_within_their_bias(solve):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bilayer_orchestra.analysis.truncation import extrapolate
 from bilayer_orchestra.averages import Averages, observables_from_raw
@@ -110,6 +112,28 @@ def test_nan_from_an_engine_is_an_error_and_not_a_result():
         observables_from_raw(raw, TERMS)
 
 
+@pytest.mark.parametrize("of", ["bias", "stderr"])
+def test_a_negative_size_is_no_result(of):
+    """Plots and fits take it for a size: no engine, of ours or a guest, gives a signed one."""
+    with pytest.raises(ValueError, match="pair is negative"):
+        Averages({"pair": np.zeros(2)}, **{of: {"pair": np.array([1e-5, -1e-5])}})
+    Averages({"pair": np.zeros(2)}, **{of: {"pair": np.array([0.0, np.nan])}})
+
+
+def test_signed_biases_of_earlier_versions_are_read_as_sizes(tmp_path):
+    dataset = build(TERMS, numbered(TERMS), ("density", "pair"))
+    dataset.attrs["orchestra_schema"] = 1
+    dataset["pair_bias"] = -dataset.pair_bias
+    dataset["energy_bias"] = dataset.energy_bias - 2e-3  # stays NaN: not estimated
+    dataset.pair_bias.attrs["units"] = "1"
+    write_atomic(dataset, tmp_path / "result.nc")
+    read = open_result(tmp_path / "result.nc")
+    assert (read.pair_bias == 1e-5).all()
+    assert np.isnan(read.energy_bias)
+    assert read.pair_bias.attrs["units"] == "1"
+    xr.testing.assert_equal(read.pair, dataset.pair)
+
+
 class TestExtrapolation:
     weights = np.array([1e-5, 1e-6, 1e-7])
 
@@ -117,19 +141,18 @@ class TestExtrapolation:
         values = np.array([2.0, -1.0]) + np.outer(self.weights, [3e3, -40.0])
         limit = extrapolate(self.weights, values, variational=True)
         np.testing.assert_allclose(limit.value, [2.0, -1.0], atol=1e-12)
-        np.testing.assert_allclose(limit.bias, values[-1] - [2.0, -1.0], atol=1e-12)
+        np.testing.assert_allclose(limit.bias, np.abs(values[-1] - [2.0, -1.0]), atol=1e-12)
         correlator = extrapolate(self.weights, values)
         np.testing.assert_allclose(correlator.value, [2.0, -1.0], atol=1e-12)
-        assert np.all(np.abs(correlator.bias) >= np.abs(limit.bias))
-        assert np.all(np.sign(correlator.bias) == np.sign(limit.bias))
+        assert np.all(correlator.bias >= limit.bias)
 
     def test_an_error_of_the_missing_amplitude_is_covered_in_correlators(self):
         """An element that is off by a sqrt(w): a line through it sees a quarter of its error."""
         values = 2.0 + 7.0 * np.sqrt(self.weights)
         limit = extrapolate(self.weights, values)
-        assert abs(float(limit.value) - 2.0) <= abs(float(limit.bias))
+        assert abs(float(limit.value) - 2.0) <= float(limit.bias)
         line = extrapolate(self.weights, values, variational=True)
-        assert abs(float(line.value) - 2.0) > 2 * abs(float(line.bias))
+        assert abs(float(line.value) - 2.0) > 2 * float(line.bias)
 
     def test_the_value_never_moves_further_than_the_last_step(self):
         rng = np.random.default_rng(3)
@@ -140,7 +163,12 @@ class TestExtrapolation:
 
     def test_weights_that_do_not_fall_give_the_last_value_and_the_last_step(self):
         limit = extrapolate(np.array([1e-6, 0.9e-6]), np.array([1.0, 1.5]))
-        assert (float(limit.value), float(limit.bias)) == (1.5, -0.5)
+        assert (float(limit.value), float(limit.bias)) == (1.5, 0.5)
+
+    @given(st.lists(st.floats(0, 1e-2), min_size=2, max_size=5), st.integers(0, 99), st.booleans())
+    def test_a_bias_is_a_size_whatever_the_stages(self, weights, seed, variational):
+        values = np.random.default_rng(seed).normal(size=(len(weights), 3, 3))
+        assert (extrapolate(np.array(weights), values, variational).bias >= 0).all()
 
     def test_one_stage_is_not_an_estimate(self):
         assert np.isnan(extrapolate(np.array([1e-6]), np.array([1.0])).bias)

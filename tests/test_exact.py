@@ -11,7 +11,7 @@ from bilayer_orchestra.backends.registry import choose, get_backend
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.pipeline import make_request
 from bilayer_orchestra.terms import Terms
-from tests.brute_force import oracle
+from tests.brute_force import oracle, reflected_states
 from tests.conftest import make_model, site_matrix
 
 pytestmark = pytest.mark.lowest
@@ -179,11 +179,67 @@ def test_thermal_reference_case_of_four_rungs(solve):
     assert float(pair.sel(layer="M", layer_="M")) == pytest.approx(0.02716, abs=5e-6)
 
 
+def outer_pair(dataset) -> float:
+    """<Delta+ Delta> between the outer P sites."""
+    return float(dataset.pair.sel(layer="P", layer_="P", x=0, x_=dataset.sizes["x"] - 1))
+
+
+@pytest.mark.parametrize("common", [0.0, 100.0, -1000.0])
+@pytest.mark.parametrize(("t_perp", "gap"), [(0.2, 1.0253e-8), (0.1, 5.45e-10)])
+def test_a_small_gap_does_not_depend_on_a_constant(solve, common, t_perp, gap):
+    """Two charge patterns that tunnel; the reference tells even and odd apart by symmetry."""
+    layers = {
+        "P": {"interaction": -8.0, "chemical_potential": common},
+        "M": {"chemical_potential": common},
+    }
+    model = make_model({"n_up": 3, "n_down": 3}, t_perp=t_perp, **layers)
+    bare = make_model({"n_up": 3, "n_down": 3}, t_perp=t_perp, P={"interaction": -8.0})
+    (energy, pair), (above, _) = reflected_states(bare.terms())
+    assert above - energy == pytest.approx(gap, rel=2e-3)
+    dataset = solve(model, "exact")
+    assert dataset.attrs["converged"], dataset.attrs["converged_reason"]
+    assert float(dataset.degeneracy) == 1
+    assert float(dataset.energy) == pytest.approx(energy, abs=1e-11)
+    assert float(dataset.gap) == pytest.approx(above - energy, rel=1e-3, abs=3e-13)
+    assert abs(outer_pair(dataset)) > 0.49
+    np.testing.assert_allclose(site_matrix(dataset, "pair"), pair, atol=2e-4 * 1e-9 / gap)
+
+
+@pytest.mark.parametrize("unit", [1e-7, 1e3])
+def test_levels_are_compared_in_the_units_of_the_model(solve, unit):
+    """The same ladder with energies in other units: same states, same degeneracy."""
+
+    def scaled(unit):
+        layer = {"P": {"interaction": -4.0 * unit}, "M": {"hopping": unit}}
+        return make_model({"n_up": 3, "n_down": 3}, t_perp=0.5 * unit, **layer)
+
+    dataset, reference = solve(scaled(unit), "exact"), solve(scaled(1.0), "exact")
+    assert float(dataset.degeneracy) == 1
+    assert float(dataset.gap) / unit == pytest.approx(float(reference.gap), rel=1e-6)
+    np.testing.assert_allclose(dataset.pair, reference.pair, atol=1e-8)
+
+
+@pytest.mark.parametrize("common", [0.0, 100.0])
+def test_a_gap_too_small_to_resolve_is_called_that(solve, common):
+    """At t_perp = 0.02 the two patterns differ by 8e-13: neither one level nor two."""
+    layers = {
+        "P": {"interaction": -8.0, "chemical_potential": common},
+        "M": {"chemical_potential": common},
+    }
+    dataset = solve(make_model({"n_up": 3, "n_down": 3}, t_perp=0.02, **layers), "exact")
+    assert not dataset.attrs["converged"]
+    reason = dataset.attrs["converged_reason"]
+    assert "a gap too small to resolve (tolerance" in reason
+    assert "correlators are not determined" in reason
+
+
 def test_degenerate_ground_level_is_averaged(solve):
     """Two pairs on three disconnected attractive sites: three equivalent places for the hole."""
     model = make_model({"n_up": 2, "n_down": 2}, 3, t_perp=0.0, P={"interaction": -20.0})
     dataset = solve(model, "exact")
     assert float(dataset.degeneracy) == 3
+    assert dataset.attrs["converged"]
+    assert "3 states (closer than" in dataset.attrs["converged_reason"]
     np.testing.assert_allclose(dataset.double_occupancy.sel(layer="P"), 2 / 3, atol=1e-10)
 
 

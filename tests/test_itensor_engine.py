@@ -66,6 +66,13 @@ TRUNCATED = make_model(
     numerics={"itensor": {"max_bond_dimension": 16, "initial_bond_dimension": 8}},
 )
 FULL = make_model({"n_up": 4, "n_down": 0}, 2)
+LARGE_GAPS = [
+    make_model({"n_up": 4, "n_down": 4}, M={"chemical_potential": 50.0}),
+    make_model({"n_up": 4, "n_down": 4}, M={"chemical_potential": 200.0}),
+]
+MOVED = make_model(
+    {"n_up": 3, "n_down": 3}, P={"chemical_potential": 100.0}, M={"chemical_potential": 100.0}
+)
 #: Where ITensorMPS with its own local solver ends in wrong states: (t_perp, electrons per spin).
 FREEZING = {
     (t_perp, number): make_model({"n_up": number, "n_down": number}, t_perp=t_perp)
@@ -114,6 +121,7 @@ LONG_TABLE = [
     (0.3, -24.316569, 0.0243),
 ]
 IN_ONE_GO = [*SMALL.values(), FREE, FREE_LONG, CLOSE, TRUNCATED, FULL, *FREEZING.values(), UNPROVEN]
+IN_ONE_GO += [*LARGE_GAPS, MOVED]
 IN_ONE_GO += QUICK.values()
 
 
@@ -260,6 +268,27 @@ def test_a_sector_of_one_state(solved):
     assert full.attrs["converged"], full.attrs["converged_reason"]
     np.testing.assert_allclose(full.density.sel(spin="up"), 1.0, atol=1e-12)
     assert float(full.energy) == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("model", LARGE_GAPS)
+def test_the_gap_is_none_of_the_penalty(solved, solve, model):
+    dmrg, exact = solved[id(model)], solve(model, "exact")
+    assert float(dmrg.gap) == pytest.approx(float(exact.gap), rel=1e-6)
+
+
+def test_a_constant_in_the_chemical_potentials_changes_nothing(solved):
+    for name in ("energy", "gap", "pair", "pair_bias"):
+        np.testing.assert_array_equal(solved[id(MOVED)][name], solved[id(FREEZING[0.5, 3])][name])
+
+
+@pytest.mark.parametrize("name", ["periodic", "polarized ring", "P hops", "tilted"])
+def test_the_bias_covers_what_the_solver_leaves_where_nothing_is_truncated(solved, solve, name):
+    dmrg, exact = solved[id(SMALL[name])], solve(SMALL[name], "exact")
+    assert float(dmrg.discarded_weight) < 1e-14
+    for observable in ("energy", "kinetic_energy", "interaction_energy", *OBSERVABLES):
+        error, bias = np.abs(dmrg[observable] - exact[observable]), dmrg[f"{observable}_bias"]
+        assert (bias > 0).all(), observable
+        assert (error <= bias).all(), (observable, float((error / bias).max()))
 
 
 def test_states_too_close_to_tell_apart_are_not_called_converged(solved, solve):

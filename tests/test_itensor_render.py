@@ -124,7 +124,7 @@ def numbers() -> st.SearchStrategy[float]:
 def test_every_number_survives_exactly(hopping, interaction, potential, t_perp):
     layer = {"hopping": hopping, "interaction": interaction, "chemical_potential": potential}
     model = make_model({"n_up": 2, "n_down": 2}, 3, P=layer, t_perp=t_perp)
-    terms = model.terms()
+    terms = make_request(model, BACKEND).terms
     job = tomllib.loads(rendered(model).files["job.toml"])
     n = terms.n_sites
     one_body = np.zeros((n, n))

@@ -14,7 +14,7 @@ from bilayer_orchestra.analysis.jackknife import Estimate, chi_squared, jackknif
 from bilayer_orchestra.analysis.stationarity import chains_disagree, drifts
 from bilayer_orchestra.analysis.trotter import extrapolate, limit_weights
 from bilayer_orchestra.analysis.warmup import mser, warmup_length
-from bilayer_orchestra.backends.alf.verdict import MINOR
+from bilayer_orchestra.backends.alf.verdict import MINOR, too_coarse
 
 
 def ar1(rng, tau, shape):
@@ -234,7 +234,11 @@ def test_extrapolation_is_exact_for_a_polynomial(dtau):
     np.testing.assert_allclose(found.correction, correction, atol=1e-12)
     # two steps: the correction scaled down; more: the dtau^4 term that a line leaves
     left = correction / 4 if len(dtau) == 2 else -curve * smallest**2 * second**2
-    np.testing.assert_allclose(found.bias, left, atol=1e-12)
+    np.testing.assert_allclose(found.remainder.value, left, atol=1e-12)
+    # a size, and of no element much smaller than of the others
+    size = np.abs(found.remainder.value)
+    least = 0.5 * np.sqrt(np.mean(size**2))
+    np.testing.assert_allclose(found.bias, np.maximum(size, least), rtol=1e-6)
 
 
 def test_extrapolation_propagates_errors_and_tests_the_line():
@@ -245,7 +249,7 @@ def test_extrapolation_propagates_errors_and_tests_the_line():
         values = truth + 3 * np.array(dtau) ** 2 + errors * rng.standard_normal(4)
         found = extrapolate(dtau, estimates_of(values, errors, rng))
         scores.append((found.estimate.value - truth) / found.estimate.stderr)
-        left.append(found.bias / found.remainder.stderr)
+        left.append(found.remainder.value / found.remainder.stderr)
         chi2.append(found.chi2)
     assert np.std(scores) == pytest.approx(1.0, abs=0.05)
     assert np.std(left) == pytest.approx(1.0, abs=0.05)
@@ -328,6 +332,18 @@ def test_elements_without_an_error_are_extrapolated_too():
     found = extrapolate([0.2, 0.1], [Estimate(np.array(v), np.zeros(5), 4.0) for v in (1.4, 1.1)])
     assert found.estimate.value == pytest.approx(1.0)
     assert found.estimate.stderr == 0.0
+
+
+@pytest.mark.parametrize("dtau", [[0.2, 0.1], [0.4, 0.2, 0.1], [0.4, 0.3, 0.2, 0.1]])
+def test_rounding_is_not_extrapolated(dtau):
+    """Free fermions have no Trotter error and no noise: steps differ by rounding alone."""
+    rng = np.random.default_rng(4)
+    truth = rng.standard_normal((6, 6))
+    values = [truth * (1 + 1e-14 * rng.standard_normal((6, 6))) for _ in dtau]
+    found = extrapolate(dtau, estimates_of(values, [1e-17] * len(dtau), rng))
+    assert (np.abs(found.estimate.value - truth) <= found.bias).all()
+    assert not too_coarse(found)
+    assert not found.dof or np.max(found.chi2) < 1
 
 
 def test_chi_squared_uses_the_covariance_and_is_one_on_average():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,6 +99,21 @@ def test_particle_hole_transformation(model, data):
         spectrum(mirrored, terms.n_sites - n_up, terms.n_sites - n_down) + constant,
         atol=1e-9,
     )
+
+
+@given(models(), st.floats(-1000, 1000).map(lambda value: round(value, 1)))
+def test_a_constant_is_gone_where_particle_numbers_are_fixed(model, constant):
+    terms = model.terms()
+    moved = replace(terms, chemical_potential=terms.chemical_potential + constant)
+    one, other = terms.centred(), moved.centred()
+    if isinstance(terms.state, GrandCanonical):
+        np.testing.assert_array_equal(other.chemical_potential, moved.chemical_potential)
+        return
+    np.testing.assert_allclose(other.chemical_potential, one.chemical_potential, atol=1e-12)
+    levels = one.one_body.diagonal() - one.chemical_potential
+    assert levels.max() == pytest.approx(-levels.min(), abs=1e-12)
+    if len(set(terms.chemical_potential)) == 1:  # then not even rounding is left of it
+        assert not other.chemical_potential.any()
 
 
 def test_a_ring_of_two_has_its_bond_twice():

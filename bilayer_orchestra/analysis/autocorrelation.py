@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bilayer_orchestra.analysis.common import ROUNDING
 from bilayer_orchestra.terms import FloatArray
 
 #: Sokal's c: the window is at least this many autocorrelation times.
@@ -101,7 +102,7 @@ def autocorrelation(chains: list[FloatArray]) -> Autocorrelation:
     with_sum = [np.concatenate([c, c.sum(axis=1, keepdims=True)], axis=1) for c in chains]
     covariance = autocovariance(with_sum, n_lags)
     scale = max(float(np.abs(chain).max()) for chain in chains)
-    moving = covariance[0] > (1e-13 * scale) ** 2
+    moving = covariance[0] > (ROUNDING * scale) ** 2
     if n_lags < 2 or not moving.any():
         return Autocorrelation(0.5, 0.5, np.ones(1), resolved=not moving.any())
     rho = covariance[:, moving] / covariance[0, moving]

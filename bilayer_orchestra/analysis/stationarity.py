@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bilayer_orchestra.analysis.common import ROUNDING
 from bilayer_orchestra.terms import FloatArray
 
 #: Probability, after allowing for the number of elements looked at, that counts as impossible.
@@ -66,5 +67,5 @@ def drifts(blocks: FloatArray, per_chain: list[int], inflation: float = 1.0) -> 
 
 def _ratio(signal: FloatArray, noise: FloatArray, blocks: FloatArray) -> float:
     """Largest signal to noise over the elements; differences at the level of rounding are none."""
-    rounding = (1e-12 * np.abs(blocks).max(axis=0, initial=0.0)) ** 2
+    rounding = (ROUNDING * np.abs(blocks).max(axis=0, initial=0.0)) ** 2
     return float((signal / np.maximum(noise, rounding + 1e-300)).max(initial=0.0))

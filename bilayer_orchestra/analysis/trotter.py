@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bilayer_orchestra.analysis.common import ROUNDING, at_least_common
 from bilayer_orchestra.analysis.jackknife import Estimate
 from bilayer_orchestra.terms import FloatArray
 
@@ -25,11 +26,11 @@ class Extrapolated(NamedTuple):
     estimate : Estimate
         The limit with its statistical error.
     remainder : Estimate or None
-        What may be left of the discretization, as a signed size with its noise; None with one
-        step. With three or more steps: the line in dtau^2 through the two smallest, minus the
-        limit, that is the last correction; what is left was at most 0.3 of it wherever the steps
-        were as small as they should be. With two: the correction itself times the squared ratio of
-        the steps. See docs/decisions/0009.
+        What may be left of the discretization, with its sign and noise; None with one step. With
+        three or more steps: the line in dtau^2 through the two smallest, minus the limit, that is
+        the last correction; what is left was at most 0.3 of it wherever the steps were as small as
+        they should be. With two: the correction itself times the squared ratio of the steps. See
+        docs/decisions/0009.
     correction : array
         Value at the smallest step minus the limit; NaN with one step.
     chi2 : array
@@ -50,11 +51,16 @@ class Extrapolated(NamedTuple):
         return len(self.steps) > 2
 
     @property
+    def rounding(self) -> float:
+        """Differences of this size mean nothing."""
+        return ROUNDING * max(1.0, float(np.abs(self.estimate.value).max(initial=0.0)))
+
+    @property
     def bias(self) -> FloatArray:
-        """Signed size of what may be left; NaN where that is not estimated."""
+        """Size of what may be left, of all elements together; NaN where it is not estimated."""
         if self.remainder is None:
             return np.full(self.estimate.value.shape, np.nan)
-        return self.remainder.value
+        return at_least_common(np.maximum(np.abs(self.remainder.value), self.rounding))
 
 
 def fit_order(n_steps: int) -> int:
@@ -96,7 +102,9 @@ def extrapolate(dtau: list[float], estimates: list[Estimate]) -> Extrapolated:
         x = _powers(steps, order + 1)
         fitted = np.einsum("ka,al...,l...->k...", x, coefficients, values)
         with np.errstate(divide="ignore", invalid="ignore"):
-            squares = (values - fitted) ** 2 / stderr**2
+            squares = (values - fitted) ** 2 / np.maximum(
+                stderr, ROUNDING * np.abs(values).max()
+            ) ** 2
             chi2 = np.where((stderr > 0).all(axis=0), squares, 0.0).sum(axis=0)
     dof = len(steps) - order - 1
     return Extrapolated(tuple(dtau), limit, remainder, correction, chi2, dof)

@@ -15,7 +15,7 @@ FALL = 0.5
 
 
 class Extrapolated(NamedTuple):
-    """Value at zero discarded weight, and the last measured value minus it."""
+    """Value at zero discarded weight, and the size of the error that may be left in it."""
 
     value: FloatArray
     bias: FloatArray
@@ -31,9 +31,9 @@ def extrapolate(weights: FloatArray, values: FloatArray, variational: bool = Fal
     are fitted by least squares with weights 1/w^2, since the deviation of a stage from the line
     grows with w.
 
-    Where a line is not justified, the value is the last one and the bias the last step: element
-    by element if the line would move it by more than that step, and everywhere if the weight did
-    not fall. With one stage the bias is NaN: not estimated.
+    The bias is the distance to the last value. Where a line is not justified, the value is the last
+    one and the bias the last step: element by element if the line would move it by more than that
+    step, and everywhere if the weight did not fall. With one stage the bias is NaN: not estimated.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def extrapolate(weights: FloatArray, values: FloatArray, variational: bool = Fal
     if len(weights) == 1:
         exact = weights[-1] <= NEGLIGIBLE
         return Extrapolated(last, np.full(last.shape, weights[-1] if exact else np.nan))
-    step = values[-2] - last
+    step = np.abs(values[-2] - last)
     # an amplitude of sqrt(w) is missing from the state
     amplitude = min(1.0, np.sqrt(weights[-1] / max(weights[-2], weights[-1], 1e-300)))
     if weights[-1] <= NEGLIGIBLE:  # a line through rounding means nothing
@@ -64,9 +64,8 @@ def extrapolate(weights: FloatArray, values: FloatArray, variational: bool = Fal
         design, values[used].reshape(len(w), -1) / w[:, None], rcond=None
     )
     limit = solution[0].reshape(last.shape)
-    justified = np.abs(limit - last) <= np.abs(step)
-    bias = np.where(justified, last - limit, step)
+    justified = np.abs(limit - last) <= step
+    bias = np.where(justified, np.abs(limit - last), step)
     if not variational:
-        least = np.abs(step) * amplitude / (1 - amplitude)
-        bias = np.copysign(np.maximum(np.abs(bias), least), bias)
+        bias = np.maximum(bias, step * amplitude / (1 - amplitude))
     return Extrapolated(np.where(justified, limit, last), bias)

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from bilayer_orchestra.analysis.common import at_least_common
 from bilayer_orchestra.analysis.truncation import extrapolate
 from bilayer_orchestra.averages import Averages, observables_from_raw
 from bilayer_orchestra.backends.dmrg_numerics import DMRGNumerics
+from bilayer_orchestra.backends.symmetry import broken_symmetry
 from bilayer_orchestra.terms import FloatArray, Terms
 
 #: Weight of other states up to which the variance alone proves the state: <H^2> - <H>^2 over gap^2.
 PROVEN_CONTAMINATION = 1e-3
 #: Correlators of two starts may differ by this much, or by a multiple of what truncation explains.
 SAME_CORRELATORS = 1e-3
-#: No element's bias is below this share of the root mean square over its observable: truncation
-#: disturbs all elements alike, and two stages agree in some by accident. docs/decisions/0005.
-COMMON_SHARE = 0.5
+#: What the local solver leaves undone, in energy: over the gap it is an error of every correlator.
+#: And rounding, in units of the largest value or of one. Measured: docs/decisions/0005.
+UNSOLVED, ROUNDING = 2e-11, 1e-12
 
 #: Smallest variance that double precision resolves for energies of order 10 to 1000.
 VARIANCE_ROUNDING = 1e-12
@@ -48,39 +50,54 @@ def averages_from_stages(
 
     Notes
     -----
-    The bias of element k of an observable is max(b_k, c rms(b)) in size, where b_k is the larger of
-    its extrapolation's bias and the drift, rms(b) runs over all elements of the observable, and c
-    is ``COMMON_SHARE``. Scalars keep theirs; NaN (one stage: not estimated) stays NaN.
+    The bias of an element is the largest of its extrapolation's, the drift, and what solver and
+    rounding leave, and no smaller than what all elements have in common. It is NaN, not estimated,
+    with one stage, where the last one did not settle, and where the state is not determined.
+    <H - mu N> has errors of second order; those of mu N, which the energy is without, are of first
+    order like those of correlators.
     """
-    weights = output["discarded_weight"]
+    weights, energies = output["discarded_weight"], output["energy_with_mu"]
     per_stage = [
         observables_from_raw(
             {name: output[name][k] for name in _OPERATORS if name in output}, terms
         )
         for k in range(len(weights))
     ]
+    energy_bias = float(extrapolate(weights, energies, variational=True).bias)
+    proof = int(np.searchsorted(output["bond_dimension"], output["proof_bond_dimension"]))
+    gap = float(output["orthogonal_energy"] - energies[proof])
+    resolution = max(numerics.gap_resolution, energy_bias)
+    # without the proof the gap is not known: then the smallest one that would be accepted
+    left = UNSOLVED / (resolution if np.isnan(gap) else max(gap, resolution))
+    left = max(left, output["drift"][-1])
     values, bias = {}, {}
     for name in per_stage[0]:
         stages = np.stack([stage[name] for stage in per_stage])
-        limit = extrapolate(weights, stages, variational=name == "energy")
-        values[name], bias[name] = limit.value, limit.bias
-        if limit.value.ndim:
-            # what still moved from sweep to sweep is an error of every correlator, too
-            larger = np.maximum(np.abs(limit.bias), output["drift"][-1])
-            larger = np.maximum(larger, COMMON_SHARE * np.sqrt(np.mean(larger**2)))
-            bias[name] = np.copysign(larger, limit.bias)
+        values[name], size = extrapolate(weights, stages, variational=name == "energy")
+        least = left + ROUNDING * max(1.0, float(np.abs(values[name]).max()))
+        bias[name] = at_least_common(np.maximum(size, least))
+    allowed = np.maximum(SAME_CORRELATORS, 3 * np.nan_to_num(bias["density"]))
+    broken = broken_symmetry(terms, values["density"], allowed)
+    determined = bool(np.isfinite(left)) and not gap <= resolution and not broken
+    if not determined:
+        bias = {name: np.full(size.shape, np.nan) for name, size in bias.items()}
+    of_energy, potential = energy_bias, terms.chemical_potential
+    if potential.any():
+        moved = [np.sum(potential * stage["density"]) for stage in per_stage]
+        of_energy += float(extrapolate(weights, np.array(moved)).bias)
+        of_energy += left * float(np.abs(potential).sum()) if determined else np.nan
+    bias["energy"] = np.maximum(of_energy, ROUNDING * max(1.0, abs(float(values["energy"]))))
     # the contraction of (H - E)^2 is exact to rounding, which can also make it negative
     variance = max(abs(float(output["energy_variance"][-1])), VARIANCE_ROUNDING)
-    proof = int(np.searchsorted(output["bond_dimension"], output["proof_bond_dimension"]))
-    gap = float(output["orthogonal_energy"] - output["energy_with_mu"][proof])
     deviation = float(output["second_deviation"])
     converged, reason = _judge(
-        output, numerics, per_stage, proof, gap, variance, float(np.abs(bias["energy"]))
+        output, numerics, per_stage, proof, gap, variance, energy_bias, broken
     )
     return Averages(
         values,
         bias,
         diagnostics={
+            "energy_truncation": energy_bias,
             "energy_variance": variance,
             "discarded_weight": float(weights[-1]),
             "bond_dimension": int(output["bond_dimension"][-1]),
@@ -100,6 +117,7 @@ def _judge(
     gap: float,
     variance: float,
     energy_bias: float,
+    broken: float,
 ) -> tuple[bool, str]:
     """Return (converged, reason). All reasons against are listed."""
     against: list[str] = []
@@ -134,8 +152,17 @@ def _judge(
     elif gap <= max(numerics.gap_resolution, energy_bias):
         against.append(
             f"the next state of the same sector lies {max(gap, 0.0):.1e} above, closer than "
-            f"gap_resolution = {numerics.gap_resolution:.0e}: the energy holds, correlators are "
-            "not determined"
+            + (
+                f"gap_resolution = {numerics.gap_resolution:.0e}"
+                if gap <= numerics.gap_resolution
+                else f"truncation resolves ({energy_bias:.1e}; raise max_bond_dimension)"
+            )
+            + ": the energy holds, correlators are not determined"
+        )
+    elif broken:
+        against.append(
+            f"the density breaks a symmetry of H by {broken:.2g}: the ground level is degenerate, "
+            "or the search froze (is t_perp zero?); correlators are not determined"
         )
     elif excess > max(1e-6, 3 * truncation):
         against.append(f"a second start ended {excess:.1e} higher in energy")

@@ -62,7 +62,7 @@ def with_uncertainty(dataset: xr.Dataset, name: str) -> str:
     if f"{name}_stderr" in dataset:
         text = f"{float(dataset[name]):.6f} +- {float(dataset[f'{name}_stderr']):.6f}"
     bias = float(dataset[f"{name}_bias"])
-    return text if np.isnan(bias) else f"{text}  (bias {abs(bias):.1e})"
+    return text if np.isnan(bias) else f"{text}  (bias {bias:.1e})"
 
 
 def tuned_potentials(dataset: xr.Dataset) -> str:

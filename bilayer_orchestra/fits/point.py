@@ -157,13 +157,16 @@ def _number(name: str, found: Scan, replicas: FloatArray | None) -> Number:
 
 
 def _bias_shift(name: str, found: Scan, weights: FloatArray) -> float:
-    """Return how far the systematic errors of the data move the parameter, all together."""
+    """Return how far the systematic errors of the data may move the parameter, all together.
+
+    Their sizes are known, their signs are not: the worst ones are taken.
+    """
     total = 0.0
     for fit, problem, weight in zip(found.fits, found.problems, weights, strict=True):
         if weight > 0:
             row = fit.response[fit.form.shape.index(name)]
-            total += weight * float(row @ np.nan_to_num(problem.series.bias))
-    return abs(total)
+            total += weight * float(np.abs(row) @ np.nan_to_num(problem.series.bias))
+    return total
 
 
 def _curvature(pairs: Pairs, fit: Fit) -> float:

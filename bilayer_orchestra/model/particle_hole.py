@@ -52,14 +52,24 @@ Select = Callable[[FloatArray], FloatArray]
 
 
 class Part(NamedTuple):
-    """``coefficient * select(source)``: one summand of a linearized observable.
+    """``coefficient * select(weights * source)``: one summand of a linearized observable.
 
-    ``select`` acts on the last axes only, so that it takes blocks of deviations as well.
+    ``select`` acts on the last axes only, so that it takes blocks of deviations as well. It
+    chooses and adds; signs are in ``coefficient`` and ``weights``, where they can be left out.
     """
 
     source: str
     coefficient: Any
     select: Select
+    weights: Any = 1.0
+
+    def of(self, change: FloatArray) -> FloatArray:
+        """Return what a change of the source makes of it."""
+        return np.asarray(self.coefficient * self.select(self.weights * change))
+
+    def size_of(self, error: FloatArray) -> FloatArray:
+        """Return the most that errors of the source, of these sizes and any sign, make of it."""
+        return np.asarray(np.abs(self.coefficient) * self.select(np.abs(self.weights) * error))
 
 
 def sources(observables: tuple[str, ...]) -> tuple[str, ...]:
@@ -116,7 +126,7 @@ def translated(
 
     def add(name: str, constant: Any, *summands: Part, value: Any = None) -> None:
         if all(part.source in old for part in summands):
-            linear = constant + sum(p.coefficient * p.select(old[p.source]) for p in summands)
+            linear = constant + sum(part.of(old[part.source]) for part in summands)
             values[name] = np.asarray(linear if value is None else value, dtype=float)
             parts[name] = list(summands)
 
@@ -126,7 +136,7 @@ def translated(
     def energy(name: str, source: str | None, constant: float, up: Any, down: Any) -> None:
         """Constant + source + sum_i (up_i n_up + down_i n_dn)."""
         weights = np.stack([up * np.ones(n_sites), down * np.ones(n_sites)])
-        density = Part("density", 1.0, lambda n: np.sum(weights * n, axis=(-2, -1)))
+        density = Part("density", 1.0, lambda n: n.sum(axis=(-2, -1)), weights)
         add(name, constant, density, *([whole(source)] if source else []))
 
     energy("energy", "energy", 0.0, interaction, 0.0)
@@ -160,15 +170,15 @@ def translated(
         "density_density",
         0.0,
         whole("spin_spin", 4.0),
-        Part("density", -2.0 * column, lambda n: (n[..., 0, :] - n[..., 1, :])[..., :, None]),
-        Part("density", -2.0 * row, lambda n: (n[..., 0, :] - n[..., 1, :])[..., None, :]),
+        Part("density", -2.0 * column, lambda n: n.sum(axis=-2)[..., :, None], flip),
+        Part("density", -2.0 * row, lambda n: n.sum(axis=-2)[..., None, :], flip),
         value=4.0 * (old["spin_spin"] - row * column) if "spin_spin" in old else None,
     )
     diagnostics = dict(averages.diagnostics)
     if "log_partition" in diagnostics and beta is not None:
         diagnostics["log_partition"] = diagnostics["log_partition"] + beta * shift
     deviations = {
-        name: _linear(parts[name], averages.deviations)
+        name: np.asarray(sum(part.of(averages.deviations[part.source]) for part in parts[name]))
         for name in values
         if all(part.source in averages.deviations for part in parts[name])
     }
@@ -176,7 +186,9 @@ def translated(
         averages,
         values=values,
         bias={
-            name: _bias(parts[name], averages.bias, values[name])
+            # parts that cancel would claim an accuracy that none of them has
+            name: sum(part.size_of(averages.bias[part.source]) for part in parts[name])
+            + np.zeros(values[name].shape)
             for name in values
             if all(part.source in averages.bias for part in parts[name])
         },
@@ -188,21 +200,6 @@ def translated(
         },
         diagnostics=diagnostics,
     )
-
-
-def _linear(parts: list[Part], changes: dict[str, FloatArray]) -> FloatArray:
-    """Return the change of an observable for changes of what it is made of."""
-    return np.asarray(sum(p.coefficient * p.select(changes[p.source]) for p in parts))
-
-
-def _bias(parts: list[Part], bias: dict[str, FloatArray], value: FloatArray) -> FloatArray:
-    """Return the bias with the sign of the linear one and the size of all parts together.
-
-    Parts that cancel would claim an accuracy that none of them has.
-    """
-    sizes = [np.abs(p.coefficient * p.select(bias[p.source])) for p in parts]
-    total = np.broadcast_to(np.asarray(sum(sizes), dtype=float), value.shape)
-    return np.asarray(np.copysign(total, _linear(parts, bias)))
 
 
 def _attributes(name: str, used: list[str], averages: Averages) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Tuning at T = 0: particle number fixed, mu_P fixed, mu_M moved until the layers have their share.
 
-Only the difference of the chemical potentials matters at fixed total number.
+Only the difference mu = mu_M - mu_P matters at fixed total number, and only that is searched for:
+tolerances and rounding do not depend on where the energies have their zero.
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ def tune_ground(model: BilayerModel, steps: Steps) -> tuple[Step, float]:
     def evaluated(variant: BilayerModel, final: bool) -> Evaluate:
         return Evaluate(variant, steps, mu_p, final)
 
-    start = model.layers.M.chemical_potential or mu_p + _guess(model)
-    bounds = limits(_guess(model) + mu_p, scale, np.inf)
+    wished = model.layers.M.chemical_potential
+    start = wished - mu_p if wished else _guess(model)
+    bounds = limits(_guess(model), scale, np.inf)
     starts, slope = [start], length / (4 * scale)
     target = length * filling.M
     try:
@@ -77,8 +79,8 @@ def tune_ground(model: BilayerModel, steps: Steps) -> tuple[Step, float]:
         raise OrchestraError(_jump_message(model, jump)) from jump
     except OutOfRangeError as end:
         raise OrchestraError(
-            f"filling: M: {filling.M:g} is not reached even at mu_M = {end.point.mu:g}, where M "
-            f"has {end.point.number / length:g} electrons per site"
+            f"filling: M: {filling.M:g} is not reached even at mu_M - mu_P = {end.point.mu:g}, "
+            f"where M has {end.point.number / length:g} electrons per site"
         ) from end
     return steps.done[-1], solution.slope / length
 
@@ -91,15 +93,11 @@ class Evaluate:
 
     def __call__(self, mu: float) -> Point:
         """Solve at ``mu``."""
-        step = self.steps.run(self.model, np.array([self.mu_p, mu]), self.final)
-        numbers = self.model.length * step.density
-        energy = float(step.dataset["energy"]) - float(step.mu @ numbers)
-        return Point(mu, float(numbers[1]), energy, _size(step.dataset["energy_bias"]))
-
-
-def _size(bias: object) -> float:
-    size = abs(float(bias))  # type: ignore[arg-type]
-    return 0.0 if np.isnan(size) else size
+        step = self.steps.run(self.model, self.mu_p + np.array([0.0, mu]), self.final)
+        number = self.model.length * float(step.density[1])
+        energy = float(step.dataset["energy"]) - mu * number
+        error = np.nan_to_num(float(step.dataset.get("energy_truncation", 0.0)))
+        return Point(mu, number, energy, float(error))
 
 
 def _guess(model: BilayerModel) -> float:
@@ -123,7 +121,7 @@ def _jump_message(model: BilayerModel, jump: JumpError) -> str:
     return (
         f"filling P: {model.filling.P:g}, M: {model.filling.M:g} does not exist in the ground "
         f"state of {model.length} rungs: at mu_M - mu_P = "
-        f"{jump.mu - model.layers.P.chemical_potential:.8g} two levels cross, and the densities "
+        f"{jump.mu:.8g} two levels cross, and the densities "
         f"jump from ({sides[0]}) to ({sides[1]}). Take one of these, another length, a larger "
         "t_perp, or a thermal state"
     )

@@ -33,6 +33,13 @@ function hamiltonian(job::Job, sites; shift::Float64 = 0.0)
     return MPO(terms, sites)
 end
 
-"""Largest distance that a term of H can make between two states: bounds the lift of a projector."""
-coupling_scale(job::Job) =
-    2 * max(0.5, maximum(abs, job.one_body) + maximum(abs, job.interaction))
+"""
+The most that moving one electron can cost, and so about the largest gap there is: the difference of
+two levels, the interaction on both sites, and the hopping around them.
+"""
+function largest_move(job::Job)
+    levels = diag(job.one_body) - job.potential
+    hopping = sum(abs, job.one_body - Diagonal(job.one_body); dims = 2)
+    return maximum(levels) - minimum(levels) + 2 * maximum(abs, job.interaction) +
+           4 * maximum(hopping)
+end

@@ -17,11 +17,7 @@ import numpy as np
 
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.backends.alf.convert import pack
-from bilayer_orchestra.backends.alf.projection_exact import (
-    ProjectionError,
-    in_reach,
-    projection_error,
-)
+from bilayer_orchestra.backends.alf.projection_exact import in_reach, projection_error
 from bilayer_orchestra.backends.alf.reduce import reduce_step
 from bilayer_orchestra.backends.alf.results import estimate_step
 from bilayer_orchestra.backends.alf.segments import Chain, find_chains, read_job
@@ -39,8 +35,9 @@ BLOCKS = 40
 LEVEL = 1e-3
 #: Independent bins from another trial state that a comparison needs.
 LEAST_BINS = 16
-#: Differences below this are rounding.
-ROUNDING = 1e-10
+#: Errors are not taken to be smaller than this: what is left at theta is about the square of what
+#: theta and theta/2 differ by, and the rounding of ALF's Green function is below it.
+NEGLIGIBLE = 1e-7
 
 
 def not_projected(step: Path, n_sites: int, theta: float) -> str | None:
@@ -66,7 +63,7 @@ def not_projected(step: Path, n_sites: int, theta: float) -> str | None:
         blocks = used.reshape(BLOCKS, size, -1).mean(axis=1)
         mean = blocks.mean(axis=0)
         error = blocks.std(axis=0, ddof=1) / np.sqrt(BLOCKS)
-        score = np.abs(mean) / np.maximum(error, 1e-12)
+        score = np.abs(mean) / np.maximum(error, NEGLIGIBLE)
         worst = int(score.argmax())
         if score[worst] > stdtrit(BLOCKS - 1, 1 - LEVEL / 2 / score.size):
             return (
@@ -79,14 +76,22 @@ def not_projected(step: Path, n_sites: int, theta: float) -> str | None:
 
 def not_yet_ground_state(
     terms: Terms, theta: float, averages: Averages
-) -> tuple[str | None, ProjectionError]:
-    """Return why the exact projection of this length is too short, or None, and what it leaves."""
-    exact = projection_error(terms, theta)
+) -> tuple[str | None, dict[str, FloatArray]]:
+    """Return why the exact projection of this length is no ground state, or None, and its errors.
+
+    The errors are those of every observable; none are known if the level is too degenerate.
+    """
+    try:
+        exact = projection_error(terms, theta)
+    except EngineError as problem:
+        return f"what is left of the trial state is not known: {problem}", {}
+    if exact.problem is not None:
+        return exact.problem, exact.error
     worst, found = 1.0, None
     for name, error in exact.error.items():
         if name not in averages.stderr:
             continue
-        size = np.abs(error) / np.maximum(averages.stderr[name], ROUNDING)
+        size = np.abs(error) / np.maximum(averages.stderr[name], NEGLIGIBLE)
         if size.max(initial=0.0) > worst:
             worst = float(size.max())
             found = (
@@ -95,7 +100,7 @@ def not_yet_ground_state(
                 f"sector of {exact.dimension} states, gap {exact.gap:.2g}); increase "
                 "numerics.alf.projection_time"
             )
-    return found, exact
+    return found, exact.error
 
 
 def depends_on_trial(
@@ -122,13 +127,15 @@ def depends_on_trial(
     for name, first in one.estimates.items():
         second = other.estimates[name]
         error = np.sqrt(first.stderr**2 + second.stderr**2)
-        score = np.abs(first.value - second.value) / np.maximum(error, ROUNDING)
+        score = np.abs(first.value - second.value) / np.maximum(error, NEGLIGIBLE)
         degrees = min(first.degrees, second.degrees)
         if score.max() > stdtrit(degrees, 1 - LEVEL / 2 / score.size / len(one.estimates)):
             return (
                 f"not projected onto the ground state: after projection time {theta:g} another "
                 f"trial state gives {name} up to {np.abs(first.value - second.value).max():.2g} "
-                f"away ({score.max():.1f} sigma); increase numerics.alf.projection_time"
+                f"away ({score.max():.1f} sigma); increase numerics.alf.projection_time, unless "
+                "the ground level is degenerate (is t_perp zero?): then correlators are not "
+                "determined"
             )
     return None
 

@@ -29,11 +29,16 @@ SETTLED = 1e-13
 
 
 class ProjectionError(NamedTuple):
-    """Projected minus ground state, per observable; the gap of the sector; its dimension."""
+    """Projected minus ground state, per observable; the gap of the sector; its dimension.
+
+    ``problem`` says why no projection, however long, ends in a state that is determined, or is
+    None. The ground state of a degenerate level is the average over it.
+    """
 
     error: dict[str, FloatArray]
     gap: float
     dimension: int
+    problem: str | None
 
 
 def in_reach(terms: Terms) -> bool:
@@ -45,6 +50,11 @@ def projection_error(terms: Terms, theta: float) -> ProjectionError:
     """Return what ``theta`` leaves of the trial state in every observable.
 
     The measurement window lies between theta and more; its edge, where this is evaluated, is worst.
+
+    Raises
+    ------
+    EngineError
+        If the ground level has more states than can be resolved.
     """
     state = terms.state
     assert isinstance(state, Canonical)
@@ -53,13 +63,18 @@ def projection_error(terms: Terms, theta: float) -> ProjectionError:
     amplitudes = determinant(sector.up, orbitals)
     level = ground_level(sector, 1)
     projected = project(sector, np.outer(amplitudes, amplitudes).ravel(), theta)
-    # a degenerate level: the trial state picks one of its states, however long the projection
-    basis = level.states.reshape(len(level.states), -1)
-    limit = basis.T @ (basis @ projected)
-    limit /= np.linalg.norm(limit)
-    found, wanted = (_observables(terms, sector, psi) for psi in (projected, limit))
+    found, wanted = (
+        _observables(terms, sector, states)
+        for states in (projected.reshape(1, *sector.shape), level.states)
+    )
     error = {name: found[name] - wanted[name] for name in found}
-    return ProjectionError(error, level.gap, len(projected))
+    problem = None
+    if len(level.states) > 1:
+        problem = (
+            f"the lowest {len(level.states)} levels are one within {level.resolution:.1e}, and the "
+            "projection stays in what the trial state has of them: correlators are not determined"
+        )
+    return ProjectionError(error, level.gap, len(projected), problem)
 
 
 def determinant(space: SpinSpace, orbitals: FloatArray) -> FloatArray:
@@ -106,7 +121,7 @@ def _lanczos(sector: Sector, start: FloatArray) -> tuple[FloatArray, FloatArray,
         basis.append(new / norm)
 
 
-def _observables(terms: Terms, sector: Sector, psi: FloatArray) -> dict[str, FloatArray]:
-    raw = measure_states(sector, psi.reshape(1, *sector.shape))
+def _observables(terms: Terms, sector: Sector, states: FloatArray) -> dict[str, FloatArray]:
+    raw = measure_states(sector, states)
     raw["double_occupancy"] = raw["pair"].diagonal().copy()
     return observables_from_raw(raw, terms)

@@ -94,7 +94,7 @@ def needs_probe(terms: Terms) -> bool:
 
     Where the sector is small, that is computed exactly instead.
     """
-    if not isinstance(terms.state, Canonical) or not bool((terms.interaction < 0).any()):
+    if not isinstance(terms.state, Canonical):
         return False
     # imported here, and only for these: it takes as long as a tenth of a short run
     from bilayer_orchestra.backends.alf.projection_exact import in_reach

@@ -9,6 +9,7 @@ import numpy as np
 
 from bilayer_orchestra.analysis.autocorrelation import Autocorrelation, autocorrelation
 from bilayer_orchestra.analysis.binning import block_length, merge
+from bilayer_orchestra.analysis.common import at_least_common
 from bilayer_orchestra.analysis.jackknife import Estimate, jackknife
 from bilayer_orchestra.analysis.trotter import Extrapolated, extrapolate
 from bilayer_orchestra.averages import Averages
@@ -20,6 +21,8 @@ from bilayer_orchestra.backends.alf.segments import read_job
 from bilayer_orchestra.terms import FloatArray, Terms
 
 __all__ = ["averages_from_job", "estimate_step", "quick_error"]
+
+ENERGIES = ("energy", "kinetic_energy", "interaction_energy")
 
 
 class StepEstimates(NamedTuple):
@@ -77,7 +80,7 @@ def averages_from_job(
     converged, reason = verdict.judge(steps, limits, numerics, terms)
     return Averages(
         values={name: limit.estimate.value for name, limit in limits.items()},
-        bias={name: limit.bias for name, limit in limits.items()},
+        bias=biases(limits),
         stderr={name: limit.estimate.stderr for name, limit in limits.items()},
         deviations={name: limit.estimate.deviations for name, limit in limits.items()},
         attributes={name: _attributes(name, steps, limits[name]) for name in limits},
@@ -85,6 +88,16 @@ def averages_from_job(
         converged=converged,
         reason=reason,
     )
+
+
+def biases(limits: dict[str, Extrapolated]) -> dict[str, FloatArray]:
+    """Return the biases of all observables.
+
+    What is left of one energy may cross zero, even that of the sum; of all three it does not.
+    """
+    bias = {name: limit.bias for name, limit in limits.items()}
+    together = at_least_common(np.stack([bias[name] for name in ENERGIES]))
+    return bias | dict(zip(ENERGIES, together, strict=True))
 
 
 def estimate_step(data: StepData) -> StepEstimates:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from bilayer_orchestra.analysis.common import ROUNDING
 from bilayer_orchestra.backends.alf.bins import Segment, open_segment
 from bilayer_orchestra.errors import EngineError
 from bilayer_orchestra.terms import FloatArray
@@ -92,7 +93,7 @@ def refuse_repeated_bins(energies: dict[Path, FloatArray]) -> None:
     seen: dict[bytes, Path] = {}
     for path, values in energies.items():
         start = values[:ALIKE]
-        if len(start) < ALIKE or np.ptp(start) <= 1e-12 * max(1.0, float(np.abs(start).max())):
+        if len(start) < ALIKE or np.ptp(start) <= ROUNDING * max(1.0, float(np.abs(start).max())):
             continue
         earlier = seen.setdefault(start.tobytes(), path)
         if earlier != path:

@@ -37,23 +37,24 @@ def probe_orbitals(terms: Terms, particles: int) -> FloatArray:
 
     Trial states that differ by a uniform shift contain low-lying states alike (on four to six rungs
     the projected pair matrices differed by 0.004 where both were off by 0.3); a charge pattern does
-    not. The attraction is taken to fall linearly over the attractive sites.
+    not. The attraction is taken to fall linearly over the attractive sites. Levels that are
+    degenerate at the Fermi surface are filled the other way round: what the trial state left open.
     """
     attractive = np.flatnonzero(terms.interaction < 0)
     potential = np.zeros(terms.n_sites)
     potential[attractive] = np.linspace(1, 0, len(attractive)) * terms.interaction[attractive]
     one_body = terms.one_body - np.diag(terms.chemical_potential)
-    return _lowest(one_body + np.diag(potential), particles)
+    return _lowest(one_body + np.diag(potential), particles, -SPLITTING)
 
 
-def _lowest(matrix: FloatArray, particles: int) -> FloatArray:
+def _lowest(matrix: FloatArray, particles: int, splitting: float = SPLITTING) -> FloatArray:
     n_sites = len(matrix)
     levels, orbitals = np.linalg.eigh(matrix)
     scale = float(np.abs(matrix).max()) or 1.0
     if particles < n_sites and levels[particles] - levels[particles - 1] < DEGENERATE * scale:
         # irrational wave length: no symmetry of any lattice survives
         potential = np.cos(2 * np.pi * (np.sqrt(5) - 1) / 2 * np.arange(n_sites))
-        orbitals = np.linalg.eigh(matrix + SPLITTING * scale * np.diag(potential))[1]
+        orbitals = np.linalg.eigh(matrix + splitting * scale * np.diag(potential))[1]
     chosen = orbitals[:, :particles]
     # the sign of an eigenvector is the library's choice; the determinant does not depend on it
     largest = chosen[np.abs(chosen).argmax(axis=0), np.arange(particles)]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bilayer_orchestra.analysis.common import ROUNDING
 from bilayer_orchestra.analysis.stationarity import chains_disagree, drifts
 from bilayer_orchestra.analysis.trotter import Extrapolated
 from bilayer_orchestra.backends.alf import convert
@@ -77,7 +78,7 @@ def parts_of_variance(steps: list[StepEstimates], limits: dict[str, Extrapolated
     largest = [0.0] * len(steps)
     for name, limit in limits.items():
         whole = limit.estimate.stderr**2
-        moving = whole > 1e-24 * max(1.0, float(whole.max(initial=0.0)))
+        moving = whole > ROUNDING**2 * max(1.0, float(whole.max(initial=0.0)))
         ends = np.cumsum([len(step.estimates[name].deviations) for step in steps])
         # the deviations of a limit are those of its steps, weighted, one after the other
         for k, rows in enumerate(np.split(limit.estimate.deviations, ends[:-1])):
@@ -106,7 +107,7 @@ def heavy_tailed(tails: Tails) -> str | None:
     ones, where an error bar means nothing however long the run. Judged on the mean over elements
     and on their upper percent; exponential tails pass.
     """
-    moving = tails.variance > 1e-24 * max(1.0, float(tails.variance.max(initial=0.0)))
+    moving = tails.variance > ROUNDING**2 * max(1.0, float(tails.variance.max(initial=0.0)))
     if not moving.any():
         return None
     n = tails.count
@@ -178,7 +179,8 @@ def _against_line(limits: dict[str, Extrapolated]) -> list[str]:
         against.append(
             f"no parabola in dtau^2: chi^2/dof {bad[name]:.1f} in {name} (use smaller steps)"
         )
-    coarse = [name for name, limit in limits.items() if too_coarse(limit)]
+    # the dtau^2 term of the energy may vanish where those of its two parts cancel
+    coarse = [name for name, limit in limits.items() if name != "energy" and too_coarse(limit)]
     if coarse:
         against.append(
             f"the steps are too coarse to extrapolate {', '.join(coarse)}: the dtau^4 term is not "
@@ -192,7 +194,7 @@ def too_coarse(limit: Extrapolated) -> bool:
     if limit.remainder is None or not limit.fourth_order:
         return False
     fourth = float(np.sum(limit.remainder.value**2))
-    noise = float(np.sum(limit.remainder.stderr**2))
+    noise = float(np.sum(np.maximum(limit.remainder.stderr, limit.rounding) ** 2))
     second = float(np.sum(limit.correction**2))
     return fourth > SIGNIFICANT**2 * noise and fourth - noise > MAX_FOURTH_ORDER**2 * second
 

@@ -23,7 +23,7 @@ class Block2Backend:
     """Ground-state DMRG in SU(2) or U(1)xU(1) symmetry."""
 
     name = "block2"
-    revision = 2  # biases have a floor
+    revision = 3  # the gap is none of the penalty; biases are sizes
     summary = "DMRG with block2 (PyPI); ground states, long chains"
     state_name: str | None = "checkpoint"
 

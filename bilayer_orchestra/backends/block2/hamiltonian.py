@@ -45,6 +45,17 @@ def operator_terms(terms: Terms, symmetry: str) -> list[tuple[str, list[int], fl
     return result
 
 
+def largest_move(terms: Terms) -> float:
+    """Return the most that moving one electron can cost, and so about the largest gap there is.
+
+    The difference of two levels, the interaction on both sites, and the hopping around them.
+    """
+    levels = terms.one_body.diagonal() - terms.chemical_potential
+    hopping = np.abs(terms.one_body - np.diag(terms.one_body.diagonal())).sum(axis=1)
+    bound = np.ptp(levels) + 2 * np.abs(terms.interaction).max() + 4 * hopping.max()
+    return float(bound)
+
+
 def hamiltonian(driver: Any, terms: Terms, symmetry: str) -> Any:
     """Return H as an MPO of ``driver``."""
     builder = driver.expr_builder()

@@ -30,7 +30,7 @@ class ExactBackend:
     """Sparse Lanczos at T = 0, full diagonalization of every sector at T > 0."""
 
     name = "exact"
-    revision = 1
+    revision = 2  # independent of a constant in H; closer levels are told apart
     summary = "exact diagonalization (scipy); small systems, T = 0 and T > 0"
     state_name: str | None = None
 
@@ -86,16 +86,22 @@ class ExactBackend:
             if name in raw
         }
         raw.pop("sector_weight", None)
+        splitting, resolution = (float(raw.pop(k, 0.0)) for k in ("splitting", "resolution"))
         values = observables_from_raw(raw, request.terms)
-        if diagnostics.get("degeneracy", 1) > 1:
+        states, reason = round(diagnostics.get("degeneracy", 1)), "exact"
+        if splitting > 0:  # more than rounding
             reason = (
-                f"exact; the ground level has {diagnostics['degeneracy']:.0f} states, "
-                "averaged with equal weights"
+                f"the lowest {states} levels lie within {splitting:.1e}, a gap too small to "
+                f"resolve (tolerance {resolution:.1e}): the energy holds, correlators are not "
+                "determined"
             )
-        else:
-            reason = "exact"
+        elif states > 1:
+            reason += (
+                f"; the ground level has {states} states (closer than {resolution:.1e} is not told "
+                "apart), averaged with equal weights"
+            )
         # what is left is rounding, amplified by the gap; it is not estimated element by element
-        return Averages(values, diagnostics=diagnostics, converged=True, reason=reason)
+        return Averages(values, diagnostics=diagnostics, converged=splitting == 0, reason=reason)
 
 
 def canonical_dimension(terms: Terms) -> int:

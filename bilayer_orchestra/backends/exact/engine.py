@@ -31,7 +31,13 @@ def run(directory: Path) -> None:
         )
         report(directory, step="measure", energy=level.energy)
         averages = measure_states(sector, level.states)
-        extra = {"gap": level.gap, "degeneracy": len(level.states), "residual": level.residual}
+        extra = {
+            "gap": level.gap,
+            "degeneracy": len(level.states),
+            "residual": level.residual,
+            "splitting": level.splitting,
+            "resolution": level.resolution,
+        }
     else:
         averages = thermal_averages(
             terms, lambda done, total: report(directory, step="block", done=done, total=total)

@@ -82,7 +82,13 @@ class SpinSpace:
 
 
 class Sector:
-    """The Hamiltonian, including -mu N, in the sector of n_up and n_down particles."""
+    """The Hamiltonian, including -mu N, in the sector of n_up and n_down particles.
+
+    Attributes
+    ----------
+    scale : float
+        Bound of every |level|: what rounding and tolerances are measured with.
+    """
 
     def __init__(self, terms: Terms, n_up: int, n_down: int) -> None:
         self.up = SpinSpace(terms.n_sites, n_up)
@@ -93,6 +99,8 @@ class Sector:
         self.potential: FloatArray = (
             self.up.occupation * terms.interaction
         ) @ self.down.occupation.T
+        largest = float(np.abs(np.linalg.eigvalsh(one_body)).max())
+        self.scale = (n_up + n_down) * largest + float(np.abs(self.potential).max())
 
     @property
     def shape(self) -> tuple[int, int]:
