@@ -7,8 +7,6 @@ size of the last correction that was applied or could be; NaN where it is not es
 
 from __future__ import annotations
 
-import os
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import xarray as xr
 
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.files import refuse_locked, replacing
 from bilayer_orchestra.observables import CUT, OBSERVABLES, OPTIONAL, Observable
 from bilayer_orchestra.terms import FloatArray, Terms
 from bilayer_orchestra.timestamps import utc_now
@@ -190,24 +189,16 @@ def write_atomic(dataset: xr.Dataset, path: Path) -> None:
     OrchestraError
         If the file cannot be written; a previous file at ``path`` is still there.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     compression = {
         str(name): {"zlib": True, "complevel": 1}
         for name, variable in dataset.data_vars.items()
         if variable.ndim >= 2
     }
     try:
-        dataset.to_netcdf(temporary, format="NETCDF4", engine="netcdf4", encoding=compression)
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # netCDF4 reports a full disk as RuntimeError
+        with replacing(path) as temporary:
+            dataset.to_netcdf(temporary, format="NETCDF4", engine="netcdf4", encoding=compression)
+    except RuntimeError as error:  # what netCDF4 makes of a full disk
         raise OrchestraError(f"cannot write {path}: {error}; is the disk full?") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def open_result(path: Path) -> xr.Dataset:
@@ -216,8 +207,9 @@ def open_result(path: Path) -> xr.Dataset:
     Raises
     ------
     OrchestraError
-        If it does not exist or is not a result of this program.
+        If it does not exist, is being written, or is not a result of this program.
     """
+    refuse_locked(path)
     try:
         dataset = xr.load_dataset(path, engine="netcdf4")
     except (OSError, ValueError) as error:

@@ -153,12 +153,12 @@ def solve_once(
     compute : callable
         Makes and stores the dataset; receives the descriptor of the lock that is held meanwhile.
     """
-    if run.result.exists():
+    if run.finished:
         return stored(run)
     with run.locked(
         wait, lambda holder: on_progress(f"waiting for {holder}, who computes this point")
     ) as lock:
-        if run.result.exists():  # by whoever held the lock before
+        if run.finished:  # by whoever held the lock before
             return stored(run)
         record = started_record(model, backend)
         run.write_record(record)
@@ -200,11 +200,24 @@ def _load_libraries() -> None:
 
 
 def stored(run: RunDirectory) -> Outcome:
-    """Return the finished result of a run directory."""
+    """Return the finished result of a run directory.
+
+    Raises
+    ------
+    OrchestraError
+        If the directory has another request's name: who may write above it may rename it.
+    """
     from bilayer_orchestra.dataset import open_result
 
     with LIBRARIES:
-        return Outcome(run, open_result(run.result), reused=True)
+        dataset = open_result(run.result)
+    digest = str(dataset.attrs.get("request_hash", ""))
+    if digest[:12] != run.path.name[-12:]:
+        raise OrchestraError(
+            f"{run.path} was renamed: its result belongs to the request {digest[:12]}; rename it "
+            "back, or remove it"
+        )
+    return Outcome(run, dataset, reused=True)
 
 
 def _label(

@@ -15,6 +15,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+mpl.rcdefaults()  # not those of a matplotlibrc, which may stand in the working directory
+
 COLOURS = {"P": "#b2182b", "M": "#2166ac", "f": "#b2182b", "c": "#2166ac"}
 PANELS = (
     ("pair", r"pair  $\langle\Delta^\dagger_i \Delta_j\rangle$"),

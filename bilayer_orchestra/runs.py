@@ -7,14 +7,19 @@ never mixes with it.
 
 Whether a run is alive is decided by a kernel lock that its processes hold, not by what a file
 claims: it vanishes with the last of them, however they end.
+
+A run belongs to the user who owns its directory: others read it, and nobody else writes in it.
 """
 
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import json
+import logging
 import os
+import re
 import shutil
 import socket
 import time
@@ -24,17 +29,32 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from bilayer_orchestra.backends.base import Backend, Job
 from bilayer_orchestra.engine_io import START, start_event
 from bilayer_orchestra.errors import OrchestraError, RunBusyError
+from bilayer_orchestra.files import (
+    FILE,
+    locked_elsewhere,
+    other_owner,
+    own_directory,
+    secure,
+    try_lock,
+    write_text_atomic,
+)
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.terms import Terms
 from bilayer_orchestra.timestamps import utc_now
 
-State = Literal["pending", "running", "finished", "failed"]
+#: ``unknown``: only a lock could tell, and there are none on this file system.
+State = Literal["pending", "running", "finished", "failed", "unknown"]
 
 STATE_FILE, RESULT, LOCK, MODEL = "run.json", "result.nc", "lock", "model.yaml"
 EXECUTED, JOB_DIRECTORY, STARTED_FROM = "executed.json", "job", "started_from"
+#: What to do about a run of another user, and what is said of it.
+ELSEWHERE = "-o names a directory of your own"
+NOT_OURS = f"it is read, but neither run nor submitted; {ELSEWHERE}"
 #: Raised when tuned chemical potentials change for the same request.
 TUNING_REVISION = 1
 
@@ -106,11 +126,21 @@ class RunDirectory:
         """The finished dataset; complete if it exists."""
         return self.path / RESULT
 
+    @property
+    def finished(self) -> bool:
+        """Whether the result is there and may be read."""
+        return os.access(self.result, os.R_OK)
+
+    @property
+    def foreign(self) -> str | None:
+        """The other user to whom this run belongs; None if it is ours, or not there yet."""
+        return other_owner(self.path)
+
     def record(self) -> Record | None:
         """Return the stored record, or None if there is no run here."""
         try:
-            return Record(**json.loads((self.path / STATE_FILE).read_text()))
-        except (OSError, ValueError, TypeError):
+            return TypeAdapter(Record).validate_json((self.path / STATE_FILE).read_bytes())
+        except (OSError, ValueError):  # another user's may hold anything
             return None
 
     def write_record(self, record: Record) -> None:
@@ -119,12 +149,13 @@ class RunDirectory:
 
     def write_job(self, job: Job, model_yaml: str) -> None:
         """Write the rendered files; files that the engine left there stay, for resuming."""
-        self.job.mkdir(parents=True, exist_ok=True)
+        own_directory(self.job, NOT_OURS)
         write_text_atomic(self.path / MODEL, model_yaml)
         for name, text in job.files.items():
             target = self.job / name
             target.parent.mkdir(parents=True, exist_ok=True)
             write_text_atomic(target, text)
+        secure(self.job, NOT_OURS)
 
     def begin_from(self, other: RunDirectory, state_name: str) -> None:
         """Let the job begin from the state that ``other`` ended with, unless it has begun already.
@@ -147,6 +178,7 @@ class RunDirectory:
             return
         write_text_atomic(self.path / STARTED_FROM, other.path.name + "\n")
         partial.rename(target)
+        secure(self.job, NOT_OURS)
 
     def forget_start(self) -> str | None:
         """Remove the copied state once the job ended; return why it was not used, if it was not."""
@@ -184,21 +216,25 @@ class RunDirectory:
     def locked(self, wait: bool, on_wait: Any = lambda holder: None) -> Iterator[int]:
         """Hold the lock; yields its file descriptor, which the engine inherits.
 
-        An engine that outlives its orchestrator therefore keeps the directory locked.
+        An engine that outlives its orchestrator therefore keeps the directory locked. Where the
+        file system has no locks, that is said once, and nothing is held.
 
         Raises
         ------
         RunBusyError
             If another process holds it and ``wait`` is false.
+        ForeignFileError
+            If the run, or something in it, belongs to another user.
         """
+        own_directory(self.path, NOT_OURS)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+            descriptor = os.open(self.path / LOCK, flags, FILE)
         except OSError as error:
             raise OrchestraError(f"cannot write to {self.path}: {error.strerror}") from error
         try:
             announced = False
-            while not _try_lock(descriptor, fcntl.LOCK_EX):
+            while (held := try_lock(descriptor, fcntl.LOCK_EX)) is False:
                 record = self.record()
                 holder = (
                     f"process {record.pid} on {record.host} since {record.started}"
@@ -214,31 +250,39 @@ class RunDirectory:
                     on_wait(holder)
                     announced = True
                 time.sleep(0.2)
+            if held is None:
+                _warn_once(
+                    f"the file system of {self.path.parent} has no locks: two processes that "
+                    "compute one point there are not kept apart"
+                )
+            secure(self.path, NOT_OURS)  # an earlier version left some of it writable for a group
             yield descriptor
         finally:
             os.close(descriptor)
 
     def status(self) -> tuple[State, str]:
         """Return (state, message) as it is now, whatever the record claims."""
-        record = self.record()
-        if self.result.exists():
+        record, foreign = self.record(), self.foreign
+        if self.finished:
             return "finished", record.message if record else ""
         if record is None:
+            if foreign is not None:
+                return "unknown", f"belongs to {foreign}, who does not let you read it"
             return "pending", "not started"
-        if record.state == "running" and not self.in_use():
-            return "failed", "interrupted; the same command resumes it"
-        return record.state, record.message
+        state, message = record.state, record.message
+        if state == "running":
+            used = self.in_use()
+            if used is None:
+                where = f"process {record.pid} on {record.host} since {record.started}"
+                state, message = "unknown", f"{where} did not say that it ended, and no lock tells"
+            elif not used:
+                state, message = "failed", "interrupted"
+                message += "" if foreign else "; the same command resumes it"
+        return state, f"belongs to {foreign}; {message}" if foreign else message
 
-    def in_use(self) -> bool:
-        """Return whether a process holds the lock now: an orchestrator, or an engine."""
-        try:
-            descriptor = os.open(self.path / LOCK, os.O_RDONLY)
-        except OSError:
-            return False
-        try:
-            return not _try_lock(descriptor, fcntl.LOCK_SH)
-        finally:
-            os.close(descriptor)
+    def in_use(self) -> bool | None:
+        """Return whether an orchestrator or an engine holds the lock now; None: nobody can tell."""
+        return locked_elsewhere(self.path / LOCK)
 
 
 def started_record(model: Model, backend: Backend) -> Record:
@@ -257,9 +301,16 @@ def started_record(model: Model, backend: Backend) -> Record:
 
 def find_runs(root: Path) -> list[RunDirectory]:
     """Return the runs in ``root``, or ``root`` itself if it is one, ordered by name."""
-    if (root / STATE_FILE).exists():
+    if _is_run(root):
         return [RunDirectory(root)]
-    return [RunDirectory(file.parent) for file in sorted(root.glob(f"*/{STATE_FILE}"))]
+    return [RunDirectory(path) for path in sorted(root.glob("*")) if _is_run(path)]
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        return (path / STATE_FILE).exists()
+    except PermissionError:  # of another user: known by its name
+        return re.search(r"-[0-9a-f]{12}$", path.name) is not None
 
 
 def _remove(path: Path) -> None:
@@ -270,23 +321,6 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_text_atomic(path: Path, text: str) -> None:
-    """Write ``path`` by rename: complete or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OrchestraError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _try_lock(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+@functools.cache
+def _warn_once(text: str) -> None:
+    logging.getLogger(__name__).warning(text)

@@ -18,6 +18,7 @@ from bilayer_orchestra.backends.base import Job
 from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.runs import RunDirectory, find_runs
 from bilayer_orchestra.runtimes.images import Image
+from bilayer_orchestra.runtimes.slurm.markers import read_marker
 from bilayer_orchestra.runtimes.slurm.queue import Queue, ask_queue
 from bilayer_orchestra.runtimes.slurm.script import batch_script, task_script
 from bilayer_orchestra.runtimes.slurm.site import Site, load_site
@@ -259,10 +260,16 @@ def test_the_batch_script_notices_short_points_and_shows_signs_of_life(tmp_path,
 
 def test_an_engine_error_is_told_with_its_last_lines_and_computed_again(tmp_path, fake):
     root, path = tmp_path / "runs", write(tmp_path, SMALL)
-    submit(path, root)
+    engine = tmp_path / "python"
+    engine.write_text(
+        "#!/bin/sh\nif [ -e broken ]; then echo \"KeyError: 'terms'\" >&2; exit 1; fi\n"
+        f'exec {sys.executable} "$@"\n'
+    )
+    engine.chmod(0o755)
+    (tmp_path / "site.toml").write_text(f"python = {json.dumps(str(engine))}\n")
+    submit(path, root, "--site", tmp_path / "site.toml")
     run = one_run(root)
-    good = (run.job / "job.json").read_text()
-    (run.job / "job.json").write_text("{}")
+    (run.job / "broken").touch()
     assert sorted(run_tasks(root)) == [0, 0, 0, 1]
     state, message = submitted_state(run, run.record(), Queue({}))
     assert state == "failed"
@@ -271,8 +278,10 @@ def test_an_engine_error_is_told_with_its_last_lines_and_computed_again(tmp_path
     done = orchestra("collect", path, "--runtime", "slurm", "-o", root)
     assert "3 of 4 points finished" in done.stdout
     assert "KeyError" in done.stdout
-    assert "1 points in 1 tasks" in submit(path, root).stdout
-    assert (run.job / "job.json").read_text() == good
+    (run.job / "broken").unlink()
+    assert "1 points in 1 tasks" in submit(path, root, "--site", tmp_path / "site.toml").stdout
+    run_tasks(root)
+    assert read_marker(run.path).done
 
 
 def test_a_damaged_result_of_a_node_is_computed_again(tmp_path, fake):
@@ -320,6 +329,10 @@ def test_the_time_limit_signal_stops_engines_and_asks_for_another_turn(tmp_path,
     This task alone: the number of the array itself would take all tasks out of their work.
     """
     root = tmp_path / "runs"
+    engine, site = tmp_path / "python", tmp_path / "site.toml"
+    engine.write_text("#!/bin/sh\n: >started\nexec sleep 60\n")
+    engine.chmod(0o755)
+    site.write_text(f"python = {json.dumps(str(engine))}\n")
     submit(
         write(
             tmp_path,
@@ -328,26 +341,18 @@ def test_the_time_limit_signal_stops_engines_and_asks_for_another_turn(tmp_path,
             ),
         ),
         root,
+        *("--site", site),
     )
     (fake / "scontrol").write_text('#!/bin/sh\necho "$*" >>"$FAKE/scontrol.calls"\n')
     (fake / "scontrol").chmod(0o755)
     run = one_run(root)
-    script = (run.path / "task.sh").read_text().splitlines()
-    slow = [
-        f"    exec {sys.executable} -c 'import time; time.sleep(60)'"
-        if "exec " in line and ">>engine.log" in line
-        else line
-        for line in script
-    ]
-    (run.path / "task.sh").write_text("\n".join(slow) + "\n")
     (batch,) = root.glob("*.slurm/*/batch.sh")
     variables = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_JOB_ID": "701", "SLURM_JOB_ID": "702"}
     process = subprocess.Popen(
         ["bash", str(batch)], cwd=batch.parent, env={**os.environ, **variables}
     )
-    while not (run.path / "task" / "running").exists() and process.poll() is None:
+    while not (run.job / "started").exists() and process.poll() is None:
         time.sleep(0.02)
-    time.sleep(0.3)
     process.send_signal(10)
     assert process.wait(30) == 0
     assert (run.path / "task" / "ended-143-timelimit").exists()
@@ -388,10 +393,10 @@ def test_scripts_pass_shellcheck(tmp_path):
     if checker is None:
         pytest.skip("shellcheck is missing: apt install shellcheck")
     site = Site(partition="main", modules=("apptainer/1.4",), prologue=("export A=1",))
-    (tmp_path / "batch.sh").write_text(batch_script(site, "name"))
-    from bilayer_orchestra.runtimes.slurm.script import fill
-
-    (tmp_path / "task.sh").write_text(fill("task.sh", {"ENVIRONMENT": "", "COMMAND": "true"}))
+    image = Image(tmp_path / "alf.sif", "sha256:0", {})
+    (tmp_path / "batch.sh").write_text(batch_script(site, "name", [["a", "b"], ["c"]], [image]))
+    job = Job("sh", ("run.sh",), {"run.sh": "true\n"})
+    (tmp_path / "task.sh").write_text(task_script(job, tmp_path, site, contained=False))
     for name in ("batch.sh", "task.sh"):
         words = [checker, "-x", "-e", "SC1091", str(tmp_path / name)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)

@@ -10,8 +10,8 @@ from bilayer_orchestra import __version__
 from bilayer_orchestra.check.figures import figures_of
 from bilayer_orchestra.check.plan import CheckResult
 from bilayer_orchestra.check.verdict import LEVEL
+from bilayer_orchestra.files import write_text_atomic
 from bilayer_orchestra.resources import resource
-from bilayer_orchestra.runs import write_text_atomic
 from bilayer_orchestra.timestamps import utc_now
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from bilayer_orchestra.backends.registry import choose, get_backend
 from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.cli.progress import progress
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.files import other_owner, replacing
 from bilayer_orchestra.model.load import load_model
 from bilayer_orchestra.pipeline import Outcome, run_point
 from bilayer_orchestra.runtimes.images import image_table
@@ -43,7 +43,7 @@ def run_command(
         outcome = run_point(
             model, backend, runtime, root, show, wait, _load_plotting if plot else lambda: None
         )
-    picture = _draw(outcome, console) if plot else None
+    picture = _draw(outcome, console) if plot and not outcome.run.foreign else None
     published = _publish(outcome.run.result, root / "result.nc")
     shown = _publish(picture, root / "result.png") if picture else None
     from bilayer_orchestra.cli.table import result_table
@@ -78,14 +78,15 @@ def _draw(outcome: Outcome, console: Console) -> Path | None:
 
 
 def _publish(source: Path, target: Path) -> Path:
-    """Make ``target`` a copy of ``source`` by rename: the old one is there until the new one is."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    """Make ``target`` a copy of ``source`` by rename: the old one is there until the new one is.
+
+    What belongs to another user stays: then ``source`` is what is shown.
+    """
+    if other_owner(source) or other_owner(target):
+        return source
     try:
-        shutil.copyfile(source, temporary)
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OrchestraError(
-            f"cannot write {target}: {error.strerror}; the result itself is in {source}"
-        ) from error
+        with replacing(target) as temporary:
+            shutil.copyfile(source, temporary)
+    except OrchestraError as error:
+        raise OrchestraError(f"{error}; the result itself is in {source}") from error
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,13 +16,14 @@ from rich.status import Status
 from bilayer_orchestra.backends.base import Backend
 from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.files import other_owner
 from bilayer_orchestra.pipeline import run_point
 from bilayer_orchestra.runtimes.images import image_table
 from bilayer_orchestra.runtimes.registry import adapter, get_runtime
 from bilayer_orchestra.study.collect import Collected, collect
 from bilayer_orchestra.study.load import LoadedStudy, load_study
 from bilayer_orchestra.study.sweep import sweep
-from bilayer_orchestra.study.tasks import Task, make_tasks, study_root
+from bilayer_orchestra.study.tasks import Task, make_tasks, set_aside, study_root
 
 
 def sweep_command(
@@ -49,14 +51,17 @@ def sweep_command(
         for task in tasks:
             typer.echo(f"{task.run.status()[0]:9s} {task.name}  {task.run.path}")
         return
+    ours, others = set_aside(tasks)
+    for line in others:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     try:
-        with _shown(console, tasks) as show:
-            failures = sweep(tasks, runtime, jobs, show)
+        with _shown(console, ours) as show:
+            failures = sweep(ours, runtime, jobs, show)
     finally:
         runtime.close()
         collected = collect(study, tasks)
         report(collected, _store(collected, study, root), console)
-    if failures:
+    if failures or others:
         raise typer.Exit(1)
 
 
@@ -77,8 +82,8 @@ def collect_command(
         from bilayer_orchestra.runtimes.slurm.collect import label_executed
 
         states = label_executed(tasks)
-    for task in tasks:
-        if not task.run.result.exists() and task.run.executed():
+    for task in set_aside(tasks)[0]:
+        if not task.run.finished and task.run.executed():
             run_point(task.point.model, task.backend, get_runtime("local"), root)
     collected = collect(study, tasks, states)
     report(collected, _store(collected, study, root), console)
@@ -116,6 +121,8 @@ def _store(collected: Collected, study: LoadedStudy, root: Path) -> Path:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OrchestraError(f"cannot write to {root}: {error.strerror}") from error
+    if other_owner(path) is not None or not os.access(root, os.W_OK):
+        path = Path(path.name)  # in the working directory: what others have collected stays
     write_atomic(collected.dataset, path)
     return path
 

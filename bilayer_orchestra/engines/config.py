@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.runs import write_text_atomic
+from bilayer_orchestra.files import write_text_atomic
 
 APP = "bilayer_orchestra"
 #: Known tables and keys; anything else is a typing error and is said to be one.
@@ -56,6 +56,12 @@ def cache_directory() -> Path:
     from platformdirs import user_cache_dir
 
     return Path(user_cache_dir(APP))
+
+
+#: What to do about something in the cache that another user made.
+NOT_TRUSTED = (
+    "what lies there would run as you: name a cache directory of your own in ORCHESTRA_CACHE"
+)
 
 
 def engine_settings(engine: str) -> dict[str, str]:

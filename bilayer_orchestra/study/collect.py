@@ -45,7 +45,8 @@ def collect(
     """
     import numpy as np
 
-    from bilayer_orchestra.dataset import SCHEMA_VERSION, append_history, open_result
+    from bilayer_orchestra.dataset import SCHEMA_VERSION, append_history
+    from bilayer_orchestra.pipeline import stored
 
     several = len(study.spec.backends) > 1
     dims = (*(axis.label for axis in study.axes), *(("backend",) if several else ()))
@@ -64,8 +65,8 @@ def collect(
             *((study.spec.backends.index(task.label),) if several else ()),
         )
         facts["run"][index] = task.run.path.name
-        if task.run.result.exists():
-            result = results[index] = open_result(task.run.result)
+        if task.run.finished:
+            result = results[index] = stored(task.run).dataset
             for name in _FACTS:
                 if name in result.attrs:
                     facts[name][index] = result.attrs[name]
