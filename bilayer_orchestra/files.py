@@ -10,9 +10,10 @@ import fcntl
 import os
 import pwd
 import stat
+import struct
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +23,7 @@ from bilayer_orchestra.errors import ForeignFileError, OrchestraError
 FILE, DIRECTORY = 0o644, 0o755
 #: Group or others may write.
 WRITABLE = stat.S_IWGRP | stat.S_IWOTH
+DEFAULT_ACL = "system.posix_acl_default"
 
 
 @contextmanager
@@ -60,7 +62,10 @@ def write_text_atomic(path: Path, text: str) -> None:
 def open_log(path: Path) -> IO[bytes]:
     """Open a file to append to it; not through a link, which another user may have put there."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
-    return os.fdopen(os.open(path, flags, FILE), "ab")
+    try:
+        return os.fdopen(os.open(path, flags, FILE), "ab")
+    except OSError as error:
+        raise OrchestraError(f"cannot write {path}: {error.strerror}") from error
 
 
 def other_owner(path: Path) -> str | None:
@@ -68,7 +73,7 @@ def other_owner(path: Path) -> str | None:
     for look in (path.lstat, path.stat):
         try:
             owner = look().st_uid
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise OrchestraError(f"cannot look at {path}: {error.strerror}") from error
@@ -120,6 +125,8 @@ def own_directory(path: Path, remedy: str) -> None:
             remedy = "this file system gives it what you make, and cannot tell users apart"
         raise ForeignFileError(f"{path} belongs to {owner}; {remedy}")
     _take_away(path.resolve())
+    with suppress(OSError, AttributeError):  # no such list, or no such lists on this system
+        os.setxattr(path, DEFAULT_ACL, _read_only(os.getxattr(path, DEFAULT_ACL)))
 
 
 def secure(tree: Path, remedy: str) -> None:
@@ -139,6 +146,17 @@ def secure(tree: Path, remedy: str) -> None:
                     raise ForeignFileError(f"{path} belongs to {owner}; {remedy}")
             except FileNotFoundError:  # removed meanwhile, by a process of ours
                 continue
+
+
+def _read_only(acl: bytes) -> bytes:
+    """Return a POSIX access control list that lets nobody write but the owner.
+
+    Where a directory has a default one, new files in it follow that and not the umask.
+    """
+    entries = [list(entry) for entry in struct.iter_unpack("<HHI", acl[4:])]  # tag, permissions, id
+    for entry in entries[1:]:  # the owner's is the first
+        entry[1] &= ~2
+    return acl[:4] + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
 def _take_away(path: Path) -> None:

@@ -14,7 +14,6 @@ A run belongs to the user who owns its directory: others read it, and nobody els
 from __future__ import annotations
 
 import fcntl
-import functools
 import hashlib
 import json
 import logging
@@ -77,6 +76,9 @@ class Record:
     place: dict[str, str] | None = None  # where it was submitted to, for the dataset
 
 
+_RECORD = TypeAdapter(Record)
+
+
 def request_hash(model: Model, backend: Backend) -> str:
     """Return the hash of everything that can change the numbers of this run.
 
@@ -129,7 +131,7 @@ class RunDirectory:
     @property
     def finished(self) -> bool:
         """Whether the result is there and may be read."""
-        return os.access(self.result, os.R_OK)
+        return os.access(self.result, os.R_OK) and self.result.is_file()
 
     @property
     def foreign(self) -> str | None:
@@ -139,7 +141,8 @@ class RunDirectory:
     def record(self) -> Record | None:
         """Return the stored record, or None if there is no run here."""
         try:
-            return TypeAdapter(Record).validate_json((self.path / STATE_FILE).read_bytes())
+            file = self.path / STATE_FILE
+            return _RECORD.validate_json(file.read_bytes()) if file.is_file() else None
         except (OSError, ValueError):  # another user's may hold anything
             return None
 
@@ -308,7 +311,7 @@ def find_runs(root: Path) -> list[RunDirectory]:
 
 def _is_run(path: Path) -> bool:
     try:
-        return (path / STATE_FILE).exists()
+        return (path / STATE_FILE).is_file()
     except PermissionError:  # of another user: known by its name
         return re.search(r"-[0-9a-f]{12}$", path.name) is not None
 
@@ -321,6 +324,10 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-@functools.cache
 def _warn_once(text: str) -> None:
-    logging.getLogger(__name__).warning(text)
+    ours = object()
+    if _said.setdefault(text, ours) is ours:  # one step, also for threads
+        logging.getLogger(__name__).warning(text)
+
+
+_said: dict[str, object] = {}

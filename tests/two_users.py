@@ -8,6 +8,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +96,31 @@ class User:
         done = self.run("sh", "-euc", script, "sh", *arguments, **more)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def python(self, code: str, **more) -> str:
+        """Run Python code; it must succeed."""
+        done = self.run(sys.executable, "-c", code, **more)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def call(self, function: Callable[[], None]) -> str:
+        """Call a function as this user, without a capability; return what it raised."""
+        receive, send = os.pipe()
+        if os.fork() == 0:
+            entry, text = pwd.getpwnam(self.name), ""
+            try:
+                os.setgroups([])
+                os.setgid(entry.pw_gid)
+                os.setuid(entry.pw_uid)
+                function()
+            except BaseException as error:
+                text = repr(error)
+            os.write(send, text.encode())
+            os._exit(0)
+        os.close(send)
+        os.wait()
+        with open(receive) as stream:  # noqa: PTH123
+            return stream.read()
 
 
 def make_users(base: Path) -> list[User]:

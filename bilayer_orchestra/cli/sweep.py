@@ -121,8 +121,10 @@ def _store(collected: Collected, study: LoadedStudy, root: Path) -> Path:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OrchestraError(f"cannot write to {root}: {error.strerror}") from error
-    if other_owner(path) is not None or not os.access(root, os.W_OK):
-        path = Path(path.name)  # in the working directory: what others have collected stays
+    owner = other_owner(path) or (None if os.access(root, os.W_OK) else other_owner(root))
+    if owner is not None:  # what others have collected stays
+        typer.echo(f"{path} belongs to {owner}; yours is in the working directory")
+        path = Path(path.name)
     write_atomic(collected.dataset, path)
     return path
 

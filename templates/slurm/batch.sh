@@ -40,8 +40,7 @@ start() {
         refuse "$1/task.sh"
         return
     fi
-    text=$(cat "$1/task.sh" && echo .) # the point keeps the line breaks at the end
-    text=${text%.}
+    IFS= read -r -d '' text <"$1/task.sh"
     if [ "$(printf %s "$text" | sha256sum)" != "$2  -" ]; then
         refuse "$1/task.sh"
         return

@@ -16,7 +16,6 @@ refuse() {
 }
 # looked at from inside: nobody can put another directory in their place any more
 if ! [ -O . ] || ! [ -O job ]; then refuse "$PWD belongs to another user"; fi
-chmod go-w . job
 mkdir -p task || exit 1
 leave_if_computed() { # by an earlier job, or elsewhere meanwhile
     for found in result.nc task/ended-0-*; do
@@ -42,9 +41,12 @@ if command -v flock >/dev/null 2>&1; then
     leave_if_computed
 fi
 # what is started, and what it reads, as it was submitted
-if (cd job && LC_ALL=C sha256sum -c -) <<'SUMS' 2>&1 | grep -v ': OK$' >&2; then
+if ! said=$(
+    cd job && LC_ALL=C sha256sum -c - 2>&1 <<'SUMS'
 @SUMS@
 SUMS
+); then
+    printf '%s\n' "$said" | grep -v ': OK$' >&2
     refuse "a file of $PWD/job is not what was submitted"
 fi
 # before anybody can see that it runs: a signal must find its trap
