@@ -281,7 +281,12 @@ class RunDirectory:
             elif not used:
                 state, message = "failed", "interrupted"
                 message += "" if foreign else "; the same command resumes it"
-        return state, f"belongs to {foreign}; {message}" if foreign else message
+        return state, self.attributed(message)
+
+    def attributed(self, message: str) -> str:
+        """Return ``message`` with the owner's name before it, if that is another user."""
+        owner = self.foreign and f"belongs to {self.foreign}"
+        return "; ".join(filter(None, (owner, message)))
 
     def in_use(self) -> bool | None:
         """Return whether an orchestrator or an engine holds the lock now; None: nobody can tell."""

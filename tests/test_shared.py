@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -189,6 +190,13 @@ def test_a_run_of_another_user_is_read_and_not_continued(shared):
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
     (run,) = find_runs(root)
     alice.sh('rm "$1/result.nc" "$1/executed.json"', run.path)
+    alice.sh("""sed -i 's/"state": "finished"/"state": "running"/' "$1/run.json" """, run.path)
+    with (run.path / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "1 running" in bob.orchestra("status", root).stdout
+    listed = bob.orchestra("status", root).stdout
+    assert "1 failed" in listed
+    assert "resumes" not in listed  # that is for its owner to do
     for more in ((), ("--no-wait",)):
         refused = bob.orchestra(*words, *more)
         assert refused.returncode == 1
@@ -222,7 +230,7 @@ def test_a_queued_task_refuses_what_another_user_put_in_its_place(shared, how):
     runs = {(link.resolve()): link for link in (submission[0] / "tasks").glob("*/*")}
     first = next(run for run, link in runs.items() if link.parent.name == "0")
     other = next(run for run, link in runs.items() if link.parent.name == "1")
-    folder, evil = submission[0].parent, shared.base / "evil"
+    folder, evil = submission[0].parent, shared.fake / "evil"
     bob.run("sh", "-c", REPLACED[how], "sh", first, bob.home, other, folder, EVIL=str(evil))
     done = compute(alice, submission)[0]
     assert not evil.exists()
@@ -233,6 +241,27 @@ def test_a_queued_task_refuses_what_another_user_put_in_its_place(shared, how):
     assert not list(first.glob("task/ended-0-*"))
     if how != "nothing":
         assert "orchestra: refused: " in done.stderr
+
+
+@needs_users
+def test_what_is_exchanged_between_the_check_and_the_start_is_not_executed(shared):
+    """The profile's prologue plays the other user: it exchanges the run once its sum is known."""
+    alice, bob = shared.alice, shared.bob
+    evil, site = shared.fake / "evil", shared.base / "site.toml"
+    exchange = (
+        'sha256sum() { command sha256sum "$@"; for bad in ../../*.bad; do'
+        ' if [ -e "$bad" ]; then mv "${bad%.bad}" "${bad%.bad}.good"; mv "$bad" "${bad%.bad}"; fi;'
+        " done; }"
+    )
+    site.write_text(f"prologue = [{json.dumps(exchange)}]\n")
+    submit(shared, alice, "--site", site)
+    first = find_runs(shared.root)[0].path
+    bob.sh('cp -r "$1" "$1.bad"; echo "touch $2" | tee "$1.bad/task.sh" >"$1.bad/x"', first, evil)
+    (submission,) = batches(shared)
+    done = next(one for one in compute(alice, submission) if one.returncode)
+    assert first.with_name(f"{first.name}.good").exists()
+    assert not evil.exists()
+    assert "belongs to another user" in done.stderr
 
 
 @pytest.mark.skipif(bool(missing_slurm()), reason=f"no test cluster: {missing_slurm()}")
@@ -258,7 +287,7 @@ def test_on_a_real_slurm_a_queued_task_refuses_what_was_replaced(shared):
         assert "JobHeldUser" in listed
         first = find_runs(shared.root)[0]
         number, _, index = str(first.record().job).partition("_")
-        evil = shared.base / "evil"
+        evil = shared.fake / "evil"
         bob.run("sh", "-c", REPLACED["another script"], "sh", first.path, EVIL=str(evil))
         cluster.run("scontrol", "release", number)
         cluster.wait_until_empty()
@@ -334,7 +363,7 @@ def test_a_renamed_run_is_not_taken_for_another(shared):
 @needs_users
 def test_builds_of_another_user_in_a_common_cache_are_not_executed(shared):
     alice, bob = shared.alice, shared.bob
-    cache, evil = shared.root, shared.base / "evil"
+    cache, evil = shared.root, shared.fake / "evil"
     key, hamiltonian = alice.python(
         "from bilayer_orchestra.engines.alf import hamiltonian_hash\n"
         "from bilayer_orchestra.engines.julia_half import engine_hash\n"
@@ -389,7 +418,7 @@ def test_what_another_user_remembers_of_an_image_is_not_believed(shared):
 def test_a_site_profile_of_another_user_is_refused(shared):
     """Found in the working directory under the name of one's own; its prologue is shell."""
     alice, bob, here = shared.alice, shared.bob, shared.root
-    bob.sh('echo "prologue = [\'touch $2\']" >"$1/archer"', here, shared.base / "evil")
+    bob.sh('echo "prologue = [\'touch $2\']" >"$1/archer"', here, shared.fake / "evil")
     done = submit(shared, alice, "--site", "archer", cwd=here)
     assert done.returncode == 1
     assert f"belongs to {bob.name}" in done.stderr
@@ -410,7 +439,7 @@ INJECTED = {
 @pytest.mark.parametrize("start", ["-m", "PYTHONPATH", "orchestra"])
 @needs_users
 def test_a_working_directory_that_others_may_write_injects_nothing(shared, start):
-    alice, bob, here, evil = shared.alice, shared.bob, shared.root, shared.base / "evil"
+    alice, bob, here, evil = shared.alice, shared.bob, shared.root, shared.fake / "evil"
     model = shared.base / "model.yaml"
     model.write_text(make_model({"n_up": 2, "n_down": 2}, 3).to_yaml())
     code = "import sys; from bilayer_orchestra.cli.main import main; sys.exit(main())"

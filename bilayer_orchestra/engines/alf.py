@@ -56,15 +56,10 @@ class ALFInstallation:
     record: dict[str, Any]
 
     @property
-    def digest(self) -> str:
-        """SHA-256 of the executable."""
-        return _digest(self.binary)
-
-    @property
     def label(self) -> str:
         """One line: version, Hamiltonian and build, everything that can change a number."""
         if not self.record:
-            return f"ALF, own build sha256:{self.digest[:12]}"
+            return f"ALF, own build sha256:{binary_digest(self.binary)[:12]}"
         options = " ".join(self.record["options"]) or "serial"
         return (
             f"{self.record['alf_version']} + Orchestra {self.record['hamiltonian'][:8]} "
@@ -167,10 +162,11 @@ def _record(binary: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or not needed <= set(record):
         return {}
     # a record that belongs to another binary is worse than none
-    return record if record["binary_sha256"] == _digest(binary) else {}
+    return record if record["binary_sha256"] == binary_digest(binary) else {}
 
 
-def _digest(binary: Path) -> str:
+def binary_digest(binary: Path) -> str:
+    """Return the SHA-256 of an executable; empty if it cannot be read."""
     try:
         status = binary.stat()
     except OSError:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.files import write_text_atomic
+from bilayer_orchestra.files import DIRECTORY, write_text_atomic
 
 APP = "bilayer_orchestra"
 #: Known tables and keys; anything else is a typing error and is said to be one.
@@ -92,7 +92,7 @@ def set_engine_setting(engine: str, key: str, value: str) -> Path:
         lines[old[0] if old else start : old[0] + 1 if old else start] = [line]
     text = "\n".join(lines) + "\n"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(DIRECTORY, parents=True, exist_ok=True)
         write_text_atomic(path, text)
     except OSError as error:
         raise OrchestraError(f"cannot write {path}: {error.strerror}") from error

@@ -53,7 +53,7 @@ def states_of(runs: dict[str, RunDirectory]) -> dict[str, tuple[str, str]]:
         if queue.problem is None and job not in queue.tasks and accounting is None:
             accounting = ask_accounting([r.job for r in records.values() if r and r.job])
         state, message = submitted_state(run, record, queue, accounting)
-        states[name] = (state, f"belongs to {run.foreign}; {message}" if run.foreign else message)
+        states[name] = (state, run.attributed(message))
     return states
 
 

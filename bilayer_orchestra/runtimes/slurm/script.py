@@ -45,10 +45,10 @@ def task_script(job: Job, directory: Path, site: Site, contained: bool) -> str:
     lines = [f"    export {name}={shlex.quote(value)}" for name, value in environment.items()]
     sums = [f"{sha256(text)}  {name}" for name, text in job.files.items()]
     if job.engine == "alf" and not contained:
-        from bilayer_orchestra.engines.alf import find_alf
+        from bilayer_orchestra.engines.alf import VARIABLE, binary_digest
 
-        alf = find_alf()
-        sums.append(f"{alf.digest}  {alf.binary}")
+        binary = environment[VARIABLE]
+        sums.append(f"{binary_digest(Path(binary))}  {binary}")
     values = {
         "ENVIRONMENT": "\n".join(lines),
         "COMMAND": shlex.join(command),
