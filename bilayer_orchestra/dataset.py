@@ -7,8 +7,6 @@ size of what may be left, never negative; NaN where it is not estimated).
 
 from __future__ import annotations
 
-import os
-import uuid
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +15,7 @@ import xarray as xr
 
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.errors import DamagedFileError, OrchestraError
-from bilayer_orchestra.files import is_locked
+from bilayer_orchestra.files import refuse_locked, replacing
 from bilayer_orchestra.observables import CUT, OBSERVABLES, OPTIONAL, Observable
 from bilayer_orchestra.terms import FloatArray, Terms
 from bilayer_orchestra.timestamps import utc_now
@@ -196,26 +194,16 @@ def write_atomic(dataset: xr.Dataset, path: Path) -> None:
     OrchestraError
         If the file cannot be written; a previous file at ``path`` is still there.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     compression = {
         str(name): {"zlib": True, "complevel": 1}
         for name, variable in dataset.data_vars.items()
         if variable.ndim >= 2 and variable.dtype.kind in "fiu"  # texts have no filter
     }
     try:
-        dataset.to_netcdf(temporary, format="NETCDF4", engine="netcdf4", encoding=compression)
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.replace(path)
-    except IsADirectoryError as error:
-        raise OrchestraError(f"cannot write {path}: it is a directory") from error
-    except (OSError, RuntimeError) as error:  # netCDF4 reports a full disk as RuntimeError
+        with replacing(path) as temporary:
+            dataset.to_netcdf(temporary, format="NETCDF4", engine="netcdf4", encoding=compression)
+    except RuntimeError as error:  # what netCDF4 makes of a full disk
         raise OrchestraError(f"cannot write {path}: {error}; is the disk full?") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 #: What our files hold, by the attribute that only they have; the first that is there decides.
@@ -246,7 +234,7 @@ def open_result(
     DamagedFileError
         If it cannot be read, or is no file of this program.
     OrchestraError
-        If it does not exist or holds something else.
+        If it does not exist, is being written, or holds something else.
     """
     if not path.is_file():
         inside = path / "result.nc"
@@ -254,14 +242,12 @@ def open_result(
         if path.is_dir():
             what = f"it is a directory; name a file in it{f', such as {inside}' * inside.exists()}"
         raise OrchestraError(f"cannot read {path}: {what}")
+    refuse_locked(path)
     try:
         dataset = xr.load_dataset(path, engine="netcdf4")
     except OSError as error:
-        why = error.strerror if (error.errno or 0) > 0 else None  # those of netCDF are negative
-        if why or is_locked(path):
-            raise OrchestraError(
-                f"cannot read {path}: {why or 'another program writes to it'}"
-            ) from error
+        if (error.errno or 0) > 0:  # those of netCDF are negative
+            raise OrchestraError(f"cannot read {path}: {error.strerror}") from error
         raise DamagedFileError(f"cannot read {path}: no netCDF file, or a damaged one") from error
     except Exception as error:  # whatever the library makes of damaged contents
         raise DamagedFileError(f"cannot read {path}, it is damaged: {error}") from error

@@ -53,5 +53,9 @@ class Interrupted(BaseException):
         super().__init__("stopped; the same command resumes it")
 
 
+class ForeignFileError(OrchestraError):
+    """A file or directory belongs to another user; the message says to whom, and the remedy."""
+
+
 class RunBusyError(OrchestraError):
     """Another process holds the run directory."""

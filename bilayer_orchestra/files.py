@@ -1,15 +1,66 @@
-"""Directories to write to, and what is known of a file without the library that reads it."""
+"""Files on shared file systems: complete or not there, ours or another user's, locked or not.
+
+Nobody but its owner may write what a job executes, whatever the umask; what belongs to another user
+is read as data and never executed. See docs/decisions/0019.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import os
+import pwd
+import stat
+import struct
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
-from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.errors import ForeignFileError, OrchestraError
+
+#: Permissions of what is made here; the umask may take more of them.
+FILE, DIRECTORY = 0o644, 0o755
+#: Group or others may write.
+WRITABLE = stat.S_IWGRP | stat.S_IWOTH
+DEFAULT_ACL = "system.posix_acl_default"
 
 
-def make_directory(path: Path) -> Path:
-    """Return ``path`` as a directory, made where it is missing.
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the name of a new file that takes the place of ``path`` once it is written.
+
+    The file exists by then, under a name that nobody could have prepared a link at.
+
+    Raises
+    ------
+    OrchestraError
+        If it cannot be written; a previous file at ``path`` is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE))
+        yield temporary
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+    except OSError as error:
+        raise OrchestraError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write ``path`` by rename: complete or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def make_directory(path: Path, mode: int = 0o777) -> Path:
+    """Return ``path`` as a directory, made where it is missing; what is above it as the umask says.
 
     Raises
     ------
@@ -17,7 +68,7 @@ def make_directory(path: Path) -> Path:
         If it cannot be one.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode, parents=True, exist_ok=True)
     except OSError as error:
         for one in (path, *path.parents):
             if one.exists() and not one.is_dir():
@@ -25,6 +76,145 @@ def make_directory(path: Path) -> Path:
                 raise OrchestraError(text) from error
         raise OrchestraError(f"cannot write to {path}: {error.strerror}") from error
     return path
+
+
+def open_log(path: Path) -> IO[bytes]:
+    """Open a file to append to it; not through a link, which another user may have put there."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    try:
+        return os.fdopen(os.open(path, flags, FILE), "ab")
+    except OSError as error:
+        raise OrchestraError(f"cannot write {path}: {error.strerror}") from error
+
+
+def other_owner(path: Path) -> str | None:
+    """Return the user to whom ``path``, or what it links to, belongs; None: to us, or not there."""
+    for look in (path.lstat, path.stat):
+        try:
+            owner = look().st_uid
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise OrchestraError(f"cannot look at {path}: {error.strerror}") from error
+        if owner != os.geteuid():
+            return user_name(owner)
+    return None
+
+
+def user_name(uid: int) -> str:
+    """Return the name of a user, or the number where nobody knows a name."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def trusted(path: Path) -> bool:
+    """Return whether nobody but us and root may have written ``path``."""
+    status = path.lstat()
+    if status.st_uid not in (os.geteuid(), 0):
+        return False
+    return stat.S_ISLNK(status.st_mode) or not status.st_mode & WRITABLE
+
+
+def own_directory(path: Path, remedy: str) -> None:
+    """Make sure that ``path`` is a directory of ours, in which nobody else may write.
+
+    What is missing above it is made as the umask says: it may be shared.
+
+    Parameters
+    ----------
+    remedy : str
+        What to do if it belongs to another user.
+
+    Raises
+    ------
+    ForeignFileError
+        If it does.
+    """
+    made = other_owner(path) is None and not path.is_dir()
+    if made:
+        make_directory(path, DIRECTORY)
+    owner = other_owner(path)
+    if owner is not None:
+        if made:  # such as root on a file system of another machine
+            remedy = "this file system gives it what you make, and cannot tell users apart"
+        raise ForeignFileError(f"{path} belongs to {owner}; {remedy}")
+    _take_away(path.resolve())
+    with suppress(OSError, AttributeError):  # no such list, or no such lists on this system
+        os.setxattr(path, DEFAULT_ACL, _read_only(os.getxattr(path, DEFAULT_ACL)))
+
+
+def secure(tree: Path, remedy: str) -> None:
+    """Let nobody but us write anything in ``tree``.
+
+    Raises
+    ------
+    ForeignFileError
+        If something in it belongs to neither us nor root, or others may go on writing it.
+    """
+    for folder, folders, files in os.walk(tree):
+        for path in (Path(folder), *(Path(folder) / name for name in (*folders, *files))):
+            try:
+                _take_away(path)
+                if not trusted(path):
+                    owner = user_name(path.lstat().st_uid)
+                    raise ForeignFileError(f"{path} belongs to {owner}; {remedy}")
+            except FileNotFoundError:  # removed meanwhile, by a process of ours
+                continue
+
+
+def _read_only(acl: bytes) -> bytes:
+    """Return a POSIX access control list that lets nobody write but the owner.
+
+    Where a directory has a default one, new files in it follow that and not the umask.
+    """
+    entries = [list(entry) for entry in struct.iter_unpack("<HHI", acl[4:])]  # tag, permissions, id
+    for entry in entries[1:]:  # the owner's is the first
+        entry[1] &= ~2
+    return acl[:4] + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+def _take_away(path: Path) -> None:
+    """Take from group and others the permission to write ``path``, if it is ours."""
+    status = path.lstat()
+    ours = status.st_uid == os.geteuid() and not stat.S_ISLNK(status.st_mode)
+    if ours and status.st_mode & WRITABLE:
+        path.chmod(stat.S_IMODE(status.st_mode) & ~WRITABLE)
+
+
+def try_lock(descriptor: int, kind: int) -> bool | None:
+    """Return whether the lock is held now; None: this file system has no locks."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # ENOSYS, ENOLCK, EOPNOTSUPP
+        return None
+    return True
+
+
+def locked_elsewhere(path: Path) -> bool | None:
+    """Return whether another process has locked ``path``; None: nobody can tell."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        held = try_lock(descriptor, fcntl.LOCK_SH)
+        return None if held is None else not held
+    finally:
+        os.close(descriptor)
+
+
+def refuse_locked(path: Path) -> None:
+    """Raise OrchestraError if another program has ``path`` open for writing, as HDF5 locks it."""
+    if locked_elsewhere(path):
+        raise OrchestraError(
+            f"{path} is open for writing in another program (such as a notebook); close it there"
+        )
 
 
 def is_cut_off(path: Path) -> bool:
@@ -42,15 +232,3 @@ def is_cut_off(path: Path) -> bool:
     if place is None or len(head) < 52:
         return True
     return path.stat().st_size < int.from_bytes(head[place : place + 8], "little")
-
-
-def is_locked(path: Path) -> bool:
-    """Return whether somebody writes to an HDF5 file now: the library locks it meanwhile."""
-    with path.open("rb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:  # no locks on this file system
-            return False
-    return False

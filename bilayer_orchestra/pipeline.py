@@ -203,20 +203,33 @@ def _load_libraries() -> None:
 
 
 def stored(run: RunDirectory) -> Outcome | None:
-    """Return the finished result of a run directory; None if there is none, or a damaged one."""
+    """Return the finished result of a run directory; None if there is none, or a damaged one.
+
+    Raises
+    ------
+    OrchestraError
+        If the directory has another request's name: who may write above it may rename it.
+    """
     from bilayer_orchestra.dataset import open_result
 
-    if not run.result.exists():
+    if not run.finished:
         return None
     with LIBRARIES:
         try:
-            return Outcome(run, open_result(run.result), reused=True)
+            dataset = open_result(run.result)
         except DamagedFileError:
             return None
         except OrchestraError:
             if run.result.exists():
                 raise
             return None  # somebody set it aside just now
+    digest = str(dataset.attrs.get("request_hash", ""))
+    if digest[:12] != run.path.name[-12:]:
+        raise OrchestraError(
+            f"{run.path} was renamed: its result belongs to the request {digest[:12]}; rename it "
+            "back, or remove it"
+        )
+    return Outcome(run, dataset, reused=True)
 
 
 def set_aside(run: RunDirectory) -> str:

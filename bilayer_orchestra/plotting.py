@@ -5,7 +5,6 @@ Figures are made without pyplot: no backend is chosen, and none of the user's co
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,11 +20,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter, NullLocator
 
-from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.files import replacing
 from bilayer_orchestra.fits.pairs import pairs_of, series_of
 from bilayer_orchestra.parameters import conditions, model_data, parameters
 
-from bilayer_orchestra.errors import OrchestraError
+mpl.rcdefaults()  # not those of a matplotlibrc, which may stand in the working directory
 
 COLOURS = {"P": "#b2182b", "M": "#2166ac", "f": "#b2182b", "c": "#2166ac"}
 #: Name of a correlation -> how its axis is called.
@@ -237,11 +236,5 @@ def draw_correlations(dataset: xr.Dataset, path: Path, style: Path | None = None
 
 def save(figure: Figure, path: Path) -> None:
     """Write ``figure`` to ``path`` in the format of its suffix, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix.removeprefix("."))
-        temporary.replace(path)
-    except OSError as error:
-        raise OrchestraError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

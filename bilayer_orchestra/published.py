@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.files import make_directory
+from bilayer_orchestra.files import make_directory, other_owner, replacing
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -87,8 +86,10 @@ def publish(run: Path, root: Path, say: Callable[[str], None]) -> Path:
     Returns
     -------
     Path
-        The published dataset.
+        The published dataset; the run's own where either belongs to another user.
     """
+    if any(other_owner(path) for path in (run, *(root / name for name in (*RESULT, *FITS)))):
+        return run / RESULT[0]
     for names in (RESULT, FITS):
         make_room(root, names, run.name, say)
     for name in (*RESULT, *FITS):
@@ -99,12 +100,8 @@ def publish(run: Path, root: Path, say: Callable[[str], None]) -> Path:
 
 def copy(source: Path, target: Path) -> None:
     """Make ``target`` a copy of ``source`` by rename: the old one is there until the new one is."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        shutil.copyfile(source, temporary)
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OrchestraError(
-            f"cannot write {target}: {error.strerror}; the result itself is in {source}"
-        ) from error
+        with replacing(target) as temporary:
+            shutil.copyfile(source, temporary)
+    except OrchestraError as error:
+        raise OrchestraError(f"{error}; the result itself is in {source}") from error

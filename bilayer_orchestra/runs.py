@@ -7,6 +7,8 @@ never mixes with it.
 
 Whether a run is alive is decided by a kernel lock that its processes hold, not by what a file
 claims: it vanishes with the last of them, however they end.
+
+A run belongs to the user who owns its directory: others read it, and nobody else writes in it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
+import re
 import shutil
 import socket
 import time
@@ -24,19 +28,35 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from bilayer_orchestra.backends.base import Backend, Job
 from bilayer_orchestra.engine_io import START, start_event
 from bilayer_orchestra.errors import OrchestraError, RunBusyError
-from bilayer_orchestra.files import is_cut_off, make_directory
+from bilayer_orchestra.files import (
+    FILE,
+    is_cut_off,
+    locked_elsewhere,
+    make_directory,
+    other_owner,
+    own_directory,
+    secure,
+    try_lock,
+    write_text_atomic,
+)
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.parameters import yaml_data
 from bilayer_orchestra.terms import Terms
 from bilayer_orchestra.timestamps import utc_now
 
-State = Literal["pending", "running", "finished", "failed"]
+#: ``unknown``: only a lock could tell, and there are none on this file system.
+State = Literal["pending", "running", "finished", "failed", "unknown"]
 
 STATE_FILE, RESULT, LOCK, MODEL = "run.json", "result.nc", "lock", "model.yaml"
 EXECUTED, JOB_DIRECTORY, STARTED_FROM = "executed.json", "job", "started_from"
+#: What to do about a run of another user, and what is said of it.
+ELSEWHERE = "-o names a directory of your own"
+NOT_OURS = f"it is read, but neither run nor submitted; {ELSEWHERE}"
 #: Raised when tuned chemical potentials change for the same request.
 TUNING_REVISION = 1
 
@@ -57,6 +77,9 @@ class Record:
     message: str = ""
     job: str | None = None  # the scheduler's name of the task, such as 4711_3
     place: dict[str, str] | None = None  # where it was submitted to, for the dataset
+
+
+_RECORD = TypeAdapter(Record)
 
 
 def request_hash(model: Model, backend: Backend) -> str:
@@ -108,11 +131,23 @@ class RunDirectory:
         """The finished dataset; complete if it exists."""
         return self.path / RESULT
 
+    @property
+    def finished(self) -> bool:
+        """Whether the result is there, complete, and may be read."""
+        result = self.result
+        return os.access(result, os.R_OK) and result.is_file() and not is_cut_off(result)
+
+    @property
+    def foreign(self) -> str | None:
+        """The other user to whom this run belongs; None if it is ours, or not there yet."""
+        return other_owner(self.path)
+
     def record(self) -> Record | None:
         """Return the stored record, or None if there is no run here."""
         try:
-            return Record(**json.loads((self.path / STATE_FILE).read_text()))
-        except (OSError, ValueError, TypeError):
+            file = self.path / STATE_FILE
+            return _RECORD.validate_json(file.read_bytes()) if file.is_file() else None
+        except (OSError, ValueError):  # another user's may hold anything
             return None
 
     def model_data(self) -> dict[str, Any]:
@@ -128,12 +163,13 @@ class RunDirectory:
 
     def write_job(self, job: Job, model_yaml: str) -> None:
         """Write the rendered files; files that the engine left there stay, for resuming."""
-        make_directory(self.job)
+        own_directory(self.job, NOT_OURS)
         write_text_atomic(self.path / MODEL, model_yaml)
         for name, text in job.files.items():
             target = self.job / name
             make_directory(target.parent)
             write_text_atomic(target, text)
+        secure(self.job, NOT_OURS)
 
     def begin_from(self, other: RunDirectory, state_name: str) -> None:
         """Let the job begin from the state that ``other`` ended with, unless it has begun already.
@@ -156,6 +192,7 @@ class RunDirectory:
             return
         write_text_atomic(self.path / STARTED_FROM, other.path.name + "\n")
         partial.rename(target)
+        secure(self.job, NOT_OURS)
 
     def forget_start(self) -> str | None:
         """Remove the copied state once the job ended; return why it was not used, if it was not."""
@@ -193,21 +230,25 @@ class RunDirectory:
     def locked(self, wait: bool, on_wait: Any = lambda holder: None) -> Iterator[int]:
         """Hold the lock; yields its file descriptor, which the engine inherits.
 
-        An engine that outlives its orchestrator therefore keeps the directory locked.
+        An engine that outlives its orchestrator therefore keeps the directory locked. Where the
+        file system has no locks, that is said once, and nothing is held.
 
         Raises
         ------
         RunBusyError
             If another process holds it and ``wait`` is false.
+        ForeignFileError
+            If the run, or something in it, belongs to another user.
         """
+        own_directory(self.path, NOT_OURS)
         try:
-            make_directory(self.path)
-            descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+            descriptor = os.open(self.path / LOCK, flags, FILE)
         except OSError as error:
             raise OrchestraError(f"cannot write to {self.path}: {error.strerror}") from error
         try:
             announced = False
-            while not _try_lock(descriptor, fcntl.LOCK_EX):
+            while (held := try_lock(descriptor, fcntl.LOCK_EX)) is False:
                 record = self.record()
                 holder = (
                     f"process {record.pid} on {record.host} since {record.started}"
@@ -223,6 +264,12 @@ class RunDirectory:
                     on_wait(holder)
                     announced = True
                 time.sleep(0.2)
+            if held is None:
+                _warn_once(
+                    f"the file system of {self.path.parent} has no locks: two processes that "
+                    "compute one point there are not kept apart"
+                )
+            secure(self.path, NOT_OURS)  # an earlier version left some of it writable for a group
             yield descriptor
         finally:
             os.close(descriptor)
@@ -246,29 +293,37 @@ class RunDirectory:
 
     def status(self) -> tuple[State, str]:
         """Return (state, message) as it is now, whatever the record claims."""
-        record = self.record()
-        if self.result.exists():
-            if is_cut_off(self.result):
-                return "failed", f"its {RESULT} is damaged; the same command computes it again"
+        record, foreign = self.record(), self.foreign
+        if self.finished:
             return "finished", record.message if record else ""
         if record is None:
+            if foreign is not None:
+                return "unknown", f"belongs to {foreign}, who does not let you read it"
             return "pending", "not started"
-        if record.state == "finished":
-            return "failed", f"its {RESULT} is gone; the same command computes it again"
-        if record.state == "running" and not self.in_use():
-            return "failed", "interrupted; the same command resumes it"
-        return record.state, record.message
+        again = "" if foreign else "; the same command computes it again"
+        state, message = record.state, record.message
+        if self.result.exists():
+            state, message = "failed", f"its {RESULT} is damaged{again}"
+        elif state == "finished":
+            state, message = "failed", f"its {RESULT} is gone{again}"
+        elif state == "running":
+            used = self.in_use()
+            if used is None:
+                where = f"process {record.pid} on {record.host} since {record.started}"
+                state, message = "unknown", f"{where} did not say that it ended, and no lock tells"
+            elif not used:
+                state, message = "failed", "interrupted"
+                message += "" if foreign else "; the same command resumes it"
+        return state, self.attributed(message)
 
-    def in_use(self) -> bool:
-        """Return whether a process holds the lock now: an orchestrator, or an engine."""
-        try:
-            descriptor = os.open(self.path / LOCK, os.O_RDONLY)
-        except OSError:
-            return False
-        try:
-            return not _try_lock(descriptor, fcntl.LOCK_SH)
-        finally:
-            os.close(descriptor)
+    def attributed(self, message: str) -> str:
+        """Return ``message`` with the owner's name before it, if that is another user."""
+        owner = self.foreign and f"belongs to {self.foreign}"
+        return "; ".join(filter(None, (owner, message)))
+
+    def in_use(self) -> bool | None:
+        """Return whether an orchestrator or an engine holds the lock now; None: nobody can tell."""
+        return locked_elsewhere(self.path / LOCK)
 
 
 def started_record(model: Model, backend: Backend) -> Record:
@@ -287,9 +342,16 @@ def started_record(model: Model, backend: Backend) -> Record:
 
 def find_runs(root: Path) -> list[RunDirectory]:
     """Return the runs in ``root``, or ``root`` itself if it is one, ordered by name."""
-    if (root / STATE_FILE).exists():
+    if _is_run(root):
         return [RunDirectory(root)]
-    return [RunDirectory(file.parent) for file in sorted(root.glob(f"*/{STATE_FILE}"))]
+    return [RunDirectory(path) for path in sorted(root.glob("*")) if _is_run(path)]
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        return (path / STATE_FILE).is_file()
+    except PermissionError:  # of another user: known by its name
+        return re.search(r"-[0-9a-f]{12}$", path.name) is not None
 
 
 def _remove(path: Path) -> None:
@@ -300,23 +362,10 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_text_atomic(path: Path, text: str) -> None:
-    """Write ``path`` by rename: complete or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OrchestraError(f"cannot write {path}: {error.strerror}") from error
+def _warn_once(text: str) -> None:
+    ours = object()
+    if _said.setdefault(text, ours) is ours:  # one step, also for threads
+        logging.getLogger(__name__).warning(text)
 
 
-def _try_lock(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+_said: dict[str, object] = {}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -15,6 +18,7 @@ from bilayer_orchestra.errors import EngineError, OrchestraError
 from bilayer_orchestra.observables import OBSERVABLES, SELECTABLE
 from bilayer_orchestra.terms import Site
 from tests.conftest import make_model
+from tests.test_study import orchestra
 
 TERMS = make_model({"n_up": 2, "n_down": 2}, 3).terms()
 
@@ -104,6 +108,36 @@ def test_foreign_files_are_refused(tmp_path):
     for name, expected in [("foreign", "not a dataset"), ("broken", "cannot"), ("none", "cannot")]:
         with pytest.raises(OrchestraError, match=expected):
             open_result(tmp_path / f"{name}.nc")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("run", "MODEL"), ("fit", "RESULT"), ("check", "RESULT", "RESULT"), ("check", "--identities")],
+)
+def test_a_file_that_another_program_has_open_is_said_in_one_line(tmp_path, words):
+    """Such as a notebook that opened a result for writing and holds HDF5's lock."""
+    model = tmp_path / "model.yaml"
+    model.write_text(make_model({"n_up": 2, "n_down": 2}, 3).to_yaml())
+    assert orchestra("run", model, "-o", tmp_path / "runs", "--no-plot").returncode == 0
+    (result,) = tmp_path.glob("runs/*/result.nc")
+    names = {"MODEL": (model, "-o", tmp_path / "runs"), "RESULT": (result,)}
+    command = [word for name in words for word in names.get(name, (name,))]
+    command += [result] if words[-1] == "--identities" else []
+    hold = "import netCDF4, sys; file = netCDF4.Dataset(sys.argv[1], 'a'); print(); input()"
+    holder = subprocess.Popen(
+        [sys.executable, "-uc", hold, result], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        told = orchestra(*command, cwd=tmp_path)
+        assert holder.stdin is not None
+        holder.stdin.write(b"\n")
+        holder.stdin.close()
+    assert told.returncode == (3 if words[0] == "check" else 1)
+    assert told.stderr.count("\n") == 1, told.stderr
+    assert f"{result} is open for writing in another program" in told.stderr
+    assert orchestra(*command, cwd=tmp_path).returncode in (0, 1)  # too short for a fit
 
 
 def test_nan_from_an_engine_is_an_error_and_not_a_result():

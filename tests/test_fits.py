@@ -429,7 +429,7 @@ class TestLimits:
                 "density": (("layer", "dtau"), [[0.5, 0.5], [0.3, 0.6]]),
             },
             {"dtau": [0.1, 0.2], "layer": ["P", "M"]},
-            {"orchestra_schema": 1},
+            {"orchestra_schema": 1, "study": ""},
         )
         write_atomic(data, tmp_path / "sweep.nc")
         arguments = ["extrapolate", str(tmp_path / "sweep.nc"), "--model", "trotter"]

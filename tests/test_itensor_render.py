@@ -275,6 +275,17 @@ class TestFindingJulia:
         monkeypatch.setenv("ORCHESTRA_JULIA_PROJECT", "mine")
         assert find_julia().environment["JULIA_PROJECT"] == str(Path("mine").absolute())
 
+    def test_a_project_found_from_here_is_not_looked_for_above_the_run(self, monkeypatch, tmp_path):
+        """JULIA_PROJECT=@. is looked for upwards of wherever Julia runs; others may write there."""
+        julia = tmp_path / "julia"
+        julia.write_text(
+            "#!/bin/sh\necho julia 1.11.2; echo ITensors 0.9.27; echo ITensorMPS 0.4.1\n"
+            "echo PrecompileTools 1.2.1; echo project /her/project\n"
+        )
+        julia.chmod(0o755)
+        monkeypatch.setenv("JULIA_PROJECT", "@.")
+        assert find_julia().environment["JULIA_PROJECT"] == "/her/project"
+
 
 def test_what_does_not_fit_into_memory_is_refused_with_numbers_that_fit(monkeypatch):
     def model(bond_dimension):

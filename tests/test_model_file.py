@@ -222,7 +222,7 @@ def test_unreadable_files(tmp_path):
     latin.write_bytes(b"name: caf\xe9")
     for path, expected in [
         (tmp_path / "none.yaml", "no such file"),
-        (tmp_path, "cannot be read"),
+        (tmp_path, "is a directory"),
         (latin, "not UTF-8"),
     ]:
         with pytest.raises(SpecError, match=expected):

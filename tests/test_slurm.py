@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -17,11 +18,13 @@ import xarray as xr
 from bilayer_orchestra.backends.base import Job
 from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.runs import RunDirectory, find_runs
-from bilayer_orchestra.runtimes.images import Image
+from bilayer_orchestra.runtimes.images import HOLDS, PACKAGE, Image, engine_half
+from bilayer_orchestra.runtimes.slurm.markers import read_marker
 from bilayer_orchestra.runtimes.slurm.queue import Queue, ask_queue
 from bilayer_orchestra.runtimes.slurm.script import batch_script, task_script
 from bilayer_orchestra.runtimes.slurm.site import Site, load_site
 from bilayer_orchestra.runtimes.slurm.state import SILENCE, submitted_state
+from tests.conftest import no_locks
 from tests.test_study import STUDY, orchestra, write
 
 SMALL = STUDY.replace("[-2, -4.0]", "[-4.0]")  # 4 points
@@ -136,6 +139,49 @@ def test_what_sbatch_says_is_shown_and_the_points_stay_missing(tmp_path, fake):
     assert "Invalid account or partition" in refused.stderr
     (fake / "refuse").unlink()
     assert "4 points" in submit(write(tmp_path, SMALL), tmp_path / "runs").stdout
+
+
+ANSWERS = {
+    "a banner before": 'echo "Welcome to cluster 9!"; echo "a12 has 4000 hours left"; echo "701;c"',
+    "a banner after": 'echo 701; echo; echo "Have a nice day."',
+    "without --parsable": 'echo "Submitted batch job 701"',
+    "with a cluster": 'echo "Submitted batch job 701 on cluster c1"',
+    "blanks": 'printf "  701 \\r\\n"',
+    "nothing": "true",
+    "only a banner": 'echo "4000 hours left"',
+    "no answer": 'echo "sbatch: error: Socket timed out on send/recv operation" >&2; exit 1',
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_a_job_that_was_taken_is_recorded_whatever_sbatch_says(tmp_path, fake, answer):
+    """Where the answer does not tell the number, the scheduler is asked for the batch script."""
+    (fake / "sbatch").write_text(
+        '#!/bin/sh\necho "$*" >>"$FAKE/calls"\nfor script; do :; done\n'
+        f'echo "701|$script" >>"$FAKE/commands"\n{ANSWERS[answer]}\n'
+    )
+    (fake / "squeue").write_text(
+        '#!/bin/sh\nname=queue\ncase "$*" in *%o*) name=commands ;; esac\n'
+        'cat "$FAKE/$name" 2>/dev/null\nexit 0\n'
+    )
+    path, root = write(tmp_path, SMALL), tmp_path / "runs"
+    done = submit(path, root)
+    assert done.returncode == 0, done.stderr
+    assert "job 701: 4 points in 4 tasks" in done.stdout
+    (fake / "queue").write_text(queue_of(root, "PENDING"))
+    assert "701_0|" in (fake / "queue").read_text()
+    assert "nothing to submit" in submit(path, root).stdout
+    assert len((fake / "calls").read_text().splitlines()) == 1
+
+
+def test_an_answer_without_a_number_is_not_called_a_refusal(tmp_path, fake):
+    (fake / "sbatch").write_text("#!/bin/sh\necho all is well\n")
+    done = submit(write(tmp_path, SMALL), tmp_path / "runs")
+    assert done.returncode == 1
+    assert "refused" not in done.stderr
+    assert "gave no number" in done.stderr
+    assert "  all is well\n" in done.stderr
+    assert "before you submit again" in done.stderr
 
 
 def test_points_are_packed_and_arrays_are_cut(tmp_path, fake):
@@ -259,10 +305,16 @@ def test_the_batch_script_notices_short_points_and_shows_signs_of_life(tmp_path,
 
 def test_an_engine_error_is_told_with_its_last_lines_and_computed_again(tmp_path, fake):
     root, path = tmp_path / "runs", write(tmp_path, SMALL)
-    submit(path, root)
+    engine = tmp_path / "python"
+    engine.write_text(
+        "#!/bin/sh\nif [ -e broken ]; then echo \"KeyError: 'terms'\" >&2; exit 1; fi\n"
+        f'exec {sys.executable} "$@"\n'
+    )
+    engine.chmod(0o755)
+    (tmp_path / "site.toml").write_text(f"python = {json.dumps(str(engine))}\n")
+    submit(path, root, "--site", tmp_path / "site.toml")
     run = one_run(root)
-    good = (run.job / "job.json").read_text()
-    (run.job / "job.json").write_text("{}")
+    (run.job / "broken").touch()
     assert sorted(run_tasks(root)) == [0, 0, 0, 1]
     state, message = submitted_state(run, run.record(), Queue({}))
     assert state == "failed"
@@ -271,8 +323,10 @@ def test_an_engine_error_is_told_with_its_last_lines_and_computed_again(tmp_path
     done = orchestra("collect", path, "--runtime", "slurm", "-o", root)
     assert "3 of 4 points finished" in done.stdout
     assert "KeyError" in done.stdout
-    assert "1 points in 1 tasks" in submit(path, root).stdout
-    assert (run.job / "job.json").read_text() == good
+    (run.job / "broken").unlink()
+    assert "1 points in 1 tasks" in submit(path, root, "--site", tmp_path / "site.toml").stdout
+    run_tasks(root)
+    assert read_marker(run.path).done
 
 
 def test_a_damaged_result_of_a_node_is_computed_again(tmp_path, fake):
@@ -343,6 +397,10 @@ def test_the_time_limit_signal_stops_engines_and_asks_for_another_turn(tmp_path,
     This task alone: the number of the array itself would take all tasks out of their work.
     """
     root = tmp_path / "runs"
+    engine, site = tmp_path / "python", tmp_path / "site.toml"
+    engine.write_text("#!/bin/sh\n: >started\nexec sleep 60\n")
+    engine.chmod(0o755)
+    site.write_text(f"python = {json.dumps(str(engine))}\n")
     submit(
         write(
             tmp_path,
@@ -351,26 +409,18 @@ def test_the_time_limit_signal_stops_engines_and_asks_for_another_turn(tmp_path,
             ),
         ),
         root,
+        *("--site", site),
     )
     (fake / "scontrol").write_text('#!/bin/sh\necho "$*" >>"$FAKE/scontrol.calls"\n')
     (fake / "scontrol").chmod(0o755)
     run = one_run(root)
-    script = (run.path / "task.sh").read_text().splitlines()
-    slow = [
-        f"    exec {sys.executable} -c 'import time; time.sleep(60)'"
-        if "exec " in line and ">>engine.log" in line
-        else line
-        for line in script
-    ]
-    (run.path / "task.sh").write_text("\n".join(slow) + "\n")
     (batch,) = root.glob("*.slurm/*/batch.sh")
     variables = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_JOB_ID": "701", "SLURM_JOB_ID": "702"}
     process = subprocess.Popen(
         ["bash", str(batch)], cwd=batch.parent, env={**os.environ, **variables}
     )
-    while not (run.path / "task" / "running").exists() and process.poll() is None:
+    while not (run.job / "started").exists() and process.poll() is None:
         time.sleep(0.02)
-    time.sleep(0.3)
     process.send_signal(10)
     assert process.wait(30) == 0
     assert (run.path / "task" / "ended-143-timelimit").exists()
@@ -378,6 +428,80 @@ def test_the_time_limit_signal_stops_engines_and_asks_for_another_turn(tmp_path,
     state, message = submitted_state(run, run.record(), Queue({"701_0": ("PENDING", "BeginTime")}))
     assert (state, "resumes" in message) == ("pending", True)
     assert submitted_state(run, run.record(), Queue({}))[1].startswith("time limit")
+
+
+def test_without_locks_the_scheduler_decides(tmp_path, fake):
+    path, root = write(tmp_path, SMALL), tmp_path / "runs"
+    environment = no_locks(tmp_path, errno.ENOLCK)
+
+    def call(*words: object) -> subprocess.CompletedProcess[str]:
+        return orchestra(*words, env=environment)
+
+    sweep = ("sweep", path, "--runtime", "slurm", "-o", root)
+    done = call(*sweep)
+    assert "4 points in 4 tasks" in done.stdout, done.stderr
+    assert done.stderr.count("has no locks") == 1
+    (fake / "queue").write_text(queue_of(root, "RUNNING"))
+    assert "4 running" in call("status", root).stdout
+    assert "nothing to submit" in call(*sweep).stdout
+    (fake / "queue").write_text("")
+    assert "4 failed" in call("status", root).stdout
+    assert "4 points in 4 tasks" in call(*sweep).stdout
+    assert set(run_tasks(root, **environment)) == {0}
+    # but nobody knows whether a run that was not submitted goes on
+    run = one_run(root)
+    shutil.rmtree(run.path / "task")
+    run.write_record(dataclasses.replace(run.record(), state="running", job=None, pid=7))
+    assert "1 unknown" in call("status", root).stdout
+    done = call(*sweep)
+    assert "another process may compute it" in done.stdout
+    assert "nothing to submit" in done.stdout
+
+
+def test_an_image_that_changed_since_the_submission_is_refused(tmp_path, fake):
+    """The dataset names its digest."""
+    labels = {HOLDS: "block2", PACKAGE: engine_half("block2"), "orchestra.scipy": "scipy 1"}
+    answer = json.dumps({"data": {"attributes": {"labels": labels}}})
+    (fake / "apptainer").write_text(
+        f"#!/bin/sh\n[ $1 = exec ] || exec echo '{answer}'\necho >>\"$FAKE/started\"\n"
+    )
+    (fake / "apptainer").chmod(0o755)
+    image, site, root = tmp_path / "an image.sif", tmp_path / "site.toml", tmp_path / "runs"
+    image.write_text("first")
+    site.write_text(f"[images]\nblock2 = {json.dumps(str(image))}\n")
+    done = submit(write(tmp_path, SMALL), root, "--site", site)
+    assert "4 points in 4 tasks" in done.stdout, done.stderr
+    assert run_tasks(root) == [0, 0, 0, 0]
+    assert len((fake / "started").read_text()) == 4
+    shutil.rmtree(root)
+    submit(write(tmp_path, SMALL), root, "--site", site)
+    image.write_text("other")
+    assert run_tasks(root) == [77, 77, 77, 77]
+    assert len((fake / "started").read_text()) == 4
+    run = one_run(root)
+    state, message = submitted_state(run, run.record(), Queue({}))
+    assert (state, message.partition(":")[0]) == ("failed", "changed since it was submitted")
+    assert "an image.sif is not what was submitted" in message
+
+
+def test_an_engine_that_changed_since_the_submission_is_refused(tmp_path, fake):
+    binary, root = tmp_path / "my ALF.out", tmp_path / "runs"
+    binary.write_text("#!/bin/sh\nexit 3\n")
+    binary.chmod(0o755)
+    thermal = SMALL.replace("state: {n_up: 1, n_down: 1}", "state: {beta: 1.0}").replace(
+        "zip:\n  filling: {state.n_up: [1, 2], state.n_down: [1, 1]}\n", ""
+    )
+    path = write(tmp_path, thermal.replace("[exact]", "[alf]"))
+    environment = os.environ | {"ORCHESTRA_ALF": str(binary)}
+    done = orchestra("sweep", path, "--runtime", "slurm", "-o", root, env=environment)
+    assert "2 points in 2 tasks" in done.stdout, done.stderr
+    with binary.open("a") as stream:
+        stream.write("exit 4\n")
+    assert run_tasks(root) == [1, 1]
+    run = one_run(root)
+    message = submitted_state(run, run.record(), Queue({}))[1]
+    assert f"{binary}: FAILED" in message
+    assert not (run.job / "engine.log").exists()
 
 
 def test_squeue_is_asked_again_then_given_up(fake):
@@ -424,10 +548,10 @@ def test_scripts_pass_shellcheck(tmp_path):
     if checker is None:
         pytest.skip("shellcheck is missing: apt install shellcheck")
     site = Site(partition="main", modules=("apptainer/1.4",), prologue=("export A=1",))
-    (tmp_path / "batch.sh").write_text(batch_script(site, "name"))
-    from bilayer_orchestra.runtimes.slurm.script import fill
-
-    (tmp_path / "task.sh").write_text(fill("task.sh", {"ENVIRONMENT": "", "COMMAND": "true"}))
+    image = Image(tmp_path / "alf.sif", "sha256:0", {})
+    (tmp_path / "batch.sh").write_text(batch_script(site, "name", [["a", "b"], ["c"]], [image]))
+    job = Job("sh", ("run.sh",), {"run.sh": "true\n"})
+    (tmp_path / "task.sh").write_text(task_script(job, tmp_path, site, contained=False))
     for name in ("batch.sh", "task.sh"):
         words = [checker, "-x", "-e", "SC1091", str(tmp_path / name)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)

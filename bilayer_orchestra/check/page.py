@@ -10,10 +10,10 @@ from jinja2 import Environment, StrictUndefined
 from bilayer_orchestra import __version__
 from bilayer_orchestra.check.plan import CheckResult
 from bilayer_orchestra.check.verdict import LEVEL
+from bilayer_orchestra.files import write_text_atomic
 from bilayer_orchestra.parameters import parameters
 from bilayer_orchestra.pictures import try_to_draw
 from bilayer_orchestra.resources import resource
-from bilayer_orchestra.runs import write_text_atomic
 from bilayer_orchestra.timestamps import utc_now
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import warnings
+from pathlib import Path
 from types import FrameType
 
 
@@ -17,9 +18,13 @@ def main() -> None:
         sys.argv.remove("--debug")
     else:
         warnings.showwarning = _warn  # type: ignore[assignment]  # the place is left out
+    # every file is written under a name of its own and appears by rename; HDF5's locks would only
+    # fail where the file system has none
+    os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
     # schedulers send TERM: it ends like Ctrl-C, with the engine stopped in order
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
+    _leave_out_the_working_directory()
     from bilayer_orchestra.cli.app import app
     from bilayer_orchestra.cli.exit_codes import ExitCode
     from bilayer_orchestra.errors import Interrupted, OrchestraError
@@ -54,6 +59,24 @@ def main() -> None:
 def _warn(message: Warning | str, *_place: object) -> None:
     """Say what a library warns of; where its code stands is for --debug."""
     sys.stderr.write(f"orchestra: warning: {' '.join(str(message).split())}\n")
+
+
+def _leave_out_the_working_directory() -> None:
+    """Take no module, and no juliapkg.json, from where others may write.
+
+    `python -m` and an empty entry of PYTHONPATH put the working directory on the path.
+    """
+    from bilayer_orchestra.files import trusted
+
+    if not trusted(Path()):
+        sys.path[:] = [place for place in sys.path if not _is_here(Path(place))]
+
+
+def _is_here(place: Path) -> bool:
+    try:
+        return place.samefile(".")
+    except OSError:
+        return False
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -55,6 +55,7 @@ def run_command(
     if outcome.remark:
         say(outcome.remark)
     run, published = outcome.run.path, publish(outcome.run.path, root, say)
+    plot = plot and published.parent == root  # what belongs to another user is only shown
     shown = try_to_draw(lambda: _draw(outcome, root, style), say) if plot else None
     from bilayer_orchestra.cli.table import result_table
 

@@ -8,16 +8,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bilayer_orchestra.files import is_cut_off
-from bilayer_orchestra.machine import cores
-from bilayer_orchestra.pipeline import make_request, refuse_search, set_aside
+from bilayer_orchestra.pipeline import refuse_search, set_aside
 from bilayer_orchestra.runtimes.images import image_table
 from bilayer_orchestra.runtimes.slurm.collect import label_executed
-from bilayer_orchestra.runtimes.slurm.script import task_script
 from bilayer_orchestra.runtimes.slurm.site import Site, load_site
-from bilayer_orchestra.runtimes.slurm.submit import Chunk, plan, submit
+from bilayer_orchestra.runtimes.slurm.submit import Chunk, batch_of, plan, rendered, submit
 from bilayer_orchestra.study.load import LoadedStudy
-from bilayer_orchestra.study.tasks import Task, make_tasks, study_root
+from bilayer_orchestra.study.tasks import Task, make_tasks, split_by_owner, study_root
 
 
 def submit_study(
@@ -41,8 +38,9 @@ def submit_study(
             "run `orchestra sweep` without --runtime slurm within a job of its own, or give the "
             "chemical potentials",
         )
-    for task in [] if dry_run else tasks:
-        if task.run.result.exists() and is_cut_off(task.run.result):
+    ours, others = split_by_owner(tasks)
+    for task in [] if dry_run else ours:
+        if not task.run.finished and task.run.result.exists():
             say(f"{task.name}: {set_aside(task.run)}")
     states = label_executed(tasks) if not dry_run else {}
     known = {task.name: states.get(task.name, task.run.status()) for task in tasks}
@@ -50,11 +48,14 @@ def submit_study(
     if dry_run:
         from bilayer_orchestra.runtimes.slurm.collect import states_of
 
-        known = {**known, **states_of({t.name: t.run for t in tasks if not t.run.result.exists()})}
-    todo, busy = _missing(tasks, known)
+        known = {**known, **states_of({t.name: t.run for t in tasks if not t.run.finished})}
     say(_counts(tasks, known))
+    for line in others:
+        say(line)
+    todo, busy = _missing(ours, known)
     for task in busy:
-        say(f"not submitted, another process computes it: {task.name}: {task.run.path}")
+        may = "may compute" if known[task.name][0] == "unknown" else "computes"
+        say(f"not submitted, another process {may} it: {task.name}: {task.run.path}")
     if not todo:
         say("nothing to submit")
         return
@@ -84,28 +85,24 @@ def _missing(tasks: list[Task], known: dict[str, tuple[str, str]]) -> tuple[list
         if not started and task.run.path not in seen:
             seen.add(task.run.path)
             # such as a run here, or an engine that outlived its job: no point is computed twice
-            (busy if task.run.in_use() else todo).append(task)
+            (busy if state == "unknown" or task.run.in_use() else todo).append(task)
     return todo, busy
 
 
 def _show(chunks: list[Chunk], todo: list[Task], site: Site, say: Callable[[str], None]) -> None:
     """Say what would be submitted: every job, every point, the script of one point."""
     for chunk in chunks:
-        say(f"# {shlex.join(chunk.command)}\n{chunk.script}")
+        say(f"# {shlex.join(chunk.command)}\n{batch_of(chunk, site, write=False)}")
         for index, pack in enumerate(chunk.packs):
             for task in pack:
                 say(f"# array task {index}: {task.name}: {task.run.path}")
-    first = todo[0]
-    with cores(site.point_cpus):
-        job = first.backend.render(make_request(first.point.model, first.backend))
-    contained = site.holds(first.backend.name)
-    say(f"# task.sh of {first.name}, which batch.sh starts:")
-    say(task_script(job, first.run.job.absolute(), site, contained))
+    say(f"# task.sh of {todo[0].name}, which batch.sh starts:")
+    say(rendered(todo[0], site)[1])
     arrays = sum(len(chunk.packs) for chunk in chunks)
     say(f"# not submitted: {len(todo)} points in {arrays} tasks of {len(chunks)} jobs")
 
 
-_WORDS, _UNKNOWN = ("finished", "running", "pending", "failed"), "not submitted yet"
+_WORDS, _UNKNOWN = ("finished", "running", "pending", "failed", "unknown"), "not submitted yet"
 
 
 def _counts(tasks: list[Task], known: dict[str, tuple[str, str]]) -> str:

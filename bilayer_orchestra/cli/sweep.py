@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from bilayer_orchestra.backends.base import Backend
 from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.cli.exit_codes import ExitCode
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.files import make_directory
+from bilayer_orchestra.files import make_directory, other_owner
 from bilayer_orchestra.pipeline import run_point
 from bilayer_orchestra.published import make_room, of_study, owner
 from bilayer_orchestra.runtimes.images import image_table
@@ -25,7 +26,7 @@ from bilayer_orchestra.runtimes.registry import adapter, get_runtime
 from bilayer_orchestra.study.collect import Collected, collect
 from bilayer_orchestra.study.load import LoadedStudy, load_study
 from bilayer_orchestra.study.sweep import sweep
-from bilayer_orchestra.study.tasks import Task, make_tasks, study_root
+from bilayer_orchestra.study.tasks import Task, make_tasks, split_by_owner, study_root
 
 
 def sweep_command(
@@ -60,14 +61,17 @@ def sweep_command(
             typer.echo(f"{task.run.status()[0]:9s} {task.name}  {task.run.path}")
         return
     make_directory(root)
+    ours, others = split_by_owner(tasks)
+    for line in others:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     try:
-        with _shown(console, tasks) as show:
-            failures = sweep(tasks, runtime, jobs, show)
+        with _shown(console, ours) as show:
+            failures = sweep(ours, runtime, jobs, show)
     finally:
         runtime.close()
         collected = collect(study, tasks)
         report(collected, _store(collected, study, root), console)
-    _end(bool(failures), collected, strict)
+    _end(bool(failures or others), collected, strict)
 
 
 def collect_command(
@@ -88,8 +92,8 @@ def collect_command(
         from bilayer_orchestra.runtimes.slurm.collect import label_executed
 
         states = label_executed(tasks)
-    for task in tasks:
-        if not task.run.result.exists() and task.run.executed():
+    for task in split_by_owner(tasks)[0]:
+        if not task.run.finished and task.run.executed():
             with contextlib.suppress(OrchestraError):  # which its status tells
                 run_point(task.point.model, task.backend, get_runtime("local"), root)
     collected = collect(study, tasks, states)
@@ -135,7 +139,11 @@ def _store(collected: Collected, study: LoadedStudy, root: Path) -> Path:
     from bilayer_orchestra.dataset import write_atomic
 
     path = root / f"{study.name}.nc"
-    make_room(root, of_study(study.name), owner(collected.dataset), typer.echo)
+    foreign = other_owner(path) or (None if os.access(root, os.W_OK) else other_owner(root))
+    if foreign is not None:  # what others have collected stays
+        typer.echo(f"{path} belongs to {foreign}; yours is in the working directory")
+        path = Path(path.name)
+    make_room(path.parent, of_study(study.name), owner(collected.dataset), typer.echo)
     write_atomic(collected.dataset, path)
     return path
 

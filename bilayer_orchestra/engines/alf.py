@@ -14,8 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bilayer_orchestra.engines.config import cache_directory, config_file, engine_settings
-from bilayer_orchestra.errors import MissingEngineError
+from bilayer_orchestra.engines.config import (
+    NOT_TRUSTED,
+    cache_directory,
+    config_file,
+    engine_settings,
+)
+from bilayer_orchestra.errors import ForeignFileError, MissingEngineError
+from bilayer_orchestra.files import secure
 from bilayer_orchestra.resources import resource
 from bilayer_orchestra.user_files import variable
 
@@ -53,7 +59,7 @@ class ALFInstallation:
     def label(self) -> str:
         """One line: version, Hamiltonian and build, everything that can change a number."""
         if not self.record:
-            return f"ALF, own build sha256:{_digest(self.binary)[:12]}"
+            return f"ALF, own build sha256:{binary_digest(self.binary)[:12]}"
         options = " ".join(self.record["options"]) or "serial"
         return (
             f"{self.record['alf_version']} + Orchestra {self.record['hamiltonian'][:8]} "
@@ -93,13 +99,26 @@ def find_alf() -> ALFInstallation:
 
 
 def finished_builds() -> list[ALFInstallation]:
-    """Return the builds in the cache."""
-    found = []
+    """Return the builds in the cache that nobody else can have put there.
+
+    Raises
+    ------
+    MissingEngineError
+        If all of them are another user's.
+    """
+    found, problem = [], None
     for file in sorted((cache_directory() / "alf").glob(f"*/{BUILD_RECORD}")):
+        try:
+            secure(file.parent, f"{NOT_TRUSTED}, or that binary in {VARIABLE}")
+        except ForeignFileError as error:
+            problem = error
+            continue
         binary = file.with_name(BINARY)
         record = _record(binary)
         if record and binary.exists():
             found.append(ALFInstallation(binary, "orchestra engines build alf", record))
+    if problem is not None and not found:
+        raise MissingEngineError(str(problem))
     return found
 
 
@@ -143,10 +162,11 @@ def _record(binary: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or not needed <= set(record):
         return {}
     # a record that belongs to another binary is worse than none
-    return record if record["binary_sha256"] == _digest(binary) else {}
+    return record if record["binary_sha256"] == binary_digest(binary) else {}
 
 
-def _digest(binary: Path) -> str:
+def binary_digest(binary: Path) -> str:
+    """Return the SHA-256 of an executable; empty if it cannot be read."""
     try:
         status = binary.stat()
     except OSError:

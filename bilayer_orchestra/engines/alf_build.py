@@ -24,11 +24,11 @@ from bilayer_orchestra.engines.alf import (
     hamiltonian_files,
     hamiltonian_hash,
 )
-from bilayer_orchestra.engines.config import cache_directory
+from bilayer_orchestra.engines.config import NOT_TRUSTED, cache_directory
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
+from bilayer_orchestra.files import own_directory, secure, write_text_atomic
 from bilayer_orchestra.heartbeat import heartbeat
 from bilayer_orchestra.machine import thread_environment
-from bilayer_orchestra.runs import write_text_atomic
 from bilayer_orchestra.timestamps import utc_now
 from bilayer_orchestra.user_files import variable
 
@@ -95,6 +95,7 @@ def build_alf(
             "source": str(source),
         }
         if not rebuild and (target / BUILD_RECORD).exists():
+            secure(target, NOT_TRUSTED)
             stored = json.loads((target / BUILD_RECORD).read_text(encoding="utf-8"))
             # a build that is asked for becomes the one in use
             text = json.dumps(stored | {"built": utc_now()}, indent=1) + "\n"
@@ -287,7 +288,7 @@ def _check_configuration(log: Path, options: Options) -> None:
 def _explain(log: Path) -> str:
     """Keep the log where it can be read and say what is in its end."""
     kept = cache_directory() / "alf" / "failed-build.log"
-    kept.parent.mkdir(parents=True, exist_ok=True)
+    own_directory(kept.parent, NOT_TRUSTED)
     shutil.copyfile(log, kept)
     lines = kept.read_text(errors="replace").splitlines()
     errors = [k for k, line in enumerate(lines) if re.search(r"[Ee]rror", line)]
@@ -306,7 +307,7 @@ def _install(binary: Path, log: Path, target: Path, record: dict[str, object]) -
     with binary.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     record |= {"binary_sha256": digest, "built": utc_now()}
-    target.parent.mkdir(parents=True, exist_ok=True)
+    own_directory(target.parent, NOT_TRUSTED)
     fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
     try:
         shutil.copy2(binary, fresh / BINARY)

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.runs import write_text_atomic
+from bilayer_orchestra.files import DIRECTORY, write_text_atomic
 from bilayer_orchestra.user_files import expand, read_bounded, variable
 
 APP = "bilayer_orchestra"
@@ -58,6 +58,12 @@ def cache_directory() -> Path:
     return Path(user_cache_dir(APP))
 
 
+#: What to do about something in the cache that another user made.
+NOT_TRUSTED = (
+    "what lies there would run as you: name a cache directory of your own in ORCHESTRA_CACHE"
+)
+
+
 def engine_settings(engine: str) -> dict[str, str]:
     """Return the table of ``engine``, with ``~`` replaced; empty if there is none.
 
@@ -86,7 +92,7 @@ def set_engine_setting(engine: str, key: str, value: str) -> Path:
         lines[old[0] if old else start : old[0] + 1 if old else start] = [line]
     text = "\n".join(lines) + "\n"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(DIRECTORY, parents=True, exist_ok=True)
         write_text_atomic(path, text)
     except OSError as error:
         raise OrchestraError(f"cannot write {path}: {error.strerror}") from error

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from bilayer_orchestra.engines.config import engine_settings, set_engine_setting
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
+from bilayer_orchestra.files import replacing, write_text_atomic
 from bilayer_orchestra.heartbeat import heartbeat
 from bilayer_orchestra.resources import resource
-from bilayer_orchestra.runs import write_text_atomic
 from bilayer_orchestra.runtimes.images import (
     HOLDS,
     KINDS,
@@ -99,9 +99,8 @@ def build_image(
             _run(command, context, output, on_line)
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
-            partial = output.with_name(f".{output.name}.tmp")
-            shutil.copyfile(fresh, partial)
-            partial.replace(output)
+            with replacing(output) as partial:
+                shutil.copyfile(fresh, partial)
         except OSError as error:
             raise OrchestraError(f"cannot write {output}: {error.strerror}") from error
     image = inspect(output)

@@ -137,6 +137,8 @@ def _installation(binary: Path, origin: str, project: str | None) -> JuliaInstal
             least = ".".join(str(number) for number in needed)
             raise MissingEngineError(f"{name} {found} is too old, {least} is needed; {REMEDY}")
     active, compiled = versions.get("project", ""), versions.get("compiled") == "true"
+    if environment.get("JULIA_PROJECT") == "@.":
+        environment["JULIA_PROJECT"] = active  # else it would be looked for above the run directory
     if "depots" in versions:
         # the first one is written to, the others are read
         depots = [str(engine_depot()), versions["depots"]]

@@ -15,8 +15,9 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from bilayer_orchestra.engines.config import cache_directory
+from bilayer_orchestra.engines.config import NOT_TRUSTED, cache_directory
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.files import own_directory, secure
 from bilayer_orchestra.resources import resource
 
 
@@ -41,7 +42,7 @@ def engine_half() -> Path:
     Raises
     ------
     OrchestraError
-        If it cannot be written, or Julia could not read its path.
+        If it cannot be written, belongs to another user, or Julia could not read its path.
     """
     target = cache_directory().absolute() / "itensor" / engine_hash()[:16]
     if os.pathsep in str(target):
@@ -57,6 +58,12 @@ def engine_half() -> Path:
                 f"cannot write {target}: {error.strerror}; name another cache directory in "
                 "ORCHESTRA_CACHE"
             ) from error
+    return _secured(target)
+
+
+@cache
+def _secured(target: Path) -> Path:
+    secure(target, NOT_TRUSTED)
     return target
 
 
@@ -67,7 +74,7 @@ def engine_depot() -> Path:
 
 def _install(target: Path) -> None:
     """Copy the sources to ``target`` by rename; whoever comes second uses the first one's."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    own_directory(target.parent, NOT_TRUSTED)
     fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
     try:
         root = resource("backends", "itensor")

@@ -12,8 +12,15 @@ from pathlib import Path
 from typing import IO
 
 from bilayer_orchestra.errors import EngineError
+from bilayer_orchestra.files import open_log
 
 LOG = "engine.log"
+#: Begins every engine: what it writes is writable by nobody else, and its directory is looked at
+#: once it is inside, where nobody can put another one in its place.
+_ENTER = """umask go-w
+cd -P -- "$0" && [ -O . ] || { echo "orchestra: $0 was replaced by another user's" >&2; exit 1; }
+exec "$@"
+"""
 #: Seconds between two looks at the job, and how long a stopped engine may take to end.
 POLL, SLOWEST_POLL, GRACE = 0.05, 0.5, 20.0
 #: Lines of a log that a message quotes; of a backtrace, no line of addresses.
@@ -51,7 +58,7 @@ def run_child(
         Seconds between SIGTERM and SIGKILL when this process dies first; 0: SIGKILL at once.
         A container's runtime needs some, to end what it contains.
     """
-    with (directory / LOG).open("ab") as log:
+    with open_log(directory / LOG) as log:
         log.write(f"--- {' '.join(command)}\n".encode())
         log.flush()
         start = log.tell()
@@ -78,15 +85,14 @@ def run_child(
 
 def start_child(
     command: list[str],
-    directory: Path | None,
+    directory: Path,
     environment: dict[str, str],
     log: IO[bytes],
     descriptors: tuple[int, ...],
 ) -> subprocess.Popen[bytes]:
-    """Start ``command`` with its output in ``log``; it inherits ``descriptors``."""
+    """Start ``command`` in ``directory``, its output in ``log``; it inherits ``descriptors``."""
     return subprocess.Popen(
-        command,
-        cwd=directory,
+        ["sh", "-c", _ENTER, str(directory.absolute()), *command],
         env=environment or None,
         stdin=subprocess.DEVNULL,
         stdout=log,

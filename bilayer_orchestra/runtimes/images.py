@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from bilayer_orchestra.backends.base import Backend, Job
-from bilayer_orchestra.engines.config import cache_directory, config_file, engine_settings
+from bilayer_orchestra.engines.config import (
+    NOT_TRUSTED,
+    cache_directory,
+    config_file,
+    engine_settings,
+)
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
-from bilayer_orchestra.runs import write_text_atomic
+from bilayer_orchestra.files import own_directory, trusted, write_text_atomic
 from bilayer_orchestra.user_files import user_path, variable
 
 VARIABLE = "ORCHESTRA_APPTAINER"
@@ -95,8 +100,9 @@ def inspect(path: Path) -> Image:
     key = f"{path}\n{status.st_size}\n{status.st_mtime_ns}\n{status.st_ino}"
     memory = cache_directory() / "images" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
     try:
-        known = json.loads(memory.read_text())
-        return Image(path, known["digest"], known["labels"])
+        if trusted(memory):
+            known = json.loads(memory.read_text())
+            return Image(path, known["digest"], known["labels"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
     command = [container_command(), "inspect", "--json", "--labels", str(path)]
@@ -109,9 +115,9 @@ def inspect(path: Path) -> Image:
     with path.open("rb") as stream:
         digest = f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
     try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
+        own_directory(memory.parent, NOT_TRUSTED)
         write_text_atomic(memory, json.dumps({"digest": digest, "labels": labels}) + "\n")
-    except (OSError, OrchestraError):
+    except OrchestraError:
         pass  # computed again next time
     return Image(path, digest, labels)
 

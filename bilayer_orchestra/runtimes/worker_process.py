@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from bilayer_orchestra.files import open_log
+
 LOG = "engine.log"
 
 
@@ -55,7 +57,6 @@ def _answer(channel: socket.socket, error: str | None) -> None:
 
 def _log_to(path: Path) -> None:
     """Send what this process prints, from any language, to the end of ``path``."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
+    with open_log(path) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bilayer_orchestra.errors import EngineError
+from bilayer_orchestra.files import open_log
 from bilayer_orchestra.runtimes.child import (
     GRACE,
     LOG,
@@ -97,8 +98,8 @@ class _Worker:
         self._channel, far = socket.socketpair()
         # -P: modules are never taken from the directory one happens to be in
         command = [sys.executable, "-P", "-m", module, str(far.fileno())]
-        with far, (directory / LOG).open("ab") as log:
-            self._process = start_child(command, None, environment, log, (far.fileno(),))
+        with far, open_log(directory / LOG) as log:
+            self._process = start_child(command, directory, environment, log, (far.fileno(),))
         self._guard = Guard(self._process.pid, 0)
 
     @property
@@ -107,7 +108,7 @@ class _Worker:
 
     def solve(self, directory: Path, lock: int, on_poll: Callable[[], None]) -> None:
         log = directory / LOG
-        with log.open("ab") as stream:
+        with open_log(log) as stream:
             stream.write(f"--- worker {self._process.pid}\n".encode())
             start = stream.tell()
         message = json.dumps({"directory": str(directory.absolute())}).encode() + b"\n"

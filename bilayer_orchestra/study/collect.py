@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bilayer_orchestra import __version__
-from bilayer_orchestra.errors import DamagedFileError, OrchestraError
-from bilayer_orchestra.pipeline import set_aside
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.pipeline import set_aside, stored
 from bilayer_orchestra.study.axes import FACTS
 from bilayer_orchestra.study.load import LoadedStudy
 from bilayer_orchestra.study.tasks import Task
@@ -95,13 +95,11 @@ def collect(
 
 def _result(task: Task, states: dict[str, tuple[str, str]]) -> tuple[xr.Dataset | None, str, str]:
     """Return the stored result of a task, if it can be read, its state and a message."""
-    from bilayer_orchestra.dataset import open_result
-
     try:
-        if task.run.result.exists():
-            return open_result(task.run.result), "finished", ""
-    except DamagedFileError:
-        return None, "failed", f"{set_aside(task.run)}; the same sweep computes it again"
+        if (found := stored(task.run)) is not None:
+            return found.dataset, "finished", ""
+        if not task.run.foreign and task.run.result.exists():
+            return None, "failed", f"{set_aside(task.run)}; the same sweep computes it again"
     except OrchestraError as error:  # such as a file that only its owner may read
         return None, "failed", str(error)
     return None, *(states.get(task.name) or task.run.status())

@@ -10,7 +10,7 @@ from bilayer_orchestra.backends.base import Backend
 from bilayer_orchestra.backends.registry import choose, get_backend
 from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.pipeline import checked_request
-from bilayer_orchestra.runs import RunDirectory
+from bilayer_orchestra.runs import NOT_OURS, RunDirectory
 from bilayer_orchestra.study.load import LoadedStudy, Point
 
 
@@ -42,6 +42,27 @@ class Task:
 def study_root(study: LoadedStudy, output: Path | None) -> Path:
     """Return the directory of the runs: that of the base model, shared with single runs."""
     return output if output is not None else Path("runs") / study.points[0].model.name
+
+
+def split_by_owner(tasks: list[Task]) -> tuple[list[Task], list[str]]:
+    """Return the tasks without what others have to finish, and a line about each other user.
+
+    A finished point is read, whosever it is.
+    """
+    others: dict[str, list[str]] = {}
+    ours = []
+    for task in tasks:
+        owner = None if task.run.finished else task.run.foreign
+        if owner is None:
+            ours.append(task)
+        else:
+            others.setdefault(owner, []).append(task.name)
+    lines = [
+        f"{names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: "
+        f"{'belong' if names[1:] else 'belongs'} to {owner}; {NOT_OURS}"
+        for owner, names in others.items()
+    ]
+    return ours, lines
 
 
 def make_tasks(

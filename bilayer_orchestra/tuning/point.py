@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bilayer_orchestra.backends.base import Backend
+from bilayer_orchestra.files import write_text_atomic
 from bilayer_orchestra.model.bilayer import BilayerModel
 from bilayer_orchestra.model.state import CanonicalState
 from bilayer_orchestra.pipeline import LIBRARIES, Outcome, checked_request, solve_once, store
-from bilayer_orchestra.runs import MODEL, RunDirectory, request_hash, write_text_atomic
+from bilayer_orchestra.runs import MODEL, RunDirectory, request_hash
 from bilayer_orchestra.runtimes.base import Runtime
 from bilayer_orchestra.tuning.steps import LAYERS, Step, Steps
 

@@ -12,8 +12,9 @@ import numpy as np
 import xarray as xr
 
 from bilayer_orchestra.backends.base import Backend
+from bilayer_orchestra.files import write_text_atomic
 from bilayer_orchestra.model.bilayer import BilayerModel
-from bilayer_orchestra.runs import RunDirectory, write_text_atomic
+from bilayer_orchestra.runs import RunDirectory
 from bilayer_orchestra.runtimes.base import Runtime
 from bilayer_orchestra.terms import FloatArray
 

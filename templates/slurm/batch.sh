@@ -11,6 +11,42 @@ job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}_$index
 @MODULES@
 @PROLOGUE@
 set -u # only now: profiles of sites and activation scripts use what is not set
+umask go-w
+
+# The scheduler copied this script when it was submitted, so nobody can have changed what it knows:
+# that what it starts is ours, and the SHA-256 of every task script, which in turn knows those of what
+# it starts. Links and directories may have been replaced by whoever may write above them.
+sums=(
+@SUMS@
+)
+refuse() {
+    echo "orchestra: refused: $1 is not what was submitted" >&2
+}
+if ! [ -O . ]; then
+    refuse "$PWD"
+    exit 77
+fi
+while read -r sum image; do
+    if [ -n "$sum" ] && [ "$(sha256sum <"$image")" != "$sum  -" ]; then
+        refuse "$image"
+        exit 77
+    fi
+done <<'IMAGES'
+@IMAGES@
+IMAGES
+# Start the point $1 by a script whose SHA-256 is $2. It is read once: what was looked at is what runs.
+start() {
+    if ! [ -O "$1/task.sh" ]; then
+        refuse "$1/task.sh"
+        return
+    fi
+    IFS= read -r -d '' text <"$1/task.sh"
+    if [ "$(printf %s "$text" | sha256sum)" != "$2  -" ]; then
+        refuse "$1/task.sh"
+        return
+    fi
+    sh -s "$1" "$job" < <(printf %s "$text") &
+}
 limit=
 forward() {
     if [ "$1" = USR1 ]; then limit=yes; fi
@@ -43,12 +79,16 @@ tick() {
     fi
 }
 code=0
+# word splitting is wanted: one sum for every point
+# shellcheck disable=SC2086
+set -- ${sums[index]-}
 for point in tasks/"$index"/*; do
     while [ "$(jobs -rp | wc -l)" -ge "$parallel" ] && [ -z "$stopping" ]; do
         tick
     done
     if [ -n "$stopping" ]; then break; fi
-    sh "$point/task.sh" "$point" "$job" &
+    place=$((10#${point##*/} + 1))
+    start "$point" "${!place-}"
     quick=50
 done
 while [ "$(jobs -rp | wc -l)" -gt 0 ]; do

@@ -7,8 +7,15 @@
 # `ended-CODE-REASON`. A rename needs no space: it works on a full disk, too.
 # shellcheck disable=SC2317,SC2329
 set -u
-cd "$1" || exit 1
+umask go-w
+cd -P -- "$1" || exit 1
 job=$2
+refuse() {
+    echo "orchestra: refused: $1" >&2
+    exit 77
+}
+# looked at from inside: nobody can put another directory in their place any more
+if ! [ -O . ] || ! [ -O job ]; then refuse "$PWD belongs to another user"; fi
 mkdir -p task || exit 1
 leave_if_computed() { # by an earlier job, or elsewhere meanwhile
     for found in result.nc task/ended-0-*; do
@@ -32,6 +39,15 @@ if command -v flock >/dev/null 2>&1; then
         sleep 1
     done
     leave_if_computed
+fi
+# what is started, and what it reads, as it was submitted
+if ! said=$(
+    cd job && LC_ALL=C sha256sum -c - 2>&1 <<'SUMS'
+@SUMS@
+SUMS
+); then
+    printf '%s\n' "$said" | grep -v ': OK$' >&2
+    refuse "a file of $PWD/job is not what was submitted"
 fi
 # before anybody can see that it runs: a signal must find its trap
 reason=

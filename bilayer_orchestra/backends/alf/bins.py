@@ -27,6 +27,7 @@ from bilayer_orchestra.backends.alf.text_records import (
     single_numbers,
 )
 from bilayer_orchestra.errors import EngineError
+from bilayer_orchestra.files import refuse_locked
 from bilayer_orchestra.terms import FloatArray
 
 #: Raw bytes decoded at once; larger chunks fall out of the processor's cache.
@@ -226,6 +227,7 @@ class HDF5Segment(Segment):
         try:
             data = netCDF4.Dataset(self.path / "data.h5")
         except (OSError, RuntimeError, ValueError, LookupError) as error:
+            refuse_locked(self.path / "data.h5")
             raise EngineError(f"{self.path / 'data.h5'} is damaged or cut: {error}") from error
         try:
             data.set_auto_maskandscale(False)

@@ -69,7 +69,7 @@ class Block2Backend:
         threads = numerics.threads or (1 if serial else available_cores())
         return Job(
             program="python",
-            arguments=("-m", "bilayer_orchestra.backends.block2.engine", "."),
+            arguments=("-P", "-m", "bilayer_orchestra.backends.block2.engine", "."),
             files={JOB: render_job(request.terms, request.observables, settings)},
             environment=thread_environment(threads),
         )

@@ -55,7 +55,7 @@ class ExactBackend:
         threads = 1 if isinstance(request.terms.state, Canonical) else available_cores()
         return Job(
             program="python",
-            arguments=("-m", "bilayer_orchestra.backends.exact.engine", "."),
+            arguments=("-P", "-m", "bilayer_orchestra.backends.exact.engine", "."),
             files={JOB: render_job(request.terms, request.observables, settings_of(numerics))},
             environment={**thread_environment(numerics.threads or threads), **KEEP_MEMORY},
         )

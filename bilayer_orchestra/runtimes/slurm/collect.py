@@ -18,8 +18,10 @@ def label_executed(tasks: list[Task]) -> dict[str, tuple[str, str]]:
     for task in tasks:
         marker = read_marker(task.run.path)
         record = task.run.record()
-        if task.run.result.exists() or marker is None or not marker.done or record is None:
+        if task.run.finished or marker is None or not marker.done or record is None:
             continue
+        if task.run.foreign:
+            continue  # its owner labels it
         place = {key: value for key, value in (record.place or {}).items() if key != "submission"}
         place |= {"runtime": "slurm", "host": marker.host, "job": marker.job}
         if task.run.executed() is None:  # else a collect was interrupted after it had noted this
@@ -29,7 +31,7 @@ def label_executed(tasks: list[Task]) -> dict[str, tuple[str, str]]:
         except EngineError as error:
             forget_markers(task.run.path)  # the next sweep computes it again
             failures[task.name] = ("failed", str(error))
-    runs = {task.name: task.run for task in tasks if not task.run.result.exists()}
+    runs = {task.name: task.run for task in tasks if not task.run.finished}
     return {**states_of(runs), **failures}
 
 
@@ -45,15 +47,17 @@ def states_of(runs: dict[str, RunDirectory]) -> dict[str, tuple[str, str]]:
             states[name] = run.status()
             continue
         assert record is not None
-        queue = queue or ask_queue()
+        users = {run.path.stat().st_uid for name, run in runs.items() if records[name]}
+        queue = queue or ask_queue(users=users)
         job = record.job or ""
         if queue.problem is None and job not in queue.tasks and accounting is None:
             accounting = ask_accounting([r.job for r in records.values() if r and r.job])
-        states[name] = submitted_state(run, record, queue, accounting)
+        state, message = submitted_state(run, record, queue, accounting)
+        states[name] = (state, run.attributed(message))
     return states
 
 
 def waits_for_slurm(run: RunDirectory, record: Record | None) -> bool:
     """Return whether Slurm had the last word on a run: submitted, and not labelled since."""
     state: State | None = record.state if record else None
-    return bool(record and record.job and state == "pending" and not run.result.exists())
+    return bool(record and record.job and state == "pending" and not run.finished)

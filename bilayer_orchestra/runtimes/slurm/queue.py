@@ -1,11 +1,13 @@
-"""One question to the scheduler about all jobs of this user."""
+"""One question to the scheduler about all jobs of a directory."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 #: Seconds that the scheduler may take, and the pauses before it is asked again.
 TIMEOUT, BACK_OFF = 30.0, (1.0, 3.0)
@@ -44,16 +46,18 @@ class Queue:
     problem: str | None = None
 
 
-def ask_queue(wait: bool = True) -> Queue:
-    """Return all tasks of this user, also those that ended within the last minutes: one call.
+def ask_queue(wait: bool = True, users: Iterable[int] = ()) -> Queue:
+    """Return all tasks of some users, also those that ended within the last minutes: one call.
 
     Parameters
     ----------
     wait : bool
         Whether to ask again, after growing pauses, if the scheduler does not answer.
+    users : iterable of int
+        Their numbers; ours by default.
     """
-    user = os.environ.get("USER") or str(os.getuid())
-    words = ["squeue", "--noheader", "--array", "--states=all", f"--user={user}"]
+    names = ",".join(str(user) for user in sorted({*users} or {os.geteuid()}))
+    words = ["squeue", "--noheader", "--array", "--states=all", f"--user={names}"]
     words.append("--format=%i|%T|%r")
     problem = ""
     begin = time.monotonic()
@@ -74,6 +78,17 @@ def ask_queue(wait: bool = True) -> Queue:
             return Queue(_parse(answer.stdout))
         problem = (answer.stderr.strip().splitlines() or ["squeue failed"])[-1]
     return Queue(problem=problem)
+
+
+def job_of(script: Path) -> str | None:
+    """Return the job that runs the batch script ``script``, if the scheduler knows one."""
+    words = ["squeue", "--noheader", "--states=all", f"--user={os.geteuid()}", "--format=%F|%o"]
+    try:
+        answer = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    rows = (line.strip().partition("|") for line in answer.stdout.splitlines())
+    return next((job for job, _, command in rows if command == str(script)), None)
 
 
 def ask_accounting(jobs: list[str]) -> dict[str, str]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bilayer_orchestra.backends.base import Job
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.resources import resource
+from bilayer_orchestra.runtimes.images import Image
 from bilayer_orchestra.runtimes.slurm.site import Site
 
 #: Where containers/alf.def leaves the program for several ranks.
@@ -40,12 +43,37 @@ def task_script(job: Job, directory: Path, site: Site, contained: bool) -> str:
             environment["ORCHESTRA_ALF_LAUNCHER"] = site.launcher
         command = [*_native(job, site), *job.arguments]
     lines = [f"    export {name}={shlex.quote(value)}" for name, value in environment.items()]
-    values = {"ENVIRONMENT": "\n".join(lines), "COMMAND": shlex.join(command)}
+    sums = [f"{sha256(text)}  {name}" for name, text in job.files.items()]
+    if job.engine == "alf" and not contained:
+        from bilayer_orchestra.engines.alf import VARIABLE, binary_digest
+
+        binary = environment[VARIABLE]
+        sums.append(f"{binary_digest(Path(binary))}  {binary}")
+    values = {
+        "ENVIRONMENT": "\n".join(lines),
+        "COMMAND": shlex.join(command),
+        "SUMS": "\n".join(sums),
+    }
     return fill("task.sh", values)
 
 
-def batch_script(site: Site, name: str) -> str:
-    """Return ``batch.sh`` of one array job."""
+def sha256(text: str) -> str:
+    """Return the SHA-256 of ``text`` as ``sha256sum`` prints it."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def batch_script(
+    site: Site, name: str, sums: Sequence[Sequence[str]] = (), images: Iterable[Image] = ()
+) -> str:
+    """Return ``batch.sh`` of one array job.
+
+    Parameters
+    ----------
+    sums : sequence of sequences of str
+        SHA-256 of the task script of every point of every array task.
+    images : iterable of Image
+        What the points start besides.
+    """
     options = [
         f"--job-name={name}",
         "--nodes=1",
@@ -75,6 +103,8 @@ def batch_script(site: Site, name: str) -> str:
         "PROLOGUE": "\n".join(site.prologue),
         "PARALLEL": str(site.parallel),
         "REQUEUES": str(site.requeues),
+        "SUMS": "\n".join(f'"{" ".join(pack)}"' for pack in sums),
+        "IMAGES": "\n".join(f"{i.digest.removeprefix('sha256:')} {i.path}" for i in images),
     }
     return fill("batch.sh", values)
 

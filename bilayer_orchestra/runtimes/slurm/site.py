@@ -14,12 +14,13 @@
     [images]
     alf = "/shared/images/alf.sif"
 
-It is yours and trusted: ``prologue`` is shell, ``sbatch`` are options of sbatch.
+It is yours or root's, and trusted: ``prologue`` is shell, ``sbatch`` are options of sbatch.
 """
 
 from __future__ import annotations
 
 import re
+import stat
 import tomllib
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +31,7 @@ from pydantic_core import PydanticCustomError
 from bilayer_orchestra.backends.base import Backend
 from bilayer_orchestra.engines.config import config_file
 from bilayer_orchestra.errors import SpecError
+from bilayer_orchestra.files import other_owner
 from bilayer_orchestra.model.base import LINE, WORD, SpecModel
 from bilayer_orchestra.model.load import describe_all, in_file_order, read_text
 from bilayer_orchestra.model.yaml_text import KeyPath, syntax_problem
@@ -135,6 +137,12 @@ def load_site(named: str | None, study: Path, images: dict[str, str]) -> Site:
     if named is None:
         return Site(images=images)
     path = _find(named, study)
+    if (owner := other_owner(path)) not in (None, "root") or path.stat().st_mode & stat.S_IWOTH:
+        who = f"belongs to {owner}" if owner else "is writable by everybody"
+        raise SpecError(
+            str(path),
+            [f"{who}, and its lines would run as you; read it and use a copy of your own"],
+        )
     text = read_text(path)
     try:
         data = tomllib.loads(text)

@@ -19,13 +19,14 @@ SILENCE = 300.0
 LINES = 6
 #: What Slurm writes into the log of a task that it ended.
 _LOG_WORDS = (
+    (re.compile(r"orchestra: refused"), "changed since it was submitted"),
     (re.compile(r"DUE TO TIME LIMIT"), "time limit"),
     (re.compile(r"DUE TO NODE FAILURE|NODE_FAIL"), "node failure"),
     (re.compile(r"oom.kill|out.of.memory", re.IGNORECASE), "out of memory"),
     (re.compile(r"DUE TO PREEMPTION"), "preempted"),
     (re.compile(r"CANCELLED AT"), "cancelled"),
 )
-_AGAIN = "the same sweep submits it again, and it resumes"
+_AGAIN = "; the same sweep submits it again, and it resumes"
 
 
 def submitted_state(
@@ -36,7 +37,7 @@ def submitted_state(
     Parameters
     ----------
     queue : Queue
-        The scheduler's answer, asked once for all runs.
+        The scheduler's answer, asked once for all runs. It may hide another user's jobs.
     accounting : dict, optional
         Task -> final state, where the site keeps accounts.
     """
@@ -45,9 +46,9 @@ def submitted_state(
     if marker and marker.done:
         return "finished", f"computed on {marker.host}; orchestra collect labels it"
     ours = marker if marker and marker.job == job else None
-    if queue.problem is None:
+    if queue.problem is None and (job in queue.tasks or not run.foreign):
         return _by_queue(run, record, ours, queue.tasks.get(job), (accounting or {}).get(job))
-    return _by_disk(run, record, ours, queue.problem)
+    return _by_disk(run, record, ours, queue.problem or "it does not show this job")
 
 
 def _by_queue(
@@ -103,7 +104,7 @@ def _why(run: RunDirectory, record: Record, marker: Marker | None, word: str | N
         cause = "ended without a word (killed, or its node or its disk failed)"
     exit_code = f", exit code {code}" if code is not None and marker else ""
     where = f" on {marker.host}" if marker and marker.host else ""
-    head = f"{cause}: job {record.job}{where}{exit_code}; {_AGAIN}"
+    head = f"{cause}: job {record.job}{where}{exit_code}{'' if run.foreign else _AGAIN}"
     tail = last_lines(run) if marker else ""
     tail = tail or _tail(_log(run, record))
     return f"{head}\n{tail}" if tail else head
