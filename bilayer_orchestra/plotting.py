@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter, NullLocator
 
+from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.files import replacing
 from bilayer_orchestra.fits.pairs import pairs_of, series_of
 from bilayer_orchestra.parameters import conditions, model_data, parameters
