@@ -24,12 +24,12 @@ TOLERANCE = 1e-6
 
 def block2_seconds(model_text: str) -> tuple[float, float]:
     """Return (final energy, seconds until TOLERANCE above it)."""
-    from bilayer_orchestra.backends.block2 import engine
-    from bilayer_orchestra.backends.registry import get_backend
+    from bilayer_orchestra.engines.block2 import process as engine
+    from bilayer_orchestra.engines.registry import get_engine
     from bilayer_orchestra.model.load import parse_model
-    from bilayer_orchestra.pipeline import make_request
+    from bilayer_orchestra.running.point import make_request
 
-    backend = get_backend("block2")
+    backend = get_engine("block2")
     job = backend.render(make_request(parse_model(model_text), backend))
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)

@@ -23,10 +23,10 @@ import numpy as np
 from scipy.special import stdtr
 
 from bilayer_orchestra.averages import Averages
-from bilayer_orchestra.backends.registry import get_backend
+from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.pipeline import make_request, run_point
+from bilayer_orchestra.running.point import make_request, run_point
 from bilayer_orchestra.runtimes.local import LocalRuntime
 
 #: What is allowed where no systematic error is stated.
@@ -156,7 +156,7 @@ def judged(found: Averages, exact: Averages) -> Verdict:
 
 def averages_of(model: Model, name: str, place: Path) -> Averages:
     """Return the averages of a run, in the order of sites."""
-    backend = get_backend(name)
+    backend = get_engine(name)
     run = run_point(model, backend, LocalRuntime(), place).run
     return backend.parse(run.job, make_request(model, backend))
 

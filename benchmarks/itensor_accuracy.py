@@ -24,11 +24,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bilayer_orchestra.backends.registry import get_backend
-from bilayer_orchestra.engines.julia import find_julia
+from bilayer_orchestra.engines.itensor.julia import find_julia
+from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.model.load import parse_model
-from bilayer_orchestra.pipeline import make_request
+from bilayer_orchestra.running.point import make_request
 
 HERE = Path(__file__).parent
 EVENTS = "progress.jsonl"
@@ -103,7 +103,7 @@ def course(
 
 
 def job(text: str, backend_name: str, place: Path) -> Path:
-    backend = get_backend(backend_name)
+    backend = get_engine(backend_name)
     request = make_request(parse_model(text), backend)
     place.mkdir()
     for file, content in backend.render(request).files.items():
@@ -147,7 +147,7 @@ def main() -> None:
         ours = course([*julia, "-e", WARM_THEN_RUN, warm, place], place, budget)
         place = job(model("block2"), "block2", root / "block2")
         (place / EVENTS).write_text('{"step": "start"}\n')
-        engine = [sys.executable, "-m", "bilayer_orchestra.backends.block2.engine", "."]
+        engine = [sys.executable, "-m", "bilayer_orchestra.engines.block2.process", "."]
         other = course(engine, place, budget)
         lowest = min(energy for _, energy in ours + other)
         print(f"lowest energy {lowest:.8f}; processor seconds to come near it:")

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from bilayer_orchestra.backends.registry import get_backend
+from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.model.load import load_model
-from bilayer_orchestra.pipeline import make_request
+from bilayer_orchestra.running.point import make_request
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "bilayer.yaml"
 
@@ -33,7 +33,7 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "bilayer.yaml"
 DIRECT = """
 import sys
 from pathlib import Path
-from bilayer_orchestra.backends.block2 import engine
+from bilayer_orchestra.engines.block2 import process as engine
 engine.save_checkpoint = lambda *a: None
 engine.report = lambda *a, **k: None
 engine.run(Path(sys.argv[1]))
@@ -49,7 +49,7 @@ def seconds(command: list[str], environment: dict[str, str]) -> float:
 
 def pair(model: Path) -> tuple[float, float]:
     """Seconds of ``orchestra run`` and of the direct calls, one after the other."""
-    job = get_backend("block2").render(make_request(load_model(model), get_backend("block2")))
+    job = get_engine("block2").render(make_request(load_model(model), get_engine("block2")))
     with tempfile.TemporaryDirectory() as name:
         for file, text in job.files.items():
             (Path(name) / file).write_text(text)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from scipy.optimize import brentq
 
-from bilayer_orchestra.backends.registry import get_backend
+from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.model.bilayer import BilayerModel
-from bilayer_orchestra.pipeline import run_point
+from bilayer_orchestra.running.point import run_point
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.tuning.ground import TOLERANCE
 from bilayer_orchestra.tuning.guess import layer_guess
@@ -57,7 +57,7 @@ def bilayer(
 def runs_of(model: BilayerModel, method: Callable[..., object], root: Path) -> int:
     """Count the runs of a bracketing root finder."""
     assert model.filling is not None
-    target, backend, count = model.filling.M, get_backend("exact"), 0
+    target, backend, count = model.filling.M, get_engine("exact"), 0
 
     def miss(mu: float) -> float:
         nonlocal count
@@ -115,7 +115,7 @@ def main() -> None:
         root = Path(name)
         for case in CASES:
             model = bilayer(4, *case)
-            outcome = run_point(model, get_backend("exact"), LocalRuntime(), root)
+            outcome = run_point(model, get_engine("exact"), LocalRuntime(), root)
             counts = (
                 outcome.dataset.sizes["step"],
                 runs_of(model, brent, root),
@@ -129,7 +129,7 @@ def main() -> None:
             )
         if "--dmrg" in sys.argv:
             model = bilayer(8, 0.5, 0.25, 0.5, -4.0, "open")
-            dataset = run_point(model, get_backend("block2"), LocalRuntime(), root).dataset
+            dataset = run_point(model, get_engine("block2"), LocalRuntime(), root).dataset
             print(
                 f"block2, 8 rungs: {dataset.sizes['step']} runs, "
                 f"{float(dataset['tuning_cost']):.2f} times one plain run"

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from bilayer_orchestra.errors import MissingEngineError
-from bilayer_orchestra.runtimes.images import ENGINE, HOLDS, PACKAGE, container_command, engine_half
+from bilayer_orchestra.images.use import ENGINE, HOLDS, PACKAGE, container_command, engine_half
 
 TOOLS = (
     *("sh", "cat", "cksum", "cmp", "cp", "date", "env", "grep", "ls", "mkdir", "mv", "rm", "sed"),

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from bilayer_orchestra.runtimes.worker_process import serve
+from bilayer_orchestra.engine_side.worker import serve
 
 
 def solve(directory: Path) -> None:

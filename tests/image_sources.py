@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bilayer_orchestra.engines.config import cache_directory, engine_settings
+from bilayer_orchestra.configuration import cache_directory, engine_settings
 from bilayer_orchestra.errors import MissingEngineError
-from bilayer_orchestra.runtimes.images import container_command
+from bilayer_orchestra.images.use import container_command
 
 #: The release that our definitions are written for.
 RELEASE = "bookworm"
@@ -67,7 +67,7 @@ def julia_source(folder: Path) -> Path:
     named = os.environ.get("ORCHESTRA_TEST_ITENSOR")
     if named:
         return Path(named)
-    from bilayer_orchestra.engines.julia import find_julia
+    from bilayer_orchestra.engines.itensor.julia import find_julia
 
     try:
         installation = find_julia()

@@ -15,26 +15,27 @@ from hypothesis import strategies as st
 
 from bilayer_orchestra.analysis.jackknife import chi_squared
 from bilayer_orchestra.averages import Averages, observables_from_raw
-from bilayer_orchestra.backends.alf import live, reduce
-from bilayer_orchestra.backends.alf.bins import TextSegment, open_segment
-from bilayer_orchestra.backends.alf.convert import pack, unpack
-from bilayer_orchestra.backends.alf.health import read_info
-from bilayer_orchestra.backends.alf.numerics import ALFNumerics
-from bilayer_orchestra.backends.alf.projection import not_yet_ground_state
-from bilayer_orchestra.backends.alf.reduce import Tails
-from bilayer_orchestra.backends.alf.results import (
+from bilayer_orchestra.dataset.schema import build, open_result, write_atomic
+from bilayer_orchestra.engines.alf.estimate.projection import not_yet_ground_state
+from bilayer_orchestra.engines.alf.estimate.results import (
     ENERGIES,
     averages_from_job,
     quick_error,
 )
-from bilayer_orchestra.backends.alf.text_records import real_parts
-from bilayer_orchestra.backends.alf.verdict import heavy_tailed
-from bilayer_orchestra.backends.exact.fock import Sector
-from bilayer_orchestra.backends.exact.ground import ground_level
-from bilayer_orchestra.backends.exact.measure import measure_states
-from bilayer_orchestra.backends.exact.thermal import thermal_averages
-from bilayer_orchestra.dataset import build, open_result, write_atomic
-from bilayer_orchestra.engines.alf_probe import _mean_hdf5
+from bilayer_orchestra.engines.alf.estimate.verdict import heavy_tailed
+from bilayer_orchestra.engines.alf.install.probe import _mean_hdf5
+from bilayer_orchestra.engines.alf.output import reduce
+from bilayer_orchestra.engines.alf.output.bins import TextSegment, open_segment
+from bilayer_orchestra.engines.alf.output.convert import pack, unpack
+from bilayer_orchestra.engines.alf.output.health import read_info
+from bilayer_orchestra.engines.alf.output.reduce import Tails
+from bilayer_orchestra.engines.alf.output.text_records import real_parts
+from bilayer_orchestra.engines.alf.settings import ALFNumerics
+from bilayer_orchestra.engines.alf.watch import live
+from bilayer_orchestra.engines.exact.fock import Sector
+from bilayer_orchestra.engines.exact.ground import ground_level
+from bilayer_orchestra.engines.exact.measure import measure_states
+from bilayer_orchestra.engines.exact.thermal import thermal_averages
 from bilayer_orchestra.errors import EngineError
 from bilayer_orchestra.observables import SELECTABLE
 from bilayer_orchestra.terms import Canonical, GrandCanonical, Site, Terms
@@ -686,7 +687,7 @@ def test_long_runs_are_blocked_on_the_fly_with_the_same_answer(tmp_path, monkeyp
     path = job_with(tmp_path, bins=150)
     fine = read(path)
     monkeypatch.setattr(reduce, "MAX_BASE_BLOCKS", 60)
-    monkeypatch.setattr("bilayer_orchestra.backends.alf.bins.CHUNK_BYTES", 4000)
+    monkeypatch.setattr("bilayer_orchestra.engines.alf.output.bins.CHUNK_BYTES", 4000)
     coarse = read(path)
     data = reduce.reduce_step(path / "dtau-0", 0.1, 3, SELECTABLE)
     assert data.length > 1

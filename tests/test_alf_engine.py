@@ -21,14 +21,14 @@ import pytest
 
 from bilayer_orchestra.analysis.jackknife import chi_squared
 from bilayer_orchestra.averages import Averages
-from bilayer_orchestra.backends.alf.projection import not_projected
-from bilayer_orchestra.backends.registry import get_backend
-from bilayer_orchestra.engines.alf import alf_environment, find_alf
-from bilayer_orchestra.engines.alf_probe import probe
+from bilayer_orchestra.engines.alf.estimate.projection import not_projected
+from bilayer_orchestra.engines.alf.install.installation import alf_environment, find_alf
+from bilayer_orchestra.engines.alf.install.probe import probe
+from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import EngineError
 from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.pipeline import make_request, run_point
-from bilayer_orchestra.runs import RunDirectory
+from bilayer_orchestra.running.directory import RunDirectory
+from bilayer_orchestra.running.point import make_request, run_point
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.terms import Terms
 from tests.alf_support import chain_bytes, missing_alf, segments
@@ -38,7 +38,7 @@ from tests.test_trotter_limit import averages
 WHY_NOT = missing_alf()
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=f"{WHY_NOT}")
 
-BACKEND = get_backend("alf")
+BACKEND = get_engine("alf")
 FILES = ("Pair_eq", "Green_eq", "Den_eq", "SpinXY_eq", "Kin_scal", "Ener_scal")
 
 
@@ -251,8 +251,8 @@ RECORDED = Path(__file__).parent / "data" / "exact_four_rungs.json"
 
 def averages_of(model: Model, backend: str, path: Path) -> Averages:
     """Run a model as the command line does and return what its backend read."""
-    run = run_point(model, get_backend(backend), LocalRuntime(), path).run
-    return get_backend(backend).parse(run.job, make_request(model, get_backend(backend)))
+    run = run_point(model, get_engine(backend), LocalRuntime(), path).run
+    return get_engine(backend).parse(run.job, make_request(model, get_engine(backend)))
 
 
 def with_seeds(count: int, model: Callable[[int], Model], path: Path) -> list[Averages]:
@@ -391,7 +391,7 @@ def test_a_degenerate_level_is_not_determined_whatever_the_error_bars(tmp_path, 
     assert float(dataset.pair_stderr.max()) < 1e-12
     assert not dataset.attrs["converged"]
     assert "correlators are not determined" in dataset.attrs["converged_reason"]
-    exact = run_point(model, get_backend("exact"), LocalRuntime(), tmp_path).dataset
+    exact = run_point(model, get_engine("exact"), LocalRuntime(), tmp_path).dataset
     error = np.abs(dataset.pair - exact.pair)
     assert float(error.max()) == pytest.approx(number / length, abs=1e-6)
     assert (error <= 1.001 * dataset.pair_bias + 1e-9).all()
@@ -403,7 +403,7 @@ def test_free_electrons_are_exact_and_converged(tmp_path, state):
     model = model_of(state, 3, {"sweeps": 400}, P={"interaction": 0.0})
     dataset = run_point(model, BACKEND, LocalRuntime(), tmp_path).dataset
     assert dataset.attrs["converged"], dataset.attrs["converged_reason"]
-    exact = run_point(model, get_backend("exact"), LocalRuntime(), tmp_path).dataset
+    exact = run_point(model, get_engine("exact"), LocalRuntime(), tmp_path).dataset
     for name in ("energy", *MATRICES):
         error = np.abs(dataset[name] - exact[name])
         assert (error <= dataset[f"{name}_bias"]).all(), name
@@ -412,7 +412,7 @@ def test_free_electrons_are_exact_and_converged(tmp_path, state):
 
 def out_of_reach(monkeypatch, state: dict[str, object], length: int, t_perp: float, path: Path):
     """Run where no sector is small enough for the exact check; return the dataset."""
-    monkeypatch.setattr("bilayer_orchestra.backends.alf.projection_exact.MAX_DIMENSION", 1)
+    monkeypatch.setattr("bilayer_orchestra.engines.alf.estimate.projection_exact.MAX_DIMENSION", 1)
     settings = {"dtau": 0.2, "sweeps": 600, "sweeps_per_bin": 10, "projection_time": 20.0}
     model = model_of(state, length, settings, t_perp=t_perp, observables=["pair"])
     return run_point(model, BACKEND, LocalRuntime(), path).dataset

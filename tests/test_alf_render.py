@@ -15,29 +15,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bilayer_orchestra.backends.alf.effort import plan_effort
-from bilayer_orchestra.backends.alf.monitor import Monitor
-from bilayer_orchestra.backends.alf.numerics import ALFNumerics
-from bilayer_orchestra.backends.alf.render import needs_probe, render_files
-from bilayer_orchestra.backends.alf.seeds import chain_seeds
-from bilayer_orchestra.backends.alf.steps import (
+from bilayer_orchestra.engines.alf.input.effort import plan_effort
+from bilayer_orchestra.engines.alf.input.render import needs_probe, render_files
+from bilayer_orchestra.engines.alf.input.seeds import chain_seeds
+from bilayer_orchestra.engines.alf.input.steps import (
     divides,
     extrapolation_weights,
     nearest,
     time_steps,
 )
-from bilayer_orchestra.backends.alf.trial import probe_orbitals, trial_orbitals
-from bilayer_orchestra.backends.registry import get_backend
+from bilayer_orchestra.engines.alf.input.trial import probe_orbitals, trial_orbitals
+from bilayer_orchestra.engines.alf.settings import ALFNumerics
+from bilayer_orchestra.engines.alf.watch.monitor import Monitor
+from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.model.load import parse_model
 from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.pipeline import make_request
 from bilayer_orchestra.resources import resource
+from bilayer_orchestra.running.point import make_request
 from bilayer_orchestra.terms import Canonical, GrandCanonical, Site, Terms
 from tests.conftest import make_model
 
 GOLDEN = Path(__file__).parent / "data" / "alf_render"
-BACKEND = get_backend("alf")
+BACKEND = get_engine("alf")
 
 
 def with_alf(state: dict[str, object], length: int = 2, alf: object = None, **changes) -> Model:
@@ -161,7 +161,7 @@ def test_the_time_that_is_left_and_how_to_end_sooner_are_said(tmp_path, monkeypa
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     settings = {"alf": {"time_budget": 600, "target_stderr": {"pair": 0.1}}}
     model = make_model({"beta": 2.0}, 2, numerics=settings, observables=["pair"])
-    request = make_request(model, get_backend("alf"))
+    request = make_request(model, get_engine("alf"))
     for name, milliseconds in (("0/seg-0001", 60_000), ("1/seg-0001", 30_000), ("1/seg-0002", 1)):
         segment = tmp_path / "a job" / f"dtau-0/chain-{name}"
         segment.mkdir(parents=True)
@@ -329,7 +329,7 @@ def test_effort_follows_from_the_request_alone():
 @pytest.mark.parametrize("budget", [20.0, 600.0, 36_000.0])
 def test_bins_are_many_but_not_too_many(sites, slices, budget):
     (plan,), _ = plan_effort(sites, (0.1,), [slices], ALFNumerics(time_budget=budget), 4)
-    from bilayer_orchestra.backends.alf.effort import sweep_seconds
+    from bilayer_orchestra.engines.alf.input.effort import sweep_seconds
 
     bins = budget / (plan.sweeps_per_bin * sweep_seconds(sites, slices, False))
     assert bins < 15_000

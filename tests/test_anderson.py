@@ -10,7 +10,7 @@ from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.model.load import parse_model
 from bilayer_orchestra.model.particle_hole import translated
 from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.pipeline import make_request
+from bilayer_orchestra.running.point import make_request
 from tests.alf_support import missing_alf
 from tests.anderson_force import anderson_oracle
 
@@ -244,19 +244,19 @@ def test_a_ring_of_two_and_odd_open_chains_are_bipartite():
 
 
 def test_refusals_explain_the_map(solve):
-    from bilayer_orchestra.backends.registry import get_backend
-    from bilayer_orchestra.pipeline import checked_request
+    from bilayer_orchestra.engines.registry import get_engine
+    from bilayer_orchestra.running.point import checked_request
 
     with pytest.raises(OrchestraError, match=r"n_down = 8 - 3 = 5.*n_up \+ n_down = 8"):
-        checked_request(anderson({"n_up": 3, "n_down": 3}, 4), get_backend("alf"))
+        checked_request(anderson({"n_up": 3, "n_down": 3}, 4), get_engine("alf"))
 
 
 def test_targets_of_the_anderson_lattice_reach_the_engine():
-    from bilayer_orchestra.backends.registry import get_backend
+    from bilayer_orchestra.engines.registry import get_engine
 
     targets = {"spin_flip": 0.01, "spin_spin": 0.02, "energy": 0.1}
     model = anderson({"beta": 2.0}, numerics={"alf": {"target_stderr": targets}})
-    request = make_request(model, get_backend("alf"))
+    request = make_request(model, get_engine("alf"))
     assert request.numerics.target_stderr == {"pair": 0.01, "density_density": 0.08, "energy": 0.1}
     assert set(request.observables) == {
         "density",

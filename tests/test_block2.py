@@ -10,12 +10,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bilayer_orchestra.backends.block2 import engine
-from bilayer_orchestra.backends.block2.hamiltonian import symmetry_of
-from bilayer_orchestra.backends.dmrg_results import averages_from_stages
-from bilayer_orchestra.backends.registry import get_backend
+from bilayer_orchestra.engines.block2 import process as engine
+from bilayer_orchestra.engines.block2.hamiltonian import symmetry_of
+from bilayer_orchestra.engines.dmrg.results import averages_from_stages
+from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import EngineError, OrchestraError
-from bilayer_orchestra.pipeline import make_request
+from bilayer_orchestra.running.point import make_request
 from tests.brute_force import assert_entropies
 from tests.conftest import make_model
 from tests.test_exact import assert_matches, free_entropies, wick
@@ -106,7 +106,7 @@ def test_the_gap_is_none_of_the_penalty(solve, model, gap):
 def test_a_penalty_below_the_gap_is_raised(solve, monkeypatch, tmp_path):
     """Whatever the first guess: its energy is measured without it, and its share looked at."""
     model = make_model({"n_up": 1, "n_down": 1}, 2, t_perp=0.8)
-    backend = get_backend("block2")
+    backend = get_engine("block2")
     request = make_request(model, backend)
     job = backend.render(request)
     for name, text in job.files.items():
@@ -180,7 +180,7 @@ FROZEN = {
 )
 def test_a_frozen_pattern_is_not_called_converged_however_large_the_gap(name, pairs):
     """Pairs on disconnected sites, which neither a second start nor the next state has moved."""
-    request = make_request(FROZEN[name], get_backend("block2"))
+    request = make_request(FROZEN[name], get_engine("block2"))
     sites = request.terms.n_sites
     occupied = np.zeros(sites)
     occupied[[site.layer == "P" for site in request.terms.sites]] = pairs
@@ -222,7 +222,7 @@ def test_truncated_correlators_are_within_their_bias(solve):
 
 def test_agreement_of_two_stages_by_accident_is_no_small_bias():
     """Truncation disturbs all elements alike: the one that did not move is not better known."""
-    request = make_request(CASES["open"], get_backend("block2"))
+    request = make_request(CASES["open"], get_engine("block2"))
     sites = request.terms.n_sites
     rng = np.random.default_rng(1)
     pair = np.stack([1e-3 * rng.standard_normal((sites, sites)), np.zeros((sites, sites))])
@@ -295,8 +295,8 @@ def working_memory(gib, **changes):
 def test_working_memory_that_the_machine_does_not_have_is_refused_before(solve, monkeypatch):
     with pytest.raises(OrchestraError, match=r"stack_memory_gib = 4096 .* allows \d+\.\d GiB"):
         solve(working_memory(4096), "block2")
-    block2 = get_backend("block2")
-    monkeypatch.setattr("bilayer_orchestra.backends.block2.backend.memory_limit", lambda: 2**31)
+    block2 = get_engine("block2")
+    monkeypatch.setattr("bilayer_orchestra.engines.block2.engine.memory_limit", lambda: 2**31)
     block2.check(make_request(working_memory(1.9), block2))
     with pytest.raises(OrchestraError, match=r"stack_memory_gib = 2\.1 .* allows 2\.0 GiB"):
         block2.check(make_request(working_memory(2.1), block2))
@@ -304,7 +304,7 @@ def test_working_memory_that_the_machine_does_not_have_is_refused_before(solve, 
 
 def test_working_memory_that_a_compute_node_does_not_give_is_said_there(tmp_path):
     """Where a job was rendered for another machine, the engine itself looks before it begins."""
-    block2 = get_backend("block2")
+    block2 = get_engine("block2")
     job = block2.render(make_request(working_memory(9), block2))
     (tmp_path / "job.json").write_text(job.files["job.json"])
     command = ["sh", "-c", 'ulimit -v 8000000 && exec "$0" "$@"', sys.executable, *job.arguments]
@@ -327,7 +327,7 @@ def test_too_little_working_memory_is_named_once_block2_crashed(solve):
 
 def test_measurement_stays_quadratic_in_the_number_of_sites():
     """The rendered job never asks for the full two-body density matrix."""
-    backend = get_backend("block2")
+    backend = get_engine("block2")
     job = backend.render(make_request(CASES["open"], backend))
     assert json.loads(job.files["job.json"])["settings"]["stages"] == [50, 100, 200, 400]
 
@@ -341,6 +341,6 @@ def test_measurement_stays_quadratic_in_the_number_of_sites():
     ],
 )
 def test_what_it_cannot_do_is_refused(model, message):
-    backend = get_backend("block2")
+    backend = get_engine("block2")
     with pytest.raises(OrchestraError, match=message):
         backend.check(make_request(model, backend))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bilayer_orchestra.check.verdict import judge
+from bilayer_orchestra.checking.verdict import judge
 from tests.alf_support import missing_alf
 from tests.conftest import make_model
 

@@ -9,11 +9,11 @@ import pytest
 import xarray as xr
 from typer.testing import CliRunner
 
-from bilayer_orchestra.check import statistics
-from bilayer_orchestra.check.elements import Elements, elements_of
-from bilayer_orchestra.check.plan import CheckResult
-from bilayer_orchestra.check.report import write_report
-from bilayer_orchestra.check.verdict import Pair, holm, judge, judge_all
+from bilayer_orchestra.checking import statistics
+from bilayer_orchestra.checking.elements import Elements, elements_of
+from bilayer_orchestra.checking.plan import CheckResult
+from bilayer_orchestra.checking.report import write_report
+from bilayer_orchestra.checking.verdict import Pair, holm, judge, judge_all
 from bilayer_orchestra.cli.app import app
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.observables import OBSERVABLES
@@ -25,15 +25,15 @@ MU = {"P": {"interaction": -4.0, "chemical_potential": -1.7}, "M": {"chemical_po
 
 @pytest.fixture(scope="module")
 def exact(tmp_path_factory):
-    from bilayer_orchestra.backends.registry import get_backend
-    from bilayer_orchestra.pipeline import run_point
+    from bilayer_orchestra.engines.registry import get_engine
+    from bilayer_orchestra.running.point import run_point
     from bilayer_orchestra.runtimes.local import LocalRuntime
 
     root = tmp_path_factory.mktemp("runs")
 
     def run(**changes):
         model = make_model(changes.pop("state", STATE), 2, **(MU | changes))
-        return run_point(model, get_backend("exact"), LocalRuntime(), root).dataset
+        return run_point(model, get_engine("exact"), LocalRuntime(), root).dataset
 
     return run
 
@@ -337,7 +337,7 @@ def test_without_the_plot_extra_the_page_is_missing_and_that_is_said(exact, tmp_
         paths.append(tmp_path / f"{name}.nc")
         dataset.to_netcdf(paths[-1])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "bilayer_orchestra.check.page", raising=False)
+    monkeypatch.delitem(sys.modules, "bilayer_orchestra.checking.page", raising=False)
     monkeypatch.setitem(sys.modules, "jinja2", None)  # importing it fails
     done = CliRunner().invoke(app, ["check", *map(str, paths)])
     assert done.exit_code == 0, done.output

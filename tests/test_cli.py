@@ -9,7 +9,7 @@ import sys
 import pytest
 import xarray as xr
 
-from bilayer_orchestra.backends.registry import choose
+from bilayer_orchestra.engines.registry import choose
 from bilayer_orchestra.errors import OrchestraError
 from tests.conftest import make_model
 
@@ -117,7 +117,7 @@ def test_auto_picks_what_fits():
 
 
 def test_auto_names_what_is_missing(monkeypatch):
-    from bilayer_orchestra.backends import registry
+    from bilayer_orchestra.engines import registry
     from bilayer_orchestra.errors import MissingEngineError
 
     def missing():

@@ -11,15 +11,15 @@ import pytest
 import xarray as xr
 from typer.testing import CliRunner
 
-from bilayer_orchestra.backends.registry import get_backend
 from bilayer_orchestra.cli.app import app
 from bilayer_orchestra.cli.plot import plot_command
-from bilayer_orchestra.dataset import DIAGNOSTICS, open_result
+from bilayer_orchestra.dataset.schema import DIAGNOSTICS, open_result
+from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import DamagedFileError, OrchestraError, SpecError
 from bilayer_orchestra.fits.fit import conditions
 from bilayer_orchestra.observables import OBSERVABLES
-from bilayer_orchestra.pipeline import stored
-from bilayer_orchestra.runs import RunDirectory
+from bilayer_orchestra.running.directory import RunDirectory
+from bilayer_orchestra.running.point import stored
 from bilayer_orchestra.study.load import load_study
 
 BASE = """\
@@ -266,7 +266,7 @@ def damaged(swept, tmp_path, request):
     shutil.copytree(swept, tmp_path / "copy")
     folder = tmp_path / "copy"
     point = load_study(folder / "study.yaml").points[3]
-    run = RunDirectory.for_request(folder / "runs", point.model, get_backend("exact"))
+    run = RunDirectory.for_request(folder / "runs", point.model, get_engine("exact"))
     data = run.result.read_bytes()
     run.result.write_bytes(DAMAGES[request.param](data))
     return folder, run
@@ -342,7 +342,7 @@ def test_a_result_that_another_process_sets_aside_meanwhile_is_none(damaged, mon
         run.set_aside()
         raise FileNotFoundError(2, "No such file or directory")
 
-    monkeypatch.setattr("bilayer_orchestra.dataset.xr.load_dataset", load)
+    monkeypatch.setattr("bilayer_orchestra.dataset.schema.xr.load_dataset", load)
     assert stored(run) is None
 
 

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bilayer_orchestra.backends.base import Job
-from bilayer_orchestra.backends.registry import get_backend
-from bilayer_orchestra.engines.alf import find_alf
-from bilayer_orchestra.engines.images import Sources, build_image, verify_image
+from bilayer_orchestra.engines.alf.install.installation import find_alf
+from bilayer_orchestra.engines.base import Job
+from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
-from bilayer_orchestra.pipeline import make_request, run_point
+from bilayer_orchestra.images.build import Sources, build_image, verify_image
+from bilayer_orchestra.images.use import Image, image_table, inspect
 from bilayer_orchestra.resources import resource
+from bilayer_orchestra.running.point import make_request, run_point
 from bilayer_orchestra.runtimes.apptainer import ApptainerRuntime, container
-from bilayer_orchestra.runtimes.images import Image, image_table, inspect
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from tests.alf_support import missing_alf
 from tests.conftest import make_model
@@ -67,10 +67,10 @@ def embedded(kind: str, name: str) -> str:
 @pytest.mark.parametrize("kind", ["block2", "itensor"])
 def test_the_tests_in_the_definitions_are_jobs_of_this_version(kind, monkeypatch):
     """They hold the very settings that a job of today has: engines do not guess."""
-    monkeypatch.setattr(type(get_backend(kind)), "version", lambda _: "any")
-    request = make_request(make_model({"n_up": 1, "n_down": 1}, 2, t_perp=0.8), get_backend(kind))
+    monkeypatch.setattr(type(get_engine(kind)), "version", lambda _: "any")
+    request = make_request(make_model({"n_up": 1, "n_down": 1}, 2, t_perp=0.8), get_engine(kind))
     name, load = ("job.json", json.loads) if kind == "block2" else ("job.toml", tomllib.loads)
-    job, today = (load(embedded(kind, name)), load(get_backend(kind).render(request).files[name]))
+    job, today = (load(embedded(kind, name)), load(get_engine(kind).render(request).files[name]))
     assert set(job) == set(today)
     assert set(job["settings"]) == set(today["settings"])
 
@@ -78,7 +78,7 @@ def test_the_tests_in_the_definitions_are_jobs_of_this_version(kind, monkeypatch
 def test_the_test_of_the_block2_definition_passes(tmp_path):
     pytest.importorskip("block2", reason="block2 is missing")
     (tmp_path / "job.json").write_text(embedded("block2", "job.json"))
-    words = [sys.executable, "-m", "bilayer_orchestra.backends.block2.engine", str(tmp_path)]
+    words = [sys.executable, "-m", "bilayer_orchestra.engines.block2.process", str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -102,7 +102,7 @@ def test_mistakes_are_told(tmp_path, monkeypatch):
     with pytest.raises(MissingEngineError, match="no-such-program"):
         inspect(tmp_path / "x.sif")
     with pytest.raises(MissingEngineError, match="does not exist"):
-        ApptainerRuntime({"alf": "/no/image.sif"}).adapt(get_backend("alf"))
+        ApptainerRuntime({"alf": "/no/image.sif"}).adapt(get_engine("alf"))
 
 
 @needs_apptainer
@@ -111,10 +111,10 @@ def test_results_are_bit_identical_to_the_native_ones(tiny, tmp_path):
     model = make_model(
         {"beta": 2.0}, 2, numerics={"alf": {"sweeps": 2000, "chains": 2, "dtau": 0.1}}
     )
-    native = run_point(model, get_backend("alf"), LocalRuntime(), tmp_path / "native")
+    native = run_point(model, get_engine("alf"), LocalRuntime(), tmp_path / "native")
     runtime = ApptainerRuntime({"alf": str(tiny)})
     odd = tmp_path / 'it\'s, a: "$HOME" %d'
-    inside = run_point(model, runtime.adapt(get_backend("alf")), runtime, odd)
+    inside = run_point(model, runtime.adapt(get_engine("alf")), runtime, odd)
     assert inside.run.path.name == native.run.path.name  # the same engine, the same request
     xr.testing.assert_identical(
         native.dataset.drop_attrs(deep=False), inside.dataset.drop_attrs(deep=False)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bilayer_orchestra.analysis.truncation import extrapolate
 from bilayer_orchestra.averages import Averages, observables_from_raw
-from bilayer_orchestra.dataset import append_history, build, open_result, write_atomic
+from bilayer_orchestra.dataset.schema import append_history, build, open_result, write_atomic
 from bilayer_orchestra.errors import EngineError, OrchestraError
 from bilayer_orchestra.observables import OBSERVABLES, SELECTABLE
 from bilayer_orchestra.terms import Site

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from bilayer_orchestra import configuration as config
 from bilayer_orchestra import heartbeat
-from bilayer_orchestra.backends.registry import choose
-from bilayer_orchestra.engines import alf, alf_build, config
+from bilayer_orchestra.engines.alf.install import build as alf_build
+from bilayer_orchestra.engines.alf.install import installation as alf
+from bilayer_orchestra.engines.registry import choose
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from tests.conftest import make_model
 
@@ -184,7 +186,7 @@ def tools(tmp_path, monkeypatch):
         )
         (folder / name).symlink_to(real)
     monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.setattr("bilayer_orchestra.engines.alf_probe.probe", lambda binary: None)
+    monkeypatch.setattr("bilayer_orchestra.engines.alf.install.probe.probe", lambda binary: None)
     monkeypatch.setenv("FAKE", str(program(tmp_path / "fake", "echo compiled")))
     return folder
 
@@ -283,7 +285,9 @@ def test_configuration_that_was_not_understood_is_refused(tmp_path, tools):
 
 
 def test_binary_that_does_not_work_is_not_installed(tmp_path, tools, monkeypatch):
-    monkeypatch.setattr("bilayer_orchestra.engines.alf_probe.probe", lambda binary: "it crashes")
+    monkeypatch.setattr(
+        "bilayer_orchestra.engines.alf.install.probe.probe", lambda binary: "it crashes"
+    )
     with pytest.raises(OrchestraError, match="does not work: it crashes"):
         alf_build.build_alf(tree(tmp_path / "ALF"), alf_build.Options())
     assert not alf.finished_builds()

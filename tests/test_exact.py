@@ -7,9 +7,9 @@ import pytest
 from scipy.linalg import eigh
 from scipy.special import expit
 
-from bilayer_orchestra.backends.registry import choose, get_backend
+from bilayer_orchestra.engines.registry import choose, get_engine
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.pipeline import make_request
+from bilayer_orchestra.running.point import make_request
 from bilayer_orchestra.terms import Terms
 from tests.brute_force import oracle, reflected_states
 from tests.conftest import make_model, site_matrix
@@ -257,7 +257,7 @@ def test_thermal_state_approaches_the_ground_state(solve):
 def test_more_sites_than_bits_are_refused_whatever_the_sector():
     """Few particles on many sites make a small sector, whose states no integer can hold."""
     model = make_model({"n_up": 1, "n_down": 1}, 50)
-    backend = get_backend("exact")
+    backend = get_engine("exact")
     with pytest.raises(OrchestraError, match="100 sites are out of reach"):
         backend.check(make_request(model, backend))
     assert choose(model.terms()) != "exact"

@@ -15,10 +15,10 @@ import pytest
 from rich.console import Console
 
 import bilayer_orchestra.cli
-from bilayer_orchestra.backends.exact.backend import ExactBackend
 from bilayer_orchestra.cli import check, run, sweep
 from bilayer_orchestra.cli.exit_codes import ExitCode
 from bilayer_orchestra.cli.main import main
+from bilayer_orchestra.engines.exact.engine import ExactEngine
 from bilayer_orchestra.errors import Interrupted
 from tests.conftest import make_model
 
@@ -64,7 +64,7 @@ def study(tmp_path, model):
 @pytest.fixture
 def unconverged(monkeypatch):
     """Make exact diagonalization doubt itself at t_perp = 0.8."""
-    original = ExactBackend.parse
+    original = ExactEngine.parse
 
     def parse(self, directory, request):
         averages = original(self, directory, request)
@@ -72,7 +72,7 @@ def unconverged(monkeypatch):
             averages.converged, averages.reason = False, "doubts"
         return averages
 
-    monkeypatch.setattr(ExactBackend, "parse", parse)
+    monkeypatch.setattr(ExactEngine, "parse", parse)
 
 
 def test_the_page_lists_every_code_and_no_other():
@@ -124,7 +124,7 @@ def test_what_is_missing_goes_before_what_is_not_converged(
 ):
     orchestra("sweep", study)
     study.write_text(study.read_text().replace("0.5", "0.6"))
-    monkeypatch.setattr(ExactBackend, "render", lambda *_: 1 / 0)
+    monkeypatch.setattr(ExactEngine, "render", lambda *_: 1 / 0)
     assert orchestra("collect", study, "--strict")[0] == ExitCode.FAILED
     assert orchestra("collect", study)[0] == 0
 

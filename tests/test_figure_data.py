@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bilayer_orchestra.dataset import open_result
-from bilayer_orchestra.figures.exponents import fits
+from bilayer_orchestra.dataset.schema import open_result
 from bilayer_orchestra.model.load import load_model, parse_model
-from bilayer_orchestra.plotting import curve
+from bilayer_orchestra.plots.common import curve
+from bilayer_orchestra.plots.study_exponents import fits
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "docs" / "data"

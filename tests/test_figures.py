@@ -7,11 +7,11 @@ import pytest
 import xarray as xr
 
 from bilayer_orchestra.cli.plot import plot_command
-from bilayer_orchestra.dataset import open_result, write_atomic
+from bilayer_orchestra.dataset.schema import open_result, write_atomic
 from bilayer_orchestra.errors import OrchestraError, SpecError
-from bilayer_orchestra.figures.common import single
-from bilayer_orchestra.figures.draw import draw_figure
-from bilayer_orchestra.plotting import curve
+from bilayer_orchestra.plots.common import curve
+from bilayer_orchestra.plots.study_axes import single
+from bilayer_orchestra.plots.study_figure import draw_figure
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.study.collect import collect
 from bilayer_orchestra.study.figure import Figure

@@ -12,12 +12,12 @@ import xarray as xr
 from scipy.optimize import root
 from scipy.special import expit
 
-from bilayer_orchestra.backends.registry import get_backend
-from bilayer_orchestra.dataset import open_result
+from bilayer_orchestra.dataset.schema import open_result
+from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import Interrupted, MissingEngineError, OrchestraError, SpecError
 from bilayer_orchestra.model.load import parse_model
-from bilayer_orchestra.pipeline import run_point
-from bilayer_orchestra.runs import find_runs
+from bilayer_orchestra.running.directory import find_runs
+from bilayer_orchestra.running.point import run_point
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.tuning.monotone import JumpError, OutOfRangeError, Point, monotone_root
 from bilayer_orchestra.tuning.steps import Step
@@ -41,7 +41,7 @@ def filled(p, m, length=2, state=None, **changes):
 
 def engine_or_skip(name):
     try:
-        get_backend(name).version()
+        get_engine(name).version()
     except MissingEngineError as error:
         pytest.skip(str(error))
 
@@ -267,7 +267,7 @@ class KillAfter(LocalRuntime):
 
 @pytest.mark.parametrize("model", [filled(0.7, 0.3), filled(0.5, 0.25, state={"beta": 4.0})])
 def test_a_killed_search_goes_on_where_it_was(model, tmp_path):
-    backend = get_backend("exact")
+    backend = get_engine("exact")
     whole = run_point(model, backend, KillAfter(99), tmp_path / "whole")
     with pytest.raises(Interrupted):
         run_point(model, backend, KillAfter(3), tmp_path / "killed")
@@ -286,7 +286,7 @@ def test_a_killed_search_goes_on_where_it_was(model, tmp_path):
 
 
 def test_other_targets_are_other_runs(tmp_path):
-    backend, root_ = get_backend("exact"), tmp_path
+    backend, root_ = get_engine("exact"), tmp_path
     one = run_point(filled(0.7, 0.3), backend, LocalRuntime(), root_)
     other = run_point(filled(0.8, 0.2), backend, LocalRuntime(), root_)
     assert one.run.path != other.run.path
@@ -358,7 +358,7 @@ def test_runs_of_a_search_begin_from_the_state_before(tmp_path, name):
     engine_or_skip(name)
     numerics = {name: {"max_bond_dimension": 80, "initial_bond_dimension": 20}}
     model = filled(0.75, 0.25, 4, numerics=numerics, observables=("density", "pair", "green"))
-    found = run_point(model, get_backend(name), LocalRuntime(), tmp_path / "warm")
+    found = run_point(model, get_engine(name), LocalRuntime(), tmp_path / "warm")
     steps = [open_result(run.result) for run in find_runs(found.run.path / "steps")]
     proven = [
         getattr(parse_model(step.attrs["model"], "step").numerics, name).proof for step in steps
@@ -371,7 +371,7 @@ def test_runs_of_a_search_begin_from_the_state_before(tmp_path, name):
     assert found.dataset.attrs["converged"], found.dataset.attrs["converged_reason"]
     exact = run_point(
         parse_model(found.dataset.attrs["tuned_model"], "tuned"),
-        get_backend("exact"),
+        get_engine("exact"),
         LocalRuntime(),
         tmp_path / "exact",
     ).dataset
@@ -392,7 +392,7 @@ def test_dmrg_sees_a_jump_though_no_sweep_moves_electrons_between_the_layers(sol
 def test_a_state_that_does_not_fit_is_not_used_and_said(tmp_path, name):
     """Other numbers of electrons, other lengths, damaged or cut files: as if it were not there."""
     engine_or_skip(name)
-    backend = get_backend(name)
+    backend = get_engine(name)
     said = []
 
     def solved(number, where, start=None, length=2):
@@ -431,7 +431,7 @@ def test_a_state_that_does_not_fit_is_not_used_and_said(tmp_path, name):
 
 def test_a_killed_search_begins_its_runs_from_the_same_states(tmp_path):
     pytest.importorskip("block2", reason="block2 is missing: pip install block2")
-    backend = get_backend("block2")
+    backend = get_engine("block2")
     numerics = {"block2": {"max_bond_dimension": 80, "initial_bond_dimension": 20}}
     model = filled(0.7, 0.3, numerics=numerics)
 

@@ -8,7 +8,7 @@ import xarray as xr
 from typer.testing import CliRunner
 
 from bilayer_orchestra.cli.app import app
-from bilayer_orchestra.dataset import write_atomic
+from bilayer_orchestra.dataset.schema import write_atomic
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.fit import fit
 from bilayer_orchestra.fits.options import Options
@@ -108,7 +108,7 @@ def test_noise_around_a_constant_has_no_exponent(level):
 
 def test_numbers_that_must_be_positive_are():
     """In all points of the figures' data: what is told is positive, what is not has a reason."""
-    from bilayer_orchestra.dataset import open_result
+    from bilayer_orchestra.dataset.schema import open_result
     from tests.test_figure_data import DATA
 
     told = refused = 0
@@ -148,7 +148,7 @@ def test_a_length_is_not_that_of_a_form_that_grows_first():
 
 def test_a_search_that_stays_where_it_began_is_no_result():
     """Its chi^2 said so: 66 for each degree of freedom, where the error of form makes it one."""
-    from bilayer_orchestra.dataset import open_result
+    from bilayer_orchestra.dataset.schema import open_result
     from tests.test_figure_data import DATA
 
     point = open_result(DATA / "fig2.nc").sel(t_perp=1.5, densities="diluted")

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from bilayer_orchestra.analysis.limits import extrapolate
 from bilayer_orchestra.cli.app import app
-from bilayer_orchestra.dataset import write_atomic
+from bilayer_orchestra.dataset.schema import write_atomic
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.fit import fit
 from bilayer_orchestra.fits.forms import pair_corrected, pair_ring

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bilayer_orchestra.check.closed_forms import averages
-from bilayer_orchestra.check.identities import check_identities
+from bilayer_orchestra.checking.closed_forms import averages
+from bilayer_orchestra.checking.identities import check_identities
 from tests.brute_force import oracle
 from tests.conftest import make_model
 

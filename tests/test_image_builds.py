@@ -18,14 +18,14 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from bilayer_orchestra.backends.registry import get_backend
-from bilayer_orchestra.engines.config import engine_settings
-from bilayer_orchestra.engines.images import Sources, build_image, verify_image
+from bilayer_orchestra.configuration import engine_settings
+from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import EngineError, OrchestraError
-from bilayer_orchestra.pipeline import run_point
+from bilayer_orchestra.images.build import Sources, build_image, verify_image
+from bilayer_orchestra.images.use import Image, container_command, inspect
 from bilayer_orchestra.resources import resource
+from bilayer_orchestra.running.point import run_point
 from bilayer_orchestra.runtimes.apptainer import ApptainerRuntime
-from bilayer_orchestra.runtimes.images import Image, container_command, inspect
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from tests.alf_support import missing_alf
 from tests.conftest import make_model
@@ -97,7 +97,7 @@ def the_test_in_the_definition_compares(kind: str, image: Image) -> None:
 
 def solve(kind: str, image: Image, model, folder: Path) -> xr.Dataset:
     runtime = ApptainerRuntime({kind: str(image.path)})
-    outcome = run_point(model, runtime.adapt(get_backend(kind)), runtime, folder / "inside")
+    outcome = run_point(model, runtime.adapt(get_engine(kind)), runtime, folder / "inside")
     assert outcome.dataset.attrs["image_digest"] == image.digest
     return outcome.dataset
 
@@ -108,7 +108,7 @@ def test_alf_built_from_a_local_base_and_source_gives_the_native_bits(alf_image,
     labels = alf_image.labels
     assert labels["org.opencontainers.image.version"] in labels["orchestra.engine"]
     model = make_model({"beta": 2.0}, 2, numerics={"alf": {"sweeps": 1000, "chains": 1}})
-    native = run_point(model, get_backend("alf"), LocalRuntime(), tmp_path / "native")
+    native = run_point(model, get_engine("alf"), LocalRuntime(), tmp_path / "native")
     xr.testing.assert_equal(native.dataset, solve("alf", alf_image, model, tmp_path))
 
 
@@ -143,7 +143,7 @@ def test_one_point_on_two_nodes(alf_image, tmp_path):
         *(result.drop_vars(["message", "run"]).drop_attrs() for result in results)
     )
     model = make_model({"beta": 2.0}, 2, t_perp=0.8)
-    exact = run_point(model, get_backend("exact"), LocalRuntime(), tmp_path / "exact").dataset
+    exact = run_point(model, get_engine("exact"), LocalRuntime(), tmp_path / "exact").dataset
     difference = float(results[0].energy[0] - exact.energy)
     assert abs(difference) < 5 * float(results[0].energy_stderr[0]) + 0.02  # dtau^2
 
@@ -154,7 +154,7 @@ def test_block2_is_built_from_a_local_base_and_wheels(tmp_path, apart, base):
     pytest.importorskip("block2", reason="block2 is missing")
     image = built("block2", tmp_path, Sources(base, block2_wheels(tmp_path)))
     inside = solve("block2", image, make_model(GROUND, 2), tmp_path)
-    exact = run_point(make_model(GROUND, 2), get_backend("exact"), LocalRuntime(), tmp_path / "e")
+    exact = run_point(make_model(GROUND, 2), get_engine("exact"), LocalRuntime(), tmp_path / "e")
     assert abs(float(inside.energy - exact.dataset.energy)) < 1e-9
 
 
@@ -166,7 +166,7 @@ def test_itensor_is_built_from_a_local_base_and_an_installed_julia(tmp_path, bas
     request.getfixturevalue("apart")
     image = built("itensor", tmp_path, Sources(base, source))
     inside = solve("itensor", image, make_model(GROUND, 2), tmp_path)
-    exact = run_point(make_model(GROUND, 2), get_backend("exact"), LocalRuntime(), tmp_path / "e")
+    exact = run_point(make_model(GROUND, 2), get_engine("exact"), LocalRuntime(), tmp_path / "e")
     assert abs(float(inside.energy - exact.dataset.energy)) < 1e-8
 
 

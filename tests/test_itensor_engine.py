@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bilayer_orchestra import dataset as labelled
-from bilayer_orchestra.backends.itensor.backend import ITensorBackend
-from bilayer_orchestra.engine_io import OUTPUT, load_arrays
-from bilayer_orchestra.engines.julia import find_julia
-from bilayer_orchestra.engines.juliacall import juliacall_problem
+from bilayer_orchestra.dataset import schema as labelled
+from bilayer_orchestra.engine_side.files import OUTPUT, load_arrays
+from bilayer_orchestra.engines.itensor.engine import ITensorEngine
+from bilayer_orchestra.engines.itensor.julia import find_julia
+from bilayer_orchestra.engines.itensor.juliacall import juliacall_problem
 from bilayer_orchestra.errors import EngineError, Interrupted, MissingEngineError
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.pipeline import make_request, run_point
-from bilayer_orchestra.runs import RunDirectory
+from bilayer_orchestra.running.directory import RunDirectory
+from bilayer_orchestra.running.point import make_request, run_point
 from bilayer_orchestra.runtimes.child import LOG
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from tests.brute_force import assert_entropies
@@ -35,7 +35,7 @@ try:
 except MissingEngineError as problem:
     pytest.skip(f"ITensorMPS is missing: {problem}", allow_module_level=True)
 
-BACKEND = ITensorBackend()
+BACKEND = ITensorEngine()
 OBSERVABLES = ("density", "double_occupancy", "pair", "green", "density_density", "spin_spin")
 
 SMALL = {

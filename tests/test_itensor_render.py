@@ -13,24 +13,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bilayer_orchestra.backends.base import Job
-from bilayer_orchestra.backends.itensor import memory
-from bilayer_orchestra.backends.itensor.backend import ITensorBackend
-from bilayer_orchestra.backends.itensor.job import render_job
-from bilayer_orchestra.backends.itensor.memory import estimate, write_bond_dimension
-from bilayer_orchestra.engine_io import OUTPUT
-from bilayer_orchestra.engines import julia_managed
-from bilayer_orchestra.engines.julia import find_julia
-from bilayer_orchestra.engines.julia_half import engine_depot, engine_half
+from bilayer_orchestra.engine_side.files import OUTPUT
+from bilayer_orchestra.engines.base import Job
+from bilayer_orchestra.engines.itensor import managed as julia_managed
+from bilayer_orchestra.engines.itensor import memory
+from bilayer_orchestra.engines.itensor.engine import ITensorEngine
+from bilayer_orchestra.engines.itensor.job import render_job
+from bilayer_orchestra.engines.itensor.julia import find_julia
+from bilayer_orchestra.engines.itensor.memory import estimate, write_bond_dimension
+from bilayer_orchestra.engines.itensor.package import engine_depot, engine_half
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
 from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.pipeline import make_request
 from bilayer_orchestra.resources import resource
+from bilayer_orchestra.running.point import make_request
 from bilayer_orchestra.terms import Terms
 from tests.conftest import make_model
 
 DATA = Path(__file__).parent / "data" / "itensor"
-BACKEND = ITensorBackend()
+BACKEND = ITensorEngine()
 
 
 def rendered(model: Model) -> Job:
@@ -349,4 +349,4 @@ def test_an_image_needs_no_julia_of_the_host(monkeypatch, tmp_path):
     with pytest.raises(MissingEngineError):
         find_julia()
     request = make_request(make_model({"n_up": 1, "n_down": 1}), BACKEND)
-    assert ITensorBackend().progress(tmp_path, request) == ["starting Julia, then the first sweep"]
+    assert ITensorEngine().progress(tmp_path, request) == ["starting Julia, then the first sweep"]

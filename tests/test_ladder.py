@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bilayer_orchestra.check.plan import Check
-from bilayer_orchestra.check.report import write_report
+from bilayer_orchestra.checking.plan import Check
+from bilayer_orchestra.checking.report import write_report
+from bilayer_orchestra.checking.sectors import Level, place, solve_sectors, with_beta
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.sectors import Level, place, solve_sectors, with_beta
 from tests.conftest import make_model
 
 #: Three rungs with room between the levels.
@@ -54,7 +54,7 @@ def test_the_residual_is_that_of_the_exact_ensemble(easy):
 
 def test_a_wrong_chemical_potential_is_noticed(easy, root):
     """The mutation that matters most on a ladder: mu off by U/2 ends in another sector."""
-    from bilayer_orchestra.check.verdict import Pair, judge_all
+    from bilayer_orchestra.checking.verdict import Pair, judge_all
 
     rung = easy.ladder.rungs[-1]
     wrong = with_beta(rung.model, rung.beta, -1.0)

@@ -240,7 +240,7 @@ def test_schema_describes_what_the_reader_accepts():
     jsonschema = pytest.importorskip(
         "jsonschema", reason="jsonschema is missing: pip install jsonschema"
     )
-    from bilayer_orchestra.model.yaml_text import YamlText
+    from bilayer_orchestra.yaml_text import YamlText
 
     validator = jsonschema.Draft202012Validator(schema)
     assert validator.is_valid(YamlText(GOOD, "good").data)

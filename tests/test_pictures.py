@@ -18,13 +18,13 @@ pytest.importorskip("matplotlib")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from bilayer_orchestra import plotting
 from bilayer_orchestra.cli.plot import plot_command
-from bilayer_orchestra.dataset import open_result, write_atomic
-from bilayer_orchestra.figures import draw as drawing
-from bilayer_orchestra.fits import picture as fit_picture
+from bilayer_orchestra.dataset.schema import open_result, write_atomic
 from bilayer_orchestra.fits.fit import fit
-from bilayer_orchestra.plotting import Curve, curve, draw, log_ordinate
+from bilayer_orchestra.plots import common as plotting
+from bilayer_orchestra.plots import fit as fit_picture
+from bilayer_orchestra.plots import study_figure as drawing
+from bilayer_orchestra.plots.common import Curve, curve, draw, log_ordinate
 from bilayer_orchestra.study.figure import Figure
 from tests.conftest import make_model
 from tests.fit_support import dataset, open_green, strings
@@ -349,8 +349,8 @@ def with_noise(result, seed):
 
 
 def test_figures_of_a_check_have_names_and_show_every_result(solve, monkeypatch):
-    from bilayer_orchestra.check import figures
-    from bilayer_orchestra.check.plan import compare_files
+    from bilayer_orchestra.checking.plan import compare_files
+    from bilayer_orchestra.plots import check as figures
 
     result = solve(make_model({"n_up": 2, "n_down": 2}, 3), "exact")
     kept = []

@@ -12,13 +12,13 @@ import xarray as xr
 from typer.testing import CliRunner
 
 from bilayer_orchestra.averages import Averages
-from bilayer_orchestra.check.classes import classes_of, natural_scale
-from bilayer_orchestra.check.closed_forms import averages
-from bilayer_orchestra.check.comparison import Pair
-from bilayer_orchestra.check.elements import elements_of
-from bilayer_orchestra.check.verdict import judge, judge_all
+from bilayer_orchestra.checking.classes import classes_of, natural_scale
+from bilayer_orchestra.checking.closed_forms import averages
+from bilayer_orchestra.checking.comparison import Pair
+from bilayer_orchestra.checking.elements import elements_of
+from bilayer_orchestra.checking.verdict import judge, judge_all
 from bilayer_orchestra.cli.app import app
-from bilayer_orchestra.dataset import build
+from bilayer_orchestra.dataset.schema import build
 from bilayer_orchestra.observables import OBSERVABLES
 from tests.conftest import make_model
 

@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from bilayer_orchestra import heartbeat
-from bilayer_orchestra.backends.registry import get_backend
 from bilayer_orchestra.cli.progress import progress
-from bilayer_orchestra.engine_io import PROGRESS, report
-from bilayer_orchestra.pipeline import _Poller, make_request, run_point
+from bilayer_orchestra.engine_side.files import PROGRESS, report
+from bilayer_orchestra.engines.registry import get_engine
+from bilayer_orchestra.running.point import _Poller, make_request, run_point
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from tests.conftest import make_model
 
@@ -28,7 +28,7 @@ def sweep(directory, number):
 @pytest.mark.parametrize("name", ["block2", "itensor"])
 def test_no_sweep_is_left_out_and_none_of_an_earlier_attempt_is_news(tmp_path, name, monkeypatch):
     monkeypatch.setenv("ORCHESTRA_JULIA", str(tmp_path / "none"))
-    backend, said = get_backend(name), []
+    backend, said = get_engine(name), []
     sweep(tmp_path, 1)
     poll = _Poller(backend, make_request(MODEL, backend), tmp_path, said.append)
     poll()
@@ -46,7 +46,7 @@ def test_no_sweep_is_left_out_and_none_of_an_earlier_attempt_is_news(tmp_path, n
 def test_a_run_shows_every_sweep(tmp_path):
     pytest.importorskip("block2", reason="block2 is missing: pip install block2")
     said = []
-    run = run_point(MODEL, get_backend("block2"), LocalRuntime(), tmp_path, said.append).run
+    run = run_point(MODEL, get_engine("block2"), LocalRuntime(), tmp_path, said.append).run
     events = [json.loads(line) for line in (run.job / PROGRESS).read_text().splitlines()]
     sweeps = [event["sweep"] for event in events if event["step"] == "sweep"]
     shown = [int(line.split()[1]) for line in said if line.startswith("sweep ")]

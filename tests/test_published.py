@@ -8,8 +8,8 @@ import xarray as xr
 from typer.testing import CliRunner
 
 from bilayer_orchestra.cli.app import app
-from bilayer_orchestra.dataset import write_atomic
-from bilayer_orchestra.published import FITS, make_room, owner, publish
+from bilayer_orchestra.dataset.schema import write_atomic
+from bilayer_orchestra.running.published import FITS, make_room, owner, publish
 from tests.conftest import make_model
 from tests.fit_support import dataset, ring_green, strings
 

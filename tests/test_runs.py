@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bilayer_orchestra.backends.registry import get_backend
+from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import EngineError, OrchestraError, RunBusyError
-from bilayer_orchestra.pipeline import run_point
-from bilayer_orchestra.runs import RunDirectory, find_runs, request_hash
+from bilayer_orchestra.running.directory import RunDirectory, find_runs, request_hash
+from bilayer_orchestra.running.point import run_point
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from tests.conftest import make_model, no_locks
 
@@ -46,7 +46,7 @@ def only_run(root: Path) -> RunDirectory:
 
 
 def test_second_request_returns_the_stored_result(tmp_path):
-    model, backend = make_model(CANONICAL, 2), get_backend("exact")
+    model, backend = make_model(CANONICAL, 2), get_engine("exact")
     first = run_point(model, backend, LocalRuntime(), tmp_path)
     stamp = first.run.result.stat().st_mtime_ns
     second = run_point(model, backend, LocalRuntime(), tmp_path)
@@ -56,7 +56,7 @@ def test_second_request_returns_the_stored_result(tmp_path):
 
 
 def test_hash_sees_what_changes_numbers_and_nothing_else():
-    backend = get_backend("exact")
+    backend = get_engine("exact")
     base = make_model(CANONICAL, 2)
     same = [
         base.model_copy(update={"name": "other"}),
@@ -177,7 +177,7 @@ def test_an_engine_ends_with_the_orchestrator_and_all_that_it_started(tmp_path):
 
 
 def test_a_dead_process_is_not_called_running(tmp_path):
-    model, backend = make_model(CANONICAL, 2), get_backend("exact")
+    model, backend = make_model(CANONICAL, 2), get_engine("exact")
     run = run_point(model, backend, LocalRuntime(), tmp_path).run
     run.result.unlink()
     record = json.loads((run.path / "run.json").read_text()) | {"state": "running", "pid": 1}
@@ -188,7 +188,7 @@ def test_a_dead_process_is_not_called_running(tmp_path):
 
 
 def test_the_second_of_two_waits_or_says_who_computes(tmp_path):
-    model, backend = make_model(CANONICAL, 2), get_backend("exact")
+    model, backend = make_model(CANONICAL, 2), get_engine("exact")
     run = RunDirectory.for_request(tmp_path, model, backend)
     with run.locked(wait=False):
         assert run.record() is None
@@ -248,7 +248,7 @@ def test_without_locks_a_study_warns_once_and_status_says_what_it_does_not_know(
 
 
 def test_an_engine_that_fails_leaves_its_last_words_and_no_result(tmp_path):
-    class Broken(type(get_backend("exact"))):  # type: ignore[misc]
+    class Broken(type(get_engine("exact"))):  # type: ignore[misc]
         def render(self, request):
             job = super().render(request)
             return type(job)(
@@ -317,5 +317,5 @@ def test_unwritable_output_is_one_message(tmp_path, model_file):
 def test_cannot_be_mistaken(tmp_path):
     """Whatever is refused leaves nothing that looks like a result."""
     with pytest.raises(OrchestraError):
-        run_point(make_model({"beta": 1.0}, 6), get_backend("exact"), LocalRuntime(), tmp_path)
+        run_point(make_model({"beta": 1.0}, 6), get_engine("exact"), LocalRuntime(), tmp_path)
     assert not list(tmp_path.iterdir())

@@ -18,11 +18,11 @@ from types import SimpleNamespace
 import pytest
 import xarray as xr
 
-from bilayer_orchestra.backends.registry import get_backend
+from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import ForeignFileError, OrchestraError
 from bilayer_orchestra.files import DEFAULT_ACL, open_log
-from bilayer_orchestra.pipeline import run_point
-from bilayer_orchestra.runs import RunDirectory, find_runs
+from bilayer_orchestra.running.directory import RunDirectory, find_runs
+from bilayer_orchestra.running.point import run_point
 from bilayer_orchestra.runtimes.child import start_child
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.runtimes.slurm.collect import states_of
@@ -365,8 +365,8 @@ def test_builds_of_another_user_in_a_common_cache_are_not_executed(shared):
     alice, bob = shared.alice, shared.bob
     cache, evil = shared.root, shared.fake / "evil"
     key, hamiltonian = alice.python(
-        "from bilayer_orchestra.engines.alf import hamiltonian_hash\n"
-        "from bilayer_orchestra.engines.julia_half import engine_hash\n"
+        "from bilayer_orchestra.engines.alf.install.installation import hamiltonian_hash\n"
+        "from bilayer_orchestra.engines.itensor.package import engine_hash\n"
         "print(engine_hash()[:16], hamiltonian_hash())"
     ).split()
     bob.sh(
@@ -403,7 +403,7 @@ def test_what_another_user_remembers_of_an_image_is_not_believed(shared):
     )
     command.chmod(0o755)
     code = (
-        "from bilayer_orchestra.runtimes.images import inspect\nfrom pathlib import Path\n"
+        "from bilayer_orchestra.images.use import inspect\nfrom pathlib import Path\n"
         f"print(inspect(Path({str(image)!r})).digest)"
     )
     true = alice.python(code, ORCHESTRA_CACHE=str(cache))
@@ -466,11 +466,11 @@ def test_a_working_directory_that_others_may_write_injects_nothing(shared, start
 
 def test_an_engine_takes_no_module_from_its_directory(tmp_path):
     model = make_model({"n_up": 2, "n_down": 2}, 2)
-    run = RunDirectory.for_request(tmp_path, model, get_backend("exact"))
+    run = RunDirectory.for_request(tmp_path, model, get_engine("exact"))
     run.job.mkdir(parents=True)
     for name in ("numpy", "json", "bilayer_orchestra"):
         (run.job / f"{name}.py").write_text("raise SystemExit('injected')\n")
-    run_point(model, get_backend("exact"), LocalRuntime(), tmp_path)
+    run_point(model, get_engine("exact"), LocalRuntime(), tmp_path)
 
 
 def test_access_lists_do_not_let_others_write(tmp_path):
@@ -482,7 +482,7 @@ def test_access_lists_do_not_let_others_write(tmp_path):
     except OSError as error:
         pytest.skip(f"no access control lists here: {error.strerror}")
     model = make_model({"n_up": 2, "n_down": 2}, 3)
-    run = run_point(model, get_backend("exact"), LocalRuntime(), tmp_path).run
+    run = run_point(model, get_engine("exact"), LocalRuntime(), tmp_path).run
     found = modes(run.path)
     assert {run.job / name for name in ("job.json", "output.npz", "engine.log")} <= set(found)
     assert {oct(mode & 0o055) for mode in found.values()} <= {"0o44", "0o55"}

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from bilayer_orchestra.backends.base import Job
+from bilayer_orchestra.engines.base import Job
 from bilayer_orchestra.errors import OrchestraError, SpecError
-from bilayer_orchestra.runs import RunDirectory, find_runs
-from bilayer_orchestra.runtimes.images import HOLDS, PACKAGE, Image, engine_half
+from bilayer_orchestra.images.use import HOLDS, PACKAGE, Image, engine_half
+from bilayer_orchestra.running.directory import RunDirectory, find_runs
 from bilayer_orchestra.runtimes.slurm.markers import read_marker
 from bilayer_orchestra.runtimes.slurm.queue import Queue, ask_queue
 from bilayer_orchestra.runtimes.slurm.script import batch_script, task_script
@@ -559,7 +559,7 @@ def test_scripts_pass_shellcheck(tmp_path):
 
 
 def test_records_of_earlier_versions_are_read(tmp_path):
-    from bilayer_orchestra.runs import Record
+    from bilayer_orchestra.running.directory import Record
 
     old = {"state": "finished", "backend": "exact", "engine": "e", "model": "m", "hash": "h"}
     (tmp_path / "run.json").write_text(json.dumps(old))
@@ -569,7 +569,7 @@ def test_records_of_earlier_versions_are_read(tmp_path):
 def test_the_host_starts_the_ranks_of_an_image(tmp_path, monkeypatch):
     """With a launcher, run.sh runs outside and every rank in a container of its own."""
     image = Image(tmp_path / "alf.sif", "sha256:0", {})
-    monkeypatch.setattr("bilayer_orchestra.runtimes.images.find_image", lambda *_: image)
+    monkeypatch.setattr("bilayer_orchestra.images.use.find_image", lambda *_: image)
     site = Site(launcher="srun -n {ranks}", binds=("/a:/b",), images={"alf": "alf.sif"})
     job = Job("sh", ("run.sh",), {}, {"OMP_NUM_THREADS": "1"}, engine="alf", ranks=3)
     script = task_script(job, tmp_path, site, contained=True)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bilayer_orchestra.runs import RunDirectory, find_runs
+from bilayer_orchestra.running.directory import RunDirectory, find_runs
 from tests.slurm_cluster import Cluster, missing_slurm
 from tests.test_study import ORCHESTRA, STUDY, write
 

@@ -14,7 +14,7 @@ from bilayer_orchestra.analysis.jackknife import Estimate, chi_squared, jackknif
 from bilayer_orchestra.analysis.stationarity import chains_disagree, drifts
 from bilayer_orchestra.analysis.trotter import extrapolate, limit_weights
 from bilayer_orchestra.analysis.warmup import mser, warmup_length
-from bilayer_orchestra.backends.alf.verdict import MINOR, too_coarse
+from bilayer_orchestra.engines.alf.estimate.verdict import MINOR, too_coarse
 
 
 def ar1(rng, tau, shape):

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bilayer_orchestra.backends.registry import get_backend
+from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import SpecError
-from bilayer_orchestra.pipeline import run_point
-from bilayer_orchestra.runs import find_runs
+from bilayer_orchestra.running.directory import find_runs
+from bilayer_orchestra.running.point import run_point
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.study.load import load_study
 
@@ -150,7 +150,7 @@ def test_sweep_fills_one_dataset_with_the_numbers_of_single_runs(tmp_path):
     energy = dataset.energy.sel(t_perp=0.8, U=-4, filling=1)
     assert abs(float(energy) + 4.354554895800679) < 1e-10
     for point in load_study(path).points:
-        single = run_point(point.model, get_backend("exact"), LocalRuntime(), tmp_path / "runs")
+        single = run_point(point.model, get_engine("exact"), LocalRuntime(), tmp_path / "runs")
         assert single.reused  # the study shares its results
         where = dict(zip(("t_perp", "U", "filling"), point.index, strict=True))
         for name in ("energy", "pair", "density", "green"):
@@ -176,9 +176,9 @@ def test_a_failed_point_does_not_stop_the_others(tmp_path):
     """The point with U = -2 finds a directory where its job file belongs."""
     path = write(tmp_path)
     study = load_study(path)
-    from bilayer_orchestra.runs import RunDirectory
+    from bilayer_orchestra.running.directory import RunDirectory
 
-    bad = RunDirectory.for_request(tmp_path / "runs", study.points[0].model, get_backend("exact"))
+    bad = RunDirectory.for_request(tmp_path / "runs", study.points[0].model, get_engine("exact"))
     (bad.job / "job.json").mkdir(parents=True)
     done = orchestra("sweep", path, "-o", tmp_path / "runs")
     assert done.returncode == 1

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bilayer_orchestra.backends.exact.fock import Sector
+from bilayer_orchestra.engines.exact.fock import Sector
 from bilayer_orchestra.model.load import parse_model
 from bilayer_orchestra.terms import Canonical, GrandCanonical, Site, Terms
 from tests.conftest import make_model

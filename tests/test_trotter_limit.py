@@ -13,10 +13,10 @@ import pytest
 
 from bilayer_orchestra.analysis.jackknife import Estimate
 from bilayer_orchestra.analysis.trotter import Extrapolated, extrapolate
-from bilayer_orchestra.backends.alf.numerics import ALFNumerics
-from bilayer_orchestra.backends.alf.results import biases
-from bilayer_orchestra.backends.alf.steps import energy_scale, time_steps
-from bilayer_orchestra.backends.alf.verdict import _against_line, _against_steps, too_coarse
+from bilayer_orchestra.engines.alf.estimate.results import biases
+from bilayer_orchestra.engines.alf.estimate.verdict import _against_line, _against_steps, too_coarse
+from bilayer_orchestra.engines.alf.input.steps import energy_scale, time_steps
+from bilayer_orchestra.engines.alf.settings import ALFNumerics
 from bilayer_orchestra.terms import Terms
 from tests.brute_force import FockSpace
 from tests.conftest import make_model

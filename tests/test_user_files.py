@@ -12,16 +12,17 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from bilayer_orchestra import configuration as config
 from bilayer_orchestra import user_files
 from bilayer_orchestra.cli.app import app
 from bilayer_orchestra.cli.paths import PathTyper
-from bilayer_orchestra.engines import alf_build, config
-from bilayer_orchestra.engines.alf import find_alf
-from bilayer_orchestra.engines.julia import find_julia, julia_environment
-from bilayer_orchestra.engines.julia_half import engine_half
+from bilayer_orchestra.engines.alf.install import build as alf_build
+from bilayer_orchestra.engines.alf.install.installation import find_alf
+from bilayer_orchestra.engines.itensor.julia import find_julia, julia_environment
+from bilayer_orchestra.engines.itensor.package import engine_half
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
+from bilayer_orchestra.images.use import container_command, find_image
 from bilayer_orchestra.model.load import load_model
-from bilayer_orchestra.runtimes.images import container_command, find_image
 from bilayer_orchestra.runtimes.slurm.site import load_site
 from bilayer_orchestra.study.load import load_study
 from tests.conftest import make_model
@@ -144,7 +145,7 @@ def test_the_configuration_file_and_variables(home, monkeypatch):
 
 
 def find_project(named, monkeypatch):
-    from bilayer_orchestra.engines import julia
+    from bilayer_orchestra.engines.itensor import julia
 
     monkeypatch.setenv("ORCHESTRA_JULIA_PROJECT", named)
     return julia._project()

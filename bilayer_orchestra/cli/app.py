@@ -364,7 +364,7 @@ def containers_build(
 ) -> None:
     """Build an image from our definition, test it, and note it in the configuration file."""
     from bilayer_orchestra.cli.containers import build_command
-    from bilayer_orchestra.engines.images import Sources
+    from bilayer_orchestra.images.build import Sources
 
     build_command(engine, output, Sources(base, source, version, sha256, mirror))
 

@@ -9,16 +9,16 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
-from bilayer_orchestra.backends.registry import get_backend
-from bilayer_orchestra.check.plan import Check, CheckResult, compare_files, usable_engines
-from bilayer_orchestra.check.verdict import LEVEL, Verdict
+from bilayer_orchestra.checking.plan import Check, CheckResult, compare_files, usable_engines
+from bilayer_orchestra.checking.verdict import LEVEL, Verdict
 from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.cli.exit_codes import ExitCode
 from bilayer_orchestra.cli.progress import progress
+from bilayer_orchestra.dataset.parameters import parameters
+from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import load_model
-from bilayer_orchestra.parameters import parameters
-from bilayer_orchestra.pictures import check_style
+from bilayer_orchestra.plots.try_to_draw import check_style
 
 EXIT_CODES = {"agree": 0, "disagree": 1, "undecided": 2}
 COULD_NOT_RUN = ExitCode.COULD_NOT_RUN
@@ -69,7 +69,7 @@ def _compare(
     if backends:
         names = list(dict.fromkeys(part.strip() for part in backends.split(",")))
         for name in names:
-            get_backend(name).version()
+            get_engine(name).version()
     else:
         names, without = usable_engines(model)
         for line in without:
@@ -82,7 +82,7 @@ def _compare(
 def _compare_files(
     targets: list[Path], output: Path | None, distance: int, has_options: bool
 ) -> tuple[CheckResult, Path]:
-    from bilayer_orchestra.dataset import open_result
+    from bilayer_orchestra.dataset.schema import open_result
 
     opened = [open_result(one, ("a result",)) for one in targets if one.suffix == ".nc"]
     if len(opened) < max(2, len(targets)):
@@ -193,7 +193,7 @@ def _site_label(label: str) -> str:
 
 
 def _store(outcome: CheckResult, root: Path, console: Console, style: Path | None) -> None:
-    from bilayer_orchestra.check.report import write_report
+    from bilayer_orchestra.checking.report import write_report
 
     written = write_report(outcome, root, summary(outcome), style)
     for label, path in written.items():

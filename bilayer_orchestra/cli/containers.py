@@ -6,10 +6,10 @@ from pathlib import Path
 
 import typer
 
-from bilayer_orchestra.engines.config import config_file, engine_settings
-from bilayer_orchestra.engines.images import ELSEWHERE, Sources, build_image, verify_image
+from bilayer_orchestra.configuration import config_file, engine_settings
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.runtimes.images import ENGINE, KINDS, Image, find_image
+from bilayer_orchestra.images.build import ELSEWHERE, Sources, build_image, verify_image
+from bilayer_orchestra.images.use import ENGINE, KINDS, Image, find_image
 
 
 def build_command(kind: str, output: Path | None, sources: Sources) -> None:

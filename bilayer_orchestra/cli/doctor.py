@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from bilayer_orchestra.backends.registry import BACKENDS
-from bilayer_orchestra.engines.julia_managed import without_installing
+from bilayer_orchestra.engines.itensor.managed import without_installing
+from bilayer_orchestra.engines.registry import BACKENDS
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.machine import available_cores
 

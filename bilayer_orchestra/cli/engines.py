@@ -6,8 +6,8 @@ from pathlib import Path
 
 import typer
 
-from bilayer_orchestra.engines.alf import find_alf, finished_builds
-from bilayer_orchestra.engines.config import config_file, engine_settings, set_engine_setting
+from bilayer_orchestra.configuration import config_file, engine_settings, set_engine_setting
+from bilayer_orchestra.engines.alf.install.installation import find_alf, finished_builds
 from bilayer_orchestra.errors import OrchestraError
 
 
@@ -17,7 +17,7 @@ def build_command(
     """Compile an engine and remember where its source is."""
     if engine != "alf":
         raise OrchestraError(f"`{engine}` is not built here; known: alf")
-    from bilayer_orchestra.engines.alf_build import Options, build_alf
+    from bilayer_orchestra.engines.alf.install.build import Options, build_alf
 
     if source is None:
         remembered = engine_settings("alf").get("source")

@@ -12,9 +12,9 @@ from rich.table import Table
 from bilayer_orchestra.analysis.limits import MODELS, extrapolate
 from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.cli.fit import quantity
-from bilayer_orchestra.dataset import append_history, open_result, write_atomic
+from bilayer_orchestra.dataset.schema import append_history, open_result, write_atomic
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.published import LIMIT, make_room, owner
+from bilayer_orchestra.running.published import LIMIT, make_room, owner
 
 _SUFFIXES = ("_stderr", "_bias", "_deviation", "_systematic", "_trotter_slope")
 #: More elements than this are not printed.

@@ -8,14 +8,14 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
-from bilayer_orchestra.backends.registry import choose, get_backend
-from bilayer_orchestra.check.comparison import Word
-from bilayer_orchestra.check.identities import Identity, check_identities
+from bilayer_orchestra.checking.comparison import Word
+from bilayer_orchestra.checking.identities import Identity, check_identities
 from bilayer_orchestra.cli.progress import progress
-from bilayer_orchestra.dataset import open_result
+from bilayer_orchestra.dataset.schema import open_result
+from bilayer_orchestra.engines.registry import choose, get_engine
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import load_model
-from bilayer_orchestra.pipeline import run_point
+from bilayer_orchestra.running.point import run_point
 from bilayer_orchestra.runtimes.registry import get_runtime
 
 
@@ -76,7 +76,7 @@ def _results(
         with progress(console) as show:
             for name in names:
                 outcome = run_point(
-                    model, get_backend(name.strip()), get_runtime("local"), root, show
+                    model, get_engine(name.strip()), get_runtime("local"), root, show
                 )
                 results.append((f"{model.name} with {name}", outcome.dataset))
     if not results:

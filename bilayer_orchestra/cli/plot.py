@@ -7,9 +7,9 @@ from pathlib import Path
 import xarray as xr
 
 from bilayer_orchestra.cli.console import output_console
+from bilayer_orchestra.dataset.parameters import yaml_data
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.parameters import yaml_data
-from bilayer_orchestra.pictures import draw
+from bilayer_orchestra.plots.try_to_draw import draw
 from bilayer_orchestra.study.figure import Figure
 
 
@@ -17,7 +17,7 @@ def plot_command(
     target: Path, output: Path | None, runs: Path | None, style: Path | None = None
 ) -> None:
     """Draw ``target``: a study file, its collected dataset, or a result."""
-    from bilayer_orchestra.dataset import open_result, write_atomic
+    from bilayer_orchestra.dataset.schema import open_result, write_atomic
 
     if target.suffix in (".yaml", ".yml"):
         data, figure, study = _of_study(target, runs)
@@ -43,11 +43,11 @@ def plot_command(
 
     def picture() -> xr.Dataset | None:
         if figure is None:
-            from bilayer_orchestra.plotting import draw_correlations
+            from bilayer_orchestra.plots.common import draw_correlations
 
             draw_correlations(dataset, path, style)
             return None
-        from bilayer_orchestra.figures.draw import draw_figure
+        from bilayer_orchestra.plots.study_figure import draw_figure
 
         return draw_figure(dataset, figure, path, style)
 

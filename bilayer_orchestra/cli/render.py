@@ -7,10 +7,10 @@ from pathlib import Path
 
 import typer
 
-from bilayer_orchestra.backends.registry import choose, get_backend
+from bilayer_orchestra.engines.registry import choose, get_engine
 from bilayer_orchestra.model.load import load_model
-from bilayer_orchestra.pipeline import checked_request, refuse_search
-from bilayer_orchestra.runs import RunDirectory
+from bilayer_orchestra.running.directory import RunDirectory
+from bilayer_orchestra.running.point import checked_request, refuse_search
 
 
 def render_command(
@@ -19,14 +19,14 @@ def render_command(
     """Write a job and say how to run it by hand."""
     model = load_model(model_file, overrides)
     refuse_search(model, "`orchestra run` does them and keeps their job directories")
-    backend = get_backend(choose(model.terms()) if backend_name == "auto" else backend_name)
+    backend = get_engine(choose(model.terms()) if backend_name == "auto" else backend_name)
     request = checked_request(model, backend)
     job = backend.render(request)
     run = RunDirectory(output)
     run.write_job(job, model.to_yaml())
     environment = dict(job.environment)
     if job.engine == "julia":
-        from bilayer_orchestra.engines.julia import find_julia
+        from bilayer_orchestra.engines.itensor.julia import find_julia
 
         environment |= find_julia().environment
     variables = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]

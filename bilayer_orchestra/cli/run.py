@@ -8,16 +8,16 @@ from pathlib import Path
 
 import typer
 
-from bilayer_orchestra.backends.registry import choose, get_backend
 from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.cli.exit_codes import ExitCode
 from bilayer_orchestra.cli.progress import progress
+from bilayer_orchestra.engines.registry import choose, get_engine
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.images.use import image_table
 from bilayer_orchestra.model.load import load_model
-from bilayer_orchestra.pictures import check_style, draw, try_to_draw
-from bilayer_orchestra.pipeline import Outcome, run_point
-from bilayer_orchestra.published import RESULT, copy, publish
-from bilayer_orchestra.runtimes.images import image_table
+from bilayer_orchestra.plots.try_to_draw import check_style, draw, try_to_draw
+from bilayer_orchestra.running.point import Outcome, run_point
+from bilayer_orchestra.running.published import RESULT, copy, publish
 from bilayer_orchestra.runtimes.registry import adapter, get_runtime
 
 
@@ -37,7 +37,7 @@ def run_command(
     console = output_console()
     check_style(style)
     model = load_model(model_file, overrides)
-    backend = get_backend(choose(model.terms()) if backend_name == "auto" else backend_name)
+    backend = get_engine(choose(model.terms()) if backend_name == "auto" else backend_name)
     # a search is many jobs
     searches = getattr(model, "filling", None) is not None
     runtime = get_runtime(runtime_name, image_table(images), many=searches)
@@ -69,12 +69,12 @@ def run_command(
 
 def _load_plotting() -> None:
     with contextlib.suppress(OrchestraError):  # said when the picture is due
-        draw(lambda: importlib.import_module("bilayer_orchestra.plotting"))
+        draw(lambda: importlib.import_module("bilayer_orchestra.plots.common"))
 
 
 def _draw(outcome: Outcome, root: Path, style: Path | None) -> Path | None:
     """Draw the picture once per result; in a style of its own it is drawn for this time."""
-    from bilayer_orchestra.plotting import draw_correlations, drawable
+    from bilayer_orchestra.plots.common import draw_correlations, drawable
 
     if not drawable(outcome.dataset):
         return None

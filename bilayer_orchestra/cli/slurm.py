@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bilayer_orchestra.pipeline import refuse_search, set_aside
-from bilayer_orchestra.runtimes.images import image_table
+from bilayer_orchestra.images.use import image_table
+from bilayer_orchestra.running.point import refuse_search, set_aside
 from bilayer_orchestra.runtimes.slurm.collect import label_executed
 from bilayer_orchestra.runtimes.slurm.site import Site, load_site
 from bilayer_orchestra.runtimes.slurm.submit import Chunk, batch_of, plan, rendered, submit

@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from bilayer_orchestra.cli.console import output_console
+from bilayer_orchestra.dataset.parameters import parameters
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.parameters import parameters
-from bilayer_orchestra.runs import find_runs
+from bilayer_orchestra.running.directory import find_runs
 from bilayer_orchestra.runtimes.slurm.collect import states_of
 
 

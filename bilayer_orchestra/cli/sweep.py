@@ -14,14 +14,14 @@ import typer
 from rich.console import Console
 from rich.status import Status
 
-from bilayer_orchestra.backends.base import Backend
 from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.cli.exit_codes import ExitCode
+from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.files import make_directory, other_owner
-from bilayer_orchestra.pipeline import run_point
-from bilayer_orchestra.published import make_room, of_study, owner
-from bilayer_orchestra.runtimes.images import image_table
+from bilayer_orchestra.images.use import image_table
+from bilayer_orchestra.running.point import run_point
+from bilayer_orchestra.running.published import make_room, of_study, owner
 from bilayer_orchestra.runtimes.registry import adapter, get_runtime
 from bilayer_orchestra.study.collect import Collected, collect
 from bilayer_orchestra.study.load import LoadedStudy, load_study
@@ -111,7 +111,7 @@ def _end(failed: bool, collected: Collected, strict: bool) -> None:
 
 def _adapter(
     runtime_name: str, study: LoadedStudy, images: list[str], site: str | None
-) -> Callable[[Backend], Backend]:
+) -> Callable[[Engine], Engine]:
     if runtime_name == "slurm":
         from bilayer_orchestra.runtimes.slurm.site import load_site
 
@@ -136,7 +136,7 @@ def report(collected: Collected, path: Path, console: Console) -> None:
 
 
 def _store(collected: Collected, study: LoadedStudy, root: Path) -> Path:
-    from bilayer_orchestra.dataset import write_atomic
+    from bilayer_orchestra.dataset.schema import write_atomic
 
     path = root / f"{study.name}.nc"
     foreign = other_owner(path) or (None if os.access(root, os.W_OK) else other_owner(root))

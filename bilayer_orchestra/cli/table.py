@@ -7,7 +7,7 @@ import xarray as xr
 from rich.markup import escape
 from rich.table import Table
 
-from bilayer_orchestra.parameters import model_data, parameters
+from bilayer_orchestra.dataset.parameters import model_data, parameters
 
 ENERGIES = ("energy", "kinetic_energy", "interaction_energy", "total_energy")
 

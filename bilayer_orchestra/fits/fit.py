@@ -11,14 +11,14 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from bilayer_orchestra import __version__
-from bilayer_orchestra.dataset import append_history
+from bilayer_orchestra.dataset.parameters import conditions
+from bilayer_orchestra.dataset.schema import append_history
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.choice import VARIABLES, grouped
 from bilayer_orchestra.fits.options import CONVENTIONS, Options, check_request
 from bilayer_orchestra.fits.pairs import Pairs, pairs_of, series_of
 from bilayer_orchestra.fits.point import Number, PointFit, fit_pairs
 from bilayer_orchestra.observables import OBSERVABLES
-from bilayer_orchestra.parameters import conditions
 
 #: What a fit keeps of its input's attributes: the model, and whose result it was.
 _KEPT = (

@@ -22,7 +22,7 @@ from bilayer_orchestra.fits.solve import THERMAL, Fit
 from bilayer_orchestra.terms import FloatArray
 
 #: How much of the Trotter correction of statistical data may be left (the next order, dtau^4, for
-#: the usual two steps); see :mod:`bilayer_orchestra.check.systematics`.
+#: the usual two steps); see :mod:`bilayer_orchestra.checking.systematics`.
 REMAINDER = 0.25
 #: Fewer windows are steady by chance.
 DRIFT_WINDOWS = 4

@@ -19,10 +19,10 @@ import numpy as np
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from bilayer_orchestra.model.base import SpecModel
 from bilayer_orchestra.model.chains import Coupling, ladder_one_body, ladder_sites
 from bilayer_orchestra.model.spec import Model, observables_field
 from bilayer_orchestra.model.state import CanonicalState
+from bilayer_orchestra.settings import SpecModel
 from bilayer_orchestra.terms import Canonical, FloatArray, GrandCanonical, Site, Terms
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from bilayer_orchestra.model.base import SpecModel
 from bilayer_orchestra.model.chains import Coupling, ladder_one_body, ladder_sites
 from bilayer_orchestra.model.filling import Filling, particles, with_state
 from bilayer_orchestra.model.spec import Model, observables_field
 from bilayer_orchestra.model.state import CanonicalState
 from bilayer_orchestra.observables import SELECTABLE
+from bilayer_orchestra.settings import SpecModel
 from bilayer_orchestra.terms import Canonical, FloatArray, GrandCanonical, Site, Terms
 
 ObservableName = Literal[

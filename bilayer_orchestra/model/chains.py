@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from bilayer_orchestra.model.base import SpecModel
+from bilayer_orchestra.settings import SpecModel
 from bilayer_orchestra.terms import FloatArray, Site
 
 #: Larger couplings are typing errors; the bound also keeps every product finite.

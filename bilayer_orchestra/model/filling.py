@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic_core import PydanticCustomError
 
-from bilayer_orchestra.model.base import SpecModel
+from bilayer_orchestra.settings import SpecModel
 
 Density = Annotated[float, Field(gt=0, lt=2)]
 #: Distance from a whole number that is rounding of decimal input.

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from bilayer_orchestra.errors import SpecError
-from bilayer_orchestra.model.base import PATTERNS, UNION_TAGS, sections_in
 from bilayer_orchestra.model.kinds import KINDS, kind_of
 from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.model.yaml_text import KeyPath, YamlText, odd_characters, parse_scalar
+from bilayer_orchestra.settings import PATTERNS, UNION_TAGS, sections_in
 from bilayer_orchestra.user_files import read_bounded
+from bilayer_orchestra.yaml_text import KeyPath, YamlText, odd_characters, parse_scalar
 
 #: Keys of a study that no model has.
 STUDY_KEYS = frozenset({"axes", "zip", "backends", "figure", "runtime", "site"})

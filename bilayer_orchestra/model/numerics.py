@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bilayer_orchestra.backends.alf.numerics import ALFNumerics
-from bilayer_orchestra.backends.block2.numerics import Block2Numerics
-from bilayer_orchestra.backends.exact.numerics import ExactNumerics
-from bilayer_orchestra.backends.itensor.numerics import ITensorNumerics
-from bilayer_orchestra.model.base import SpecModel
+from bilayer_orchestra.engines.alf.settings import ALFNumerics
+from bilayer_orchestra.engines.block2.settings import Block2Numerics
+from bilayer_orchestra.engines.exact.settings import ExactNumerics
+from bilayer_orchestra.engines.itensor.settings import ITensorNumerics
+from bilayer_orchestra.settings import SpecModel
 
 
 class Numerics(SpecModel):

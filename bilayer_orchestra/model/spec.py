@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from bilayer_orchestra.model.base import NAME, SpecModel
 from bilayer_orchestra.model.chains import TwoChains
 from bilayer_orchestra.model.numerics import Numerics
 from bilayer_orchestra.model.state import CanonicalState, State
+from bilayer_orchestra.settings import NAME, SpecModel
 from bilayer_orchestra.terms import Site, Terms
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from bilayer_orchestra.model.base import SpecModel
+from bilayer_orchestra.settings import SpecModel
 
 
 class CanonicalState(SpecModel):

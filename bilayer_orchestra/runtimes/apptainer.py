@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from bilayer_orchestra.backends.base import Backend, Job
+from bilayer_orchestra.engines.base import Engine, Job
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.images.use import Image, adapt, container_command, find_image
 from bilayer_orchestra.runtimes.child import GRACE, run_child
-from bilayer_orchestra.runtimes.images import Image, adapt, container_command, find_image
 
 #: Where the job directory is inside; where our images have their interpreters.
 INSIDE = "/job"
@@ -30,7 +30,7 @@ class ApptainerRuntime:
     def __init__(self, images: dict[str, str] | None = None) -> None:
         self.images = images or {}
 
-    def adapt(self, backend: Backend) -> Backend:
+    def adapt(self, backend: Engine) -> Engine:
         """Return ``backend`` with its engine in an image."""
         return adapt(backend, self.images)
 

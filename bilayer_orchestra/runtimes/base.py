@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from bilayer_orchestra.backends.base import Job
+from bilayer_orchestra.engines.base import Job
 
 
 class Runtime(Protocol):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bilayer_orchestra.backends.base import Job
+from bilayer_orchestra.engines.base import Job
 from bilayer_orchestra.errors import MissingEngineError
 from bilayer_orchestra.runtimes.child import run_child
 from bilayer_orchestra.runtimes.workers import Workers
@@ -56,7 +56,7 @@ def program_words(name: str) -> list[str]:
     if name == "sh":
         return ["sh"]
     if name == "julia":
-        from bilayer_orchestra.engines.julia import find_julia
+        from bilayer_orchestra.engines.itensor.julia import find_julia
 
         return [str(find_julia().binary)]
     raise MissingEngineError(f"this runtime does not know the program `{name}`")
@@ -67,11 +67,11 @@ def engine_environment(engine: str | None) -> dict[str, str]:
     if engine is None:
         return {}
     if engine == "alf":
-        from bilayer_orchestra.engines.alf import alf_environment
+        from bilayer_orchestra.engines.alf.install.installation import alf_environment
 
         return alf_environment()
     if engine == "julia":
-        from bilayer_orchestra.engines.julia import find_julia
+        from bilayer_orchestra.engines.itensor.julia import find_julia
 
         return find_julia().environment
     raise MissingEngineError(f"this runtime does not know where the engine `{engine}` is")
@@ -80,7 +80,7 @@ def engine_environment(engine: str | None) -> dict[str, str]:
 def worker_environment(engine: str | None) -> dict[str, str] | None:
     """Return what a worker of ``engine`` needs besides; None if there can be no worker here."""
     if engine == "julia":
-        from bilayer_orchestra.engines.juliacall import juliacall_environment
+        from bilayer_orchestra.engines.itensor.juliacall import juliacall_environment
 
         return juliacall_environment()
     return None

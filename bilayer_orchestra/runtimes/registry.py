@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bilayer_orchestra.backends.base import Backend
+from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.runtimes.base import Runtime
 
@@ -37,7 +37,7 @@ def get_runtime(name: str, images: dict[str, str] | None = None, many: bool = Fa
     raise OrchestraError(f"there is no runtime `{name}`; known: {', '.join(RUNTIME_NAMES)}")
 
 
-def adapter(runtime: Runtime) -> Callable[[Backend], Backend]:
+def adapter(runtime: Runtime) -> Callable[[Engine], Engine]:
     """Return what ``runtime`` makes of a backend: the one in its image, or the backend itself."""
-    adapt: Callable[[Backend], Backend] = getattr(runtime, "adapt", lambda backend: backend)
+    adapt: Callable[[Engine], Engine] = getattr(runtime, "adapt", lambda backend: backend)
     return adapt

@@ -54,7 +54,7 @@ class Workers:
         Parameters
         ----------
         module : str
-            Python module that calls :func:`bilayer_orchestra.runtimes.worker_process.serve`.
+            Python module that calls :func:`bilayer_orchestra.engine_side.worker.serve`.
         environment : dict
             The whole environment of the worker; another environment means another worker.
         lock : int

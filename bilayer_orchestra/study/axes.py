@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from bilayer_orchestra.model.yaml_text import KeyPath, odd_characters
 from bilayer_orchestra.observables import OBSERVABLES
+from bilayer_orchestra.yaml_text import KeyPath, odd_characters
 
 #: What every point says about itself in the dataset of a study -> what stands for "missing".
 FACTS: dict[str, int | str] = {
@@ -144,7 +144,7 @@ def collisions(axes: Iterable[Axis], taken: Callable[[str], bool]) -> list[AxisE
 
 def _means_something_else(name: str) -> bool:
     """Whether the dataset of a study may have a variable, dimension or attribute of that name."""
-    from bilayer_orchestra.dataset import DIAGNOSTICS
+    from bilayer_orchestra.dataset.schema import DIAGNOSTICS
 
     base = _COMPANION.sub("", name)
     return name in FACTS or name in _TAKEN.split() or name in DIAGNOSTICS or base in OBSERVABLES

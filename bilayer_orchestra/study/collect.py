@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bilayer_orchestra import __version__
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.pipeline import set_aside, stored
+from bilayer_orchestra.running.point import set_aside, stored
 from bilayer_orchestra.study.axes import FACTS
 from bilayer_orchestra.study.load import LoadedStudy
 from bilayer_orchestra.study.tasks import Task
@@ -38,7 +38,7 @@ def collect(
     """
     import numpy as np
 
-    from bilayer_orchestra.dataset import SCHEMA_VERSION, append_history
+    from bilayer_orchestra.dataset.schema import SCHEMA_VERSION, append_history
 
     several = len(study.spec.backends) > 1
     dims = (*(axis.label for axis in study.axes), *(("backend",) if several else ()))

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bilayer_orchestra.model.base import SpecModel
+from bilayer_orchestra.settings import SpecModel
 
 Kind = Literal["decay", "comparison", "exponents", "temperature"]
 

@@ -26,10 +26,10 @@ from bilayer_orchestra.model.load import (
     set_value,
 )
 from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.model.yaml_text import KeyPath, YamlText
 from bilayer_orchestra.study.axes import TUNING, Axis, AxisError, collisions, read_axes, shown
 from bilayer_orchestra.study.spec import Study
 from bilayer_orchestra.user_files import user_path
+from bilayer_orchestra.yaml_text import KeyPath, YamlText
 
 #: More points than this are a typing error, not a study.
 MAX_POINTS = 20_000

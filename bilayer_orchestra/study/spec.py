@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from bilayer_orchestra.model.base import NAME, SpecModel
+from bilayer_orchestra.settings import NAME, SpecModel
 from bilayer_orchestra.study.figure import Figure
 
 
@@ -64,7 +64,7 @@ class Study(SpecModel):
     @field_validator("backends")
     @classmethod
     def _known_backends(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        from bilayer_orchestra.backends.registry import BACKENDS
+        from bilayer_orchestra.engines.registry import BACKENDS
 
         for k, name in enumerate(value):
             if name != "auto" and name not in BACKENDS:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Protocol
 
-from bilayer_orchestra.backends.base import Job
+from bilayer_orchestra.engines.base import Job
 from bilayer_orchestra.errors import Interrupted, OrchestraError
-from bilayer_orchestra.pipeline import run_point
+from bilayer_orchestra.running.point import run_point
 from bilayer_orchestra.runtimes.base import Runtime
 from bilayer_orchestra.study.tasks import Task
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bilayer_orchestra.backends.base import Backend
-from bilayer_orchestra.backends.registry import choose, get_backend
+from bilayer_orchestra.engines.base import Engine
+from bilayer_orchestra.engines.registry import choose, get_engine
 from bilayer_orchestra.errors import OrchestraError, SpecError
-from bilayer_orchestra.pipeline import checked_request
-from bilayer_orchestra.runs import NOT_OURS, RunDirectory
+from bilayer_orchestra.running.directory import NOT_OURS, RunDirectory
+from bilayer_orchestra.running.point import checked_request
 from bilayer_orchestra.study.load import LoadedStudy, Point
 
 
@@ -26,7 +26,7 @@ class Task:
         The model.
     label : str
         The backend as the study file names it (``auto`` is one of them).
-    backend : Backend
+    backend : Engine
         The engine itself.
     run : RunDirectory
         Where it is, or will be, on disk.
@@ -35,7 +35,7 @@ class Task:
     name: str
     point: Point
     label: str
-    backend: Backend
+    backend: Engine
     run: RunDirectory
 
 
@@ -66,7 +66,7 @@ def split_by_owner(tasks: list[Task]) -> tuple[list[Task], list[str]]:
 
 
 def make_tasks(
-    study: LoadedStudy, root: Path, adapt: Callable[[Backend], Backend] = lambda backend: backend
+    study: LoadedStudy, root: Path, adapt: Callable[[Engine], Engine] = lambda backend: backend
 ) -> list[Task]:
     """Return all tasks in the order of the study.
 
@@ -82,14 +82,14 @@ def make_tasks(
     """
     tasks: list[Task] = []
     problems: dict[str, list[str]] = {}
-    adapted: dict[str, Backend] = {}
+    adapted: dict[str, Engine] = {}
     for point in study.points:
         for label in study.spec.backends:
             name = point.name if len(study.spec.backends) == 1 else f"{point.name},{label}"
             try:
                 chosen = choose(point.model.terms()) if label == "auto" else label
                 if chosen not in adapted:
-                    adapted[chosen] = adapt(get_backend(chosen))
+                    adapted[chosen] = adapt(get_engine(chosen))
                 backend = adapted[chosen]
                 checked_request(point.model, backend)
                 run = RunDirectory.for_request(root, point.model, backend)

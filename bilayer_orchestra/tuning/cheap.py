@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bilayer_orchestra.backends.dmrg_numerics import DMRGNumerics
+from bilayer_orchestra.engines.dmrg.settings import DMRGNumerics
 from bilayer_orchestra.model.bilayer import BilayerModel
 
 #: Bond dimensions of the first runs.

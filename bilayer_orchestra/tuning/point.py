@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bilayer_orchestra.backends.base import Backend
+from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.files import write_text_atomic
 from bilayer_orchestra.model.bilayer import BilayerModel
 from bilayer_orchestra.model.state import CanonicalState
-from bilayer_orchestra.pipeline import LIBRARIES, Outcome, checked_request, solve_once, store
-from bilayer_orchestra.runs import MODEL, RunDirectory, request_hash
+from bilayer_orchestra.running.directory import MODEL, RunDirectory, request_hash
+from bilayer_orchestra.running.point import LIBRARIES, Outcome, checked_request, solve_once, store
 from bilayer_orchestra.runtimes.base import Runtime
 from bilayer_orchestra.tuning.steps import LAYERS, Step, Steps
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def run_tuned(
     model: BilayerModel,
-    backend: Backend,
+    backend: Engine,
     runtime: Runtime,
     root: Path,
     on_progress: Callable[[str], None],
@@ -41,7 +41,7 @@ def run_tuned(
 ) -> Outcome:
     """Return the result at the chemical potentials that give ``model.filling``.
 
-    As :func:`bilayer_orchestra.pipeline.run_point`, which calls this for models with a filling.
+    As :func:`bilayer_orchestra.running.point.run_point`, which calls this for models with a filling.
     """
     checked_request(model, backend)
     run = RunDirectory.for_request(root, model, backend)
@@ -77,7 +77,7 @@ def _search(model: BilayerModel, steps: Steps) -> tuple[Step, FloatArray, float]
 
 def label(
     model: BilayerModel,
-    backend: Backend,
+    backend: Engine,
     done: list[Step],
     last: Step,
     uncertainty: FloatArray,
@@ -86,7 +86,7 @@ def label(
     """Return the last run's dataset with the tuned values and the history of the search."""
     import xarray as xr
 
-    from bilayer_orchestra.dataset import append_history
+    from bilayer_orchestra.dataset.schema import append_history
 
     assert model.filling is not None
     targets = np.array([model.filling.P, model.filling.M])

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from bilayer_orchestra.backends.base import Backend
+from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.files import write_text_atomic
 from bilayer_orchestra.model.bilayer import BilayerModel
-from bilayer_orchestra.runs import RunDirectory
+from bilayer_orchestra.running.directory import RunDirectory
 from bilayer_orchestra.runtimes.base import Runtime
 from bilayer_orchestra.terms import FloatArray
 
@@ -62,7 +62,7 @@ class Steps:
     def __init__(
         self,
         directory: Path,
-        backend: Backend,
+        backend: Engine,
         runtime: Runtime,
         on_progress: Callable[[str], None],
         wait: bool,
@@ -74,7 +74,7 @@ class Steps:
 
     def run(self, model: BilayerModel, mu: FloatArray, final: bool) -> Step:
         """Solve ``model`` at ``mu``, or take the stored result, and remember the step."""
-        from bilayer_orchestra.pipeline import run_point
+        from bilayer_orchestra.running.point import run_point
 
         variant = model.at(float(mu[0]), float(mu[1]))
         number = len(self.done) + 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bilayer_orchestra.backends.alf.numerics import ALFNumerics
+from bilayer_orchestra.engines.alf.settings import ALFNumerics
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.bilayer import BilayerModel
 from bilayer_orchestra.model.state import ThermalState

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bilayer_orchestra.errors import EngineError
-from bilayer_orchestra.pipeline import run_point
-from bilayer_orchestra.runs import Record, RunDirectory, State
+from bilayer_orchestra.running.directory import Record, RunDirectory, State
+from bilayer_orchestra.running.point import run_point
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.runtimes.slurm.markers import forget_markers, read_marker
 from bilayer_orchestra.runtimes.slurm.queue import Queue, ask_accounting, ask_queue

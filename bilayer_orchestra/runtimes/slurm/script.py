@@ -9,10 +9,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bilayer_orchestra.backends.base import Job
+from bilayer_orchestra.engines.base import Job
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.images.use import Image
 from bilayer_orchestra.resources import resource
-from bilayer_orchestra.runtimes.images import Image
 from bilayer_orchestra.runtimes.slurm.site import Site
 
 #: Where containers/alf.def leaves the program for several ranks.
@@ -45,7 +45,7 @@ def task_script(job: Job, directory: Path, site: Site, contained: bool) -> str:
     lines = [f"    export {name}={shlex.quote(value)}" for name, value in environment.items()]
     sums = [f"{sha256(text)}  {name}" for name, text in job.files.items()]
     if job.engine == "alf" and not contained:
-        from bilayer_orchestra.engines.alf import VARIABLE, binary_digest
+        from bilayer_orchestra.engines.alf.install.installation import VARIABLE, binary_digest
 
         binary = environment[VARIABLE]
         sums.append(f"{binary_digest(Path(binary))}  {binary}")
@@ -129,8 +129,8 @@ def _launched(job: Job, directory: Path, site: Site) -> dict[str, str]:
     The launcher hands its ranks what they need to find each other in the environment and in
     /tmp, so these containers are not cut off from either.
     """
+    from bilayer_orchestra.images.use import find_image
     from bilayer_orchestra.runtimes.apptainer import image_kind
-    from bilayer_orchestra.runtimes.images import find_image
 
     image = find_image(image_kind(job), site.images)
     words = [site.container, "exec", "--no-home", "--bind", str(directory)]
@@ -148,8 +148,8 @@ def _launched(job: Job, directory: Path, site: Site) -> dict[str, str]:
 
 
 def _contained(job: Job, directory: Path, site: Site) -> list[str]:
+    from bilayer_orchestra.images.use import find_image
     from bilayer_orchestra.runtimes.apptainer import PROGRAMS, container, image_kind
-    from bilayer_orchestra.runtimes.images import find_image
 
     if "\n" in str(directory):
         raise OrchestraError(f"{str(directory)!r} holds a line break; containers cannot bind it")

@@ -28,14 +28,14 @@ from typing import Annotated
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from bilayer_orchestra.backends.base import Backend
-from bilayer_orchestra.engines.config import config_file
+from bilayer_orchestra.configuration import config_file
+from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.errors import SpecError
 from bilayer_orchestra.files import other_owner
-from bilayer_orchestra.model.base import LINE, WORD, SpecModel
 from bilayer_orchestra.model.load import describe_all, in_file_order, read_text
-from bilayer_orchestra.model.yaml_text import KeyPath, syntax_problem
+from bilayer_orchestra.settings import LINE, WORD, SpecModel
 from bilayer_orchestra.user_files import expand, user_path
+from bilayer_orchestra.yaml_text import KeyPath, syntax_problem
 
 Word = Annotated[str, Field(min_length=1, pattern=WORD)]
 Line = Annotated[str, Field(min_length=1, pattern=LINE)]
@@ -89,7 +89,7 @@ class Site(SpecModel):
     @field_validator("images")
     @classmethod
     def _engines(cls, value: dict[str, str]) -> dict[str, str]:
-        from bilayer_orchestra.runtimes.images import KINDS
+        from bilayer_orchestra.images.use import KINDS
 
         for name in value:
             if name not in KINDS:
@@ -112,13 +112,13 @@ class Site(SpecModel):
 
     def holds(self, backend: str) -> bool:
         """Return whether the engine of ``backend`` runs from an image here."""
-        from bilayer_orchestra.runtimes.images import IMAGE_OF_BACKEND
+        from bilayer_orchestra.images.use import IMAGE_OF_BACKEND
 
         return IMAGE_OF_BACKEND[backend] in self.images
 
-    def adapt(self, backend: Backend) -> Backend:
+    def adapt(self, backend: Engine) -> Engine:
         """Return ``backend`` as this site runs it: from an image, or native."""
-        from bilayer_orchestra.runtimes.images import adapt
+        from bilayer_orchestra.images.use import adapt
 
         return adapt(backend, self.images) if self.holds(backend.name) else backend
 

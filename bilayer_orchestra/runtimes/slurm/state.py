@@ -10,7 +10,7 @@ import re
 import time
 from pathlib import Path
 
-from bilayer_orchestra.runs import Record, RunDirectory, State
+from bilayer_orchestra.running.directory import Record, RunDirectory, State
 from bilayer_orchestra.runtimes.slurm.markers import Marker, read_marker
 from bilayer_orchestra.runtimes.slurm.queue import ENDED, RUNNING, WAITING, Queue
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bilayer_orchestra.backends.base import Job
+from bilayer_orchestra.engines.base import Job
 from bilayer_orchestra.errors import OrchestraError, RunBusyError
 from bilayer_orchestra.files import (
     other_owner,
@@ -22,11 +22,11 @@ from bilayer_orchestra.files import (
     user_name,
     write_text_atomic,
 )
+from bilayer_orchestra.images.use import ContainedEngine, Image
 from bilayer_orchestra.machine import cores
-from bilayer_orchestra.pipeline import make_request
-from bilayer_orchestra.runs import ELSEWHERE, started_record
+from bilayer_orchestra.running.directory import ELSEWHERE, started_record
+from bilayer_orchestra.running.point import make_request
 from bilayer_orchestra.runtimes.apptainer import image_facts
-from bilayer_orchestra.runtimes.images import ContainedBackend, Image
 from bilayer_orchestra.runtimes.slurm.queue import job_of
 from bilayer_orchestra.runtimes.slurm.script import batch_script, sha256, task_script
 from bilayer_orchestra.runtimes.slurm.site import Site
@@ -102,7 +102,7 @@ def batch_of(chunk: Chunk, site: Site, write: bool) -> str:
         for task in pack:
             job, script = rendered(task, site)
             sums[-1].append(sha256(script))
-            if isinstance(task.backend, ContainedBackend):
+            if isinstance(task.backend, ContainedEngine):
                 images[task.backend.image.path] = task.backend.image
             if write:
                 task.run.write_job(job, task.point.model.to_yaml())
@@ -174,7 +174,7 @@ def _record(task: Task, job: str, chunk: Chunk, site: Site) -> None:
         "runtime": "slurm",
         "submission": os.path.relpath(chunk.directory, task.run.path.parent),
     }
-    if isinstance(task.backend, ContainedBackend):
+    if isinstance(task.backend, ContainedEngine):
         place |= image_facts(task.backend.image)
     task.run.forget_execution()
     record = started_record(task.point.model, task.backend)

@@ -1,1 +1,0 @@
-"""Do independent methods agree? Statistics first, verdict second, words last."""

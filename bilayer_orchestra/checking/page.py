@@ -1,0 +1,52 @@
+"""The page of a check that a person would send to a colleague: one file, no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, StrictUndefined
+
+from bilayer_orchestra import __version__
+from bilayer_orchestra.checking.plan import CheckResult
+from bilayer_orchestra.checking.verdict import LEVEL
+from bilayer_orchestra.dataset.parameters import parameters
+from bilayer_orchestra.files import write_text_atomic
+from bilayer_orchestra.plots.try_to_draw import try_to_draw
+from bilayer_orchestra.resources import resource
+from bilayer_orchestra.timestamps import utc_now
+
+if TYPE_CHECKING:
+    from bilayer_orchestra.plots.check import Figure
+
+
+def write_page(outcome: CheckResult, path: Path, headline: str, style: Path | None = None) -> Path:
+    """Write the page; text from model files and engines is escaped. Figures that fail are noted."""
+
+    def draw() -> list[Figure]:
+        from bilayer_orchestra.plots.check import figures_of
+
+        return figures_of(outcome, style)
+
+    notes = list(outcome.notes)
+    figures = try_to_draw(draw, notes.append)
+    source = resource("templates", "check", "report.html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    text = environment.from_string(source).render(
+        name=outcome.name,
+        word=outcome.word,
+        distance=outcome.distance,
+        headline=headline,
+        parameters=parameters(outcome.model.to_data()) if outcome.model else "",
+        verdicts=outcome.verdicts,
+        ladder=outcome.ladder.describe() if outcome.ladder else [],
+        figures=figures or [],
+        notes=notes,
+        results=outcome.results,
+        model=outcome.model.to_yaml() if outcome.model else "",
+        level=100 * LEVEL,
+        software=f"bilayer_orchestra {__version__}",
+        created=utc_now(),
+    )
+    write_text_atomic(path, text)
+    return path

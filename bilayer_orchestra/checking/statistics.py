@@ -1,0 +1,233 @@
+"""Are two measured vectors equal within their errors? Two tests with known false-alarm rates.
+
+``largest``
+    the largest pull |d_e| / s_e over all elements e: notices one wrong element. Its distribution
+    under agreement depends on how elements are correlated; it is simulated from the blocks'
+    deviations themselves, error bars included (they are estimated from the same few blocks, which
+    makes the tails those of Student's t and not of a Gaussian).
+``collective``
+    Hotelling's T^2 in the leading modes of the correlation matrix: notices many small deviations
+    that move together. The covariance of p elements from n blocks has at most n - 1 modes; only the
+    largest n / 4 are used (SVD cut), since smaller ones are badly estimated. Systematic errors are
+    allowed for by the shift within them that makes T^2 smallest: taking them off element by element
+    would push the difference into modes whose statistical error is far below them.
+
+Both p-values are multiplied by two (Bonferroni) and the smaller counts.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import lsq_linear
+from scipy.special import betainc, chdtrc, stdtr, stdtrit
+
+from bilayer_orchestra.checking.elements import BoolArray, Elements
+from bilayer_orchestra.terms import FloatArray
+
+#: Simulated differences under agreement, at most; ENOUGH larger ones end the simulation early, and
+#: p-values below ENOUGH / DRAWS come from the Bonferroni bound.
+DRAWS, ENOUGH = 2000, 20
+#: Modes per degree of freedom that the collective test uses.
+MODES = 0.25
+#: Differences below this part of the values of a class, and below this part of the natural scale of
+#: the observable, are rounding; a statistical error far below the second is rounding itself.
+ROUNDING, RESOLUTION = 1e-6, 1e-8
+#: Values below this part of the natural scale are told from zero by nobody: they count as this.
+ZERO = 1e-6
+
+
+class Test(NamedTuple):
+    """Outcome for some elements of one observable.
+
+    ``p_value`` is not corrected for the number of tests. ``detectable`` is the smallest deviation
+    of all elements together, relative to their root mean square, that would have been noticed with
+    90 % probability at the given level. ``pulls`` are (difference beyond the systematic allowance)
+    / error. ``width`` is the spread of the difference in the modes over what the errors say: 1 if
+    the stated errors are right, with ``width_p`` the probability of one this small (near 0: errors
+    too large) or smaller (near 1: too small, or a difference).
+    """
+
+    p_value: float
+    chi2: float
+    modes: int
+    pulls: FloatArray
+    difference: FloatArray
+    stderr: FloatArray
+    allowance: FloatArray
+    detectable: float
+    worst: int
+    width: float = np.nan
+    width_p: float = np.nan
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the p-value is a probability, and not just yes or no."""
+        return self.modes > 0
+
+
+def compare(
+    a: Elements,
+    b: Elements,
+    allowance: FloatArray,
+    level: float,
+    scale: float = 1.0,
+    seed: int = 0,
+) -> Test:
+    """Test whether ``a`` and ``b`` are equal up to ``allowance``.
+
+    Parameters
+    ----------
+    a, b : Elements
+        With the same labels.
+    allowance : array, shape (p,)
+        Sum of the systematic errors; differences are reduced by it before they are tested.
+    level : float
+        Significance at which ``detectable`` is evaluated.
+    scale : float
+        Natural size of the observable, for values that vanish.
+
+    Raises
+    ------
+    ValueError
+        If the labels differ.
+    """
+    if a.labels != b.labels:
+        raise ValueError("the two results do not have the same elements")
+    raw = a.values - b.values
+    size = max(_rms(a.values), _rms(b.values))
+    allowed = allowance + max(ROUNDING * size, RESOLUTION * scale)
+    difference = np.sign(raw) * np.maximum(np.abs(raw) - allowed, 0.0)
+    deviations = np.concatenate([a.deviations, b.deviations])
+    stderr = np.sqrt(np.sum(deviations**2, axis=0)) if len(deviations) else np.zeros_like(raw)
+    noisy = stderr > 1e-3 * RESOLUTION * scale
+    pulls = np.where(difference == 0, 0.0, np.copysign(np.inf, difference))
+    pulls[noisy] = difference[noisy] / stderr[noisy]
+    worst = int(np.argmax(np.abs(pulls)))
+    reach = allowed
+    outcome = Test(1.0, 0.0, 0, pulls, raw, stderr, allowance, 0.0, worst)
+    if not np.isfinite(pulls).all():
+        return outcome._replace(p_value=0.0, chi2=np.inf)
+    if noisy.any():
+        degrees = _welch(a, b)
+        reach = allowed + np.where(noisy, _threshold(degrees, level, noisy.sum()) * stderr, 0.0)
+        degrees_of_modes = min(a.degrees, b.degrees)
+        chi2, modes, p_collective = _collective(
+            raw[noisy], deviations[:, noisy], degrees_of_modes, allowed[noisy]
+        )
+        p_largest = _largest(pulls[noisy], a, b, noisy, degrees, np.random.default_rng(seed))
+        outcome = outcome._replace(
+            p_value=min(1.0, 2.0 * min(p_largest, p_collective)),
+            chi2=chi2 / modes,
+            modes=modes,
+        )
+    return outcome._replace(detectable=_rms(reach) / max(size, ZERO * scale))
+
+
+def _rms(values: FloatArray) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
+def _threshold(degrees: float, level: float, count: int) -> float:
+    """Return the pull that is noticed nine times out of ten, in standard errors."""
+    return float(stdtrit(degrees, 1.0 - level / (4 * count))) + 1.28
+
+
+def spread(a: Elements, b: Elements) -> tuple[float, float, int]:
+    """Return the spread of the raw difference over the stated errors, the chance of less, modes.
+
+    Raw: what systematic errors allow is no statistics. NaN and no modes without statistical errors.
+    """
+    deviations, raw = np.concatenate([a.deviations, b.deviations]), a.values - b.values
+    noisy = np.any(deviations != 0, axis=0)
+    if not noisy.any():
+        return np.nan, np.nan, 0
+    degrees = min(a.degrees, b.degrees)
+    chi2, modes, p_value = _collective(raw[noisy], deviations[:, noisy], degrees)
+    expected = float(modes)
+    if np.isfinite(degrees):
+        expected *= degrees / max(degrees - modes - 1, 1.0)
+    return float(np.sqrt(chi2 / expected)), 1.0 - p_value, modes
+
+
+def _welch(a: Elements, b: Elements) -> float:
+    """Degrees of freedom of the combined variance (Welch and Satterthwaite)."""
+    variances = [float(np.sum(one.deviations**2)) for one in (a, b)]
+    spread = sum(
+        variance**2 / one.degrees
+        for variance, one in zip(variances, (a, b), strict=True)
+        if variance > 0
+    )
+    # a million is as good as infinite, and every function of it is finite
+    return min(1e6, max(1.0, sum(variances) ** 2 / spread)) if spread > 0 else 1e6
+
+
+def _largest(
+    pulls: FloatArray,
+    a: Elements,
+    b: Elements,
+    noisy: BoolArray,
+    degrees: float,
+    rng: np.random.Generator,
+) -> float:
+    """P-value of the largest pull, by simulating block means and their estimated errors.
+
+    Sequentially: the simulation ends once ENOUGH draws were larger, with p = ENOUGH / draws, which
+    is as valid as a p-value from all draws (J. Besag and P. Clifford, Biometrika 78, 301 (1991)).
+    """
+    observed = float(np.abs(pulls).max())
+    bound = min(1.0, 2.0 * float(stdtr(degrees, -observed)) * len(pulls))
+    if bound <= 1 / (DRAWS + 1):  # no simulation could say less
+        return bound
+    above = 0
+    for drawn in range(1, DRAWS + 1):
+        mean, variance = np.zeros(len(pulls)), np.zeros(len(pulls))
+        for one in (a, b):
+            if len(one.deviations) == 0:
+                continue
+            if not np.isfinite(one.degrees):  # errors are known, not estimated
+                mean += rng.standard_normal(len(one.deviations)) @ one.deviations[:, noisy]
+                variance += np.sum(one.deviations[:, noisy] ** 2, axis=0)
+                continue
+            n = max(2, round(one.degrees) + 1)
+            # n blocks of a Gaussian with this covariance: their mean, and its estimated variance
+            blocks = rng.standard_normal((n, len(one.deviations))) @ one.deviations[:, noisy]
+            mean += blocks.sum(axis=0) / np.sqrt(n)
+            variance += np.var(blocks, axis=0, ddof=1)
+        above += float(np.max(np.abs(mean) / np.sqrt(variance))) >= observed
+        if above == ENOUGH:
+            return above / drawn
+    return min(bound, (above + 1) / (DRAWS + 1))
+
+
+def _collective(
+    difference: FloatArray,
+    deviations: FloatArray,
+    degrees: float,
+    allowance: FloatArray | None = None,
+) -> tuple[float, int, float]:
+    """Return (T^2, modes, p-value) of Hotelling's test in the leading modes.
+
+    With an ``allowance``, shape (p,), T^2 is the smallest that a shift of every element by at most
+    its allowance can make.
+    """
+    stderr = np.sqrt(np.sum(deviations**2, axis=0))
+    _, singular, modes = np.linalg.svd(deviations / stderr, full_matrices=False)
+    rank = int((singular > 1e-3 * singular[0]).sum())
+    count = max(1, min(int(MODES * min(degrees, 1e9)), rank))
+    to_modes = modes[:count] / singular[:count, None] / stderr
+    projected = to_modes @ difference
+    if allowance is not None and (shifting := allowance > 1e-3 * stderr).any():
+        best = lsq_linear(
+            to_modes[:, shifting] * allowance[shifting], projected, bounds=(-1.0, 1.0)
+        )
+        projected = best.fun
+    t_squared = float(np.sum(projected**2))
+    if not np.isfinite(degrees):
+        return t_squared, count, float(chdtrc(count, t_squared))
+    second = degrees - count + 1
+    statistic = t_squared * second / (count * degrees)
+    # survival function of the F distribution with (count, second) degrees of freedom
+    p_value = float(betainc(second / 2, count / 2, second / (second + count * statistic)))
+    return t_squared, count, p_value

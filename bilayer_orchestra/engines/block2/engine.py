@@ -1,0 +1,85 @@
+"""The embedded DMRG (block2) as a backend."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from bilayer_orchestra.averages import Averages
+from bilayer_orchestra.engine_side.files import JOB, OUTPUT, load_arrays, render_job
+from bilayer_orchestra.engines.base import Job, Request, settings_of
+from bilayer_orchestra.engines.block2.settings import Block2Numerics
+from bilayer_orchestra.engines.dmrg.progress import Sweeps
+from bilayer_orchestra.engines.dmrg.results import averages_from_stages
+from bilayer_orchestra.errors import MissingEngineError, OrchestraError
+from bilayer_orchestra.machine import available_cores, memory_limit, thread_environment
+from bilayer_orchestra.terms import Canonical
+
+#: Up to this bond dimension the blocks are so small that a second thread only costs.
+SERIAL_BOND_DIMENSION = 400
+
+
+class Block2Engine:
+    """Ground-state DMRG in SU(2) or U(1)xU(1) symmetry."""
+
+    name = "block2"
+    revision = 3  # the gap is none of the penalty; biases are sizes
+    summary = "DMRG with block2 (PyPI); ground states, long chains"
+    state_name: str | None = "checkpoint"
+
+    def __init__(self) -> None:
+        self._sweeps = Sweeps()
+
+    def version(self) -> str:
+        """Return block2's version without importing it."""
+        try:
+            return f"block2 {version('block2')}"
+        except PackageNotFoundError as error:
+            raise MissingEngineError(
+                "block2 is not installed; `pip install block2` brings it"
+            ) from error
+
+    def check(self, request: Request) -> None:
+        """Refuse thermal states and trivial sectors."""
+        state = request.terms.state
+        if not isinstance(state, Canonical):
+            raise OrchestraError(
+                "block2 finds ground states (T = 0); for `state: {beta: ...}` use --backend exact "
+                "(up to 8 sites) or --backend alf"
+            )
+        numerics, limit = request.numerics, memory_limit()
+        assert isinstance(numerics, Block2Numerics)
+        if limit is not None and numerics.stack_memory_gib * 2**30 > limit:
+            raise OrchestraError(
+                f"block2: numerics.block2.stack_memory_gib = {numerics.stack_memory_gib:g} is "
+                f"reserved at the start, and this machine allows {limit / 2**30:.1f} GiB; take less"
+            )
+        n_sites = request.terms.n_sites
+        if n_sites < 4 or sum(state) < 1 or sum(state) > 2 * n_sites - 1:
+            raise OrchestraError(
+                "block2 needs at least 4 sites, one electron and one hole; use --backend exact"
+            )
+
+    def render(self, request: Request) -> Job:
+        """Return the job."""
+        numerics = request.numerics
+        assert isinstance(numerics, Block2Numerics)
+        settings = settings_of(numerics) | {"stages": numerics.bond_dimensions()}
+        serial = numerics.max_bond_dimension <= SERIAL_BOND_DIMENSION
+        threads = numerics.threads or (1 if serial else available_cores())
+        return Job(
+            program="python",
+            arguments=("-P", "-m", "bilayer_orchestra.engines.block2.process", "."),
+            files={JOB: render_job(request.terms, request.observables, settings)},
+            environment=thread_environment(threads),
+        )
+
+    def progress(self, directory: Path, request: Request) -> list[str]:
+        """Return the new sweeps, or what comes before the first."""
+        return self._sweeps.lines(directory, "first sweep")
+
+    def parse(self, directory: Path, request: Request) -> Averages:
+        """Read ``output.npz``."""
+        numerics = request.numerics
+        assert isinstance(numerics, Block2Numerics)
+        return averages_from_stages(load_arrays(directory / OUTPUT), request.terms, numerics)

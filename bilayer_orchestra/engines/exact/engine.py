@@ -1,0 +1,134 @@
+"""Exact diagonalization as a backend: the project's independent truth on small systems."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bilayer_orchestra.averages import Averages, observables_from_raw
+from bilayer_orchestra.engine_side.files import JOB, OUTPUT, load_arrays, new_events, render_job
+from bilayer_orchestra.engines.base import Job, Request, settings_of
+from bilayer_orchestra.engines.exact.settings import ExactNumerics
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.machine import available_cores, thread_environment
+from bilayer_orchestra.terms import Canonical, Terms
+
+#: Largest canonical sector: half an hour, and seven vectors of 160 MB.
+MAX_DIMENSION = 20_000_000
+#: Largest number of sites: the occupation of a spin is the bits of a signed 64-bit integer.
+MAX_SITES = 62
+#: Most sites of a thermal state: the largest block of 8 sites has 4900 states, of 10 sites 63504.
+MAX_THERMAL_SITES = 8
+
+#: glibc gives large arrays back to the system at once and gets them as empty pages the next time:
+#: half of the time of a product with H (docs/decisions/0008). Other C libraries ignore these.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+
+
+class ExactEngine:
+    """Sparse Lanczos at T = 0, full diagonalization of every sector at T > 0."""
+
+    name = "exact"
+    revision = 2  # independent of a constant in H; closer levels are told apart
+    summary = "exact diagonalization (scipy); small systems, T = 0 and T > 0"
+    state_name: str | None = None
+
+    def __init__(self) -> None:
+        self._places: dict[Path, int] = {}
+
+    def version(self) -> str:
+        """Return the version of scipy, which does the linear algebra."""
+        return f"scipy {version('scipy')}"
+
+    def check(self, request: Request) -> None:
+        """Refuse what does not fit into memory."""
+        reason = out_of_reach(request.terms)
+        if reason:
+            raise OrchestraError(f"exact: {reason}")
+
+    def render(self, request: Request) -> Job:
+        """Return the job."""
+        numerics = request.numerics
+        assert isinstance(numerics, ExactNumerics)
+        # Lanczos waits for memory, where more threads only spin; full diagonalization computes
+        threads = 1 if isinstance(request.terms.state, Canonical) else available_cores()
+        return Job(
+            program="python",
+            arguments=("-P", "-m", "bilayer_orchestra.engines.exact.process", "."),
+            files={JOB: render_job(request.terms, request.observables, settings_of(numerics))},
+            environment={**thread_environment(numerics.threads or threads), **KEEP_MEMORY},
+        )
+
+    def progress(self, directory: Path, request: Request) -> list[str]:
+        """Return one line on how far the job is: steps are too many and too quick to show all."""
+        for event in new_events(directory, self._places)[-1:]:
+            match event["step"]:
+                case "level" | "vector" as part:
+                    which = "step" if part == "level" else "second pass, step"
+                    return [
+                        f"Lanczos in {event['dimension']:,} states, {which} {event['steps']}  "
+                        f"lowest level {event['energy']:.10f}"
+                    ]
+                case "measure":
+                    return [f"measuring, lowest level {event['energy']:.10f}"]
+                case "block":
+                    return [f"sector {event['done']} of {event['total']}"]
+        return []
+
+    def parse(self, directory: Path, request: Request) -> Averages:
+        """Read ``output.npz``."""
+        raw = load_arrays(directory / OUTPUT)
+        raw["double_occupancy"] = raw["pair"].diagonal().copy()
+        diagnostics: dict[str, Any] = {
+            str(name): float(raw.pop(name))
+            for name in ("gap", "degeneracy", "residual", "log_partition")
+            if name in raw
+        }
+        raw.pop("sector_weight", None)
+        splitting, resolution = (float(raw.pop(k, 0.0)) for k in ("splitting", "resolution"))
+        values = observables_from_raw(raw, request.terms)
+        states, reason = round(diagnostics.get("degeneracy", 1)), "exact"
+        if splitting > 0:  # more than rounding
+            reason = (
+                f"the lowest {states} levels lie within {splitting:.1e}, a gap too small to "
+                f"resolve (tolerance {resolution:.1e}): the energy holds, correlators are not "
+                "determined"
+            )
+        elif states > 1:
+            reason += (
+                f"; the ground level has {states} states (closer than {resolution:.1e} is not told "
+                "apart), averaged with equal weights"
+            )
+        # what is left is rounding, amplified by the gap; it is not estimated element by element
+        return Averages(values, diagnostics=diagnostics, converged=splitting == 0, reason=reason)
+
+
+def canonical_dimension(terms: Terms) -> int:
+    """Return the number of states of the canonical sector."""
+    from math import comb
+
+    assert isinstance(terms.state, Canonical)
+    return comb(terms.n_sites, terms.state.n_up) * comb(terms.n_sites, terms.state.n_down)
+
+
+def out_of_reach(terms: Terms) -> str | None:
+    """Return why exact diagonalization cannot do this, or None."""
+    if isinstance(terms.state, Canonical):
+        if terms.n_sites > MAX_SITES:
+            return (
+                f"{terms.n_sites} sites are out of reach ({MAX_SITES} are: occupations are bits of "
+                "one integer); use --backend block2"
+            )
+        dimension = canonical_dimension(terms)
+        if dimension > MAX_DIMENSION:
+            return (
+                f"this sector has {dimension:.3g} states, {MAX_DIMENSION:.3g} are in reach; "
+                "use --backend block2"
+            )
+    elif terms.n_sites > MAX_THERMAL_SITES:
+        return (
+            f"a thermal state on {terms.n_sites} sites is out of reach "
+            f"({MAX_THERMAL_SITES} sites are); use --backend alf (quantum Monte Carlo)"
+        )
+    return None

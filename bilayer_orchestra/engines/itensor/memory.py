@@ -1,0 +1,136 @@
+"""How much memory a DMRG job takes, before it runs.
+
+The block structure is that of the starting state: at every bond the bond dimension is shared among
+the charges (n_up, n_dn) of the left part in proportion to how many product states have them, and
+bounded by how many states there are. Converged states turn out alike (see decision 0006).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import comb
+from typing import NamedTuple
+
+import numpy as np
+
+from bilayer_orchestra.engines.itensor.settings import ITensorNumerics
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.machine import memory_limit
+from bilayer_orchestra.terms import Canonical, Terms
+
+Charges = Mapping[tuple[int, int], float]
+
+#: What Julia and the packages take before much is computed, in bytes (two rungs: 0.55e9), and how
+#: many times what is alive the garbage collector lets the heap grow. Both from the peak resident
+#: set of twelve rungs on a ring, 9 + 9: 1.08e9, 1.63e9, 2.12e9 at bond dimension 400, 600, 800.
+BASE, GARBAGE = 0.75e9, 4.0
+#: Vectors that the local solver keeps (subspace and images of 16 each, and a few more).
+SOLVER_VECTORS = 36
+#: Bond dimension up to which the local operator is written out (DENSE_BOND in local_problem.jl).
+DENSE_BOND = 1000
+
+
+class Memory(NamedTuple):
+    """Estimated peak in bytes, and what of it writing environments to disk saves."""
+
+    total: float
+    environments: float
+
+
+def estimate(terms: Terms, bond_dimension: int) -> Memory:
+    """Return the memory of a job that goes up to ``bond_dimension``."""
+    assert isinstance(terms.state, Canonical)
+    n = terms.n_sites
+    bonds = [_charges(terms.state, n, cut, bond_dimension) for cut in range(n + 1)]
+    channels = [_channels(terms, cut) for cut in range(n + 1)]
+    states = sum(_connected(bonds[k], bonds[k + 1]) for k in range(n))
+    blocks = [sum(size**2 for size in bond.values()) for bond in bonds]
+    environments = sum(w * block for w, block in zip(channels, blocks, strict=True))
+    local, halves, largest = 0.0, 0.0, 0.0
+    for k in range(n - 1):
+        left, right = _with_site(bonds[k], 1), _with_site(bonds[k + 2], -1)
+        local = max(local, sum(size * right.get(charge, 0.0) for charge, size in left.items()))
+        square = sum(size**2 for side in (left, right) for size in side.values())
+        halves = max(halves, channels[k + 1] * square)
+        largest = max(largest, sum(bonds[k + 1].values()))
+    # right halves are kept transposed, too; a contraction has intermediate results
+    operator = 1.5 * halves if largest <= DENSE_BOND else 2 * max(channels) * local
+    measured = 6 * n * max(blocks)  # environments of one operator at every site
+    search = environments + operator + SOLVER_VECTORS * local
+    total = BASE + GARBAGE * 8 * (3 * states + max(search, environments + measured))
+    return Memory(total, GARBAGE * 8 * environments)
+
+
+def write_bond_dimension(terms: Terms, numerics: ITensorNumerics) -> int:
+    """Return the bond dimension beyond which environments are written to disk."""
+    stages = numerics.bond_dimensions()
+    limit = memory_limit()
+    if numerics.write_bond_dimension is not None or limit is None:
+        return numerics.write_bond_dimension or stages[-1]
+    small = [m for m in stages if estimate(terms, m).total <= limit / 2]
+    return small[-1] if small else 1
+
+
+def refuse_if_too_large(terms: Terms, numerics: ITensorNumerics) -> None:
+    """Raise OrchestraError if the job cannot fit into the memory of this machine."""
+    limit = memory_limit()
+    if limit is None:
+        return
+    write_beyond = write_bond_dimension(terms, numerics)
+
+    def needed(bond_dimension: int) -> float:
+        memory = estimate(terms, bond_dimension)
+        return memory.total - (memory.environments if bond_dimension > write_beyond else 0.0)
+
+    largest = numerics.max_bond_dimension
+    if (wanted := needed(largest)) <= limit:
+        return
+    low, high = 0, largest
+    while high - low > max(50, low // 20):
+        middle = (low + high) // 2
+        low, high = (middle, high) if needed(middle) <= limit else (low, middle)
+    remedy = f"max_bond_dimension up to {low // 50 * 50} fits" if low >= 50 else "none fits here"
+    raise OrchestraError(
+        f"itensor needs about {wanted / 2**30:.1f} GiB at bond dimension {largest} on "
+        f"{terms.n_sites} sites, and this machine has {limit / 2**30:.1f} GiB; {remedy}"
+    )
+
+
+def _charges(
+    state: Canonical, n: int, cut: int, bond_dimension: int
+) -> dict[tuple[int, int], float]:
+    """Return the dimension of every charge of the first ``cut`` sites."""
+    result = {}
+    for up in range(max(0, state.n_up - n + cut), min(cut, state.n_up) + 1):
+        for down in range(max(0, state.n_down - n + cut), min(cut, state.n_down) + 1):
+            share = _share(state.n_up, up, n, cut) * _share(state.n_down, down, n, cut)
+            room = min(
+                comb(cut, up) * comb(cut, down),
+                comb(n - cut, state.n_up - up) * comb(n - cut, state.n_down - down),
+            )
+            result[up, down] = float(min(room, bond_dimension * share))
+    return result
+
+
+def _share(total: int, left: int, n: int, cut: int) -> float:
+    return comb(cut, left) * comb(n - cut, total - left) / comb(n, total)
+
+
+def _channels(terms: Terms, cut: int) -> int:
+    """Bond dimension of H as an operator: two, and four for each independent hopping across."""
+    across = terms.one_body[:cut, cut:]
+    return 2 + 4 * int(np.linalg.matrix_rank(across)) if across.size else 1
+
+
+def _with_site(bond: Charges, sign: int) -> dict[tuple[int, int], float]:
+    result: dict[tuple[int, int], float] = {}
+    for (up, down), size in bond.items():
+        for a, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            charge = up + sign * a, down + sign * b
+            result[charge] = result.get(charge, 0.0) + size
+    return result
+
+
+def _connected(left: Charges, right: Charges) -> float:
+    """Numbers in the tensor between two neighbouring bonds."""
+    return sum(size * right.get(charge, 0.0) for charge, size in _with_site(left, 1).items())

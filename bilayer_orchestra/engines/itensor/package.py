@@ -1,0 +1,92 @@
+"""Our Julia half as Julia sees it: a copy in the user's cache, named by its content.
+
+Julia compiles a package for the path it is loaded from, and compiling OrchestraITensor takes
+minutes. A path that follows from the content is compiled once, whatever checkouts and virtual
+environments use it. The machine code is kept beside the copy, in a depot of its own: in the user's
+depot Julia names it by the project alone, and two versions in use would replace each other's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from bilayer_orchestra.configuration import NOT_TRUSTED, cache_directory
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.files import own_directory, secure
+from bilayer_orchestra.resources import resource
+
+
+def engine_files() -> list[Path]:
+    """Return the files that make up the package, the project file first."""
+    root = resource("backends", "itensor")
+    return [root / "Project.toml", *sorted(root.glob("src/*.jl"))]
+
+
+@cache
+def engine_hash() -> str:
+    """Return the hash of our Julia sources: whatever changes them can change a number."""
+    digest = hashlib.sha256()
+    for file in engine_files():
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def engine_half() -> Path:
+    """Return the directory of OrchestraITensor to put on Julia's load path.
+
+    Raises
+    ------
+    OrchestraError
+        If it cannot be written, belongs to another user, or Julia could not read its path.
+    """
+    target = cache_directory().absolute() / "itensor" / engine_hash()[:16]
+    if os.pathsep in str(target):
+        raise OrchestraError(
+            f"{target} contains `{os.pathsep}`, which Julia takes for the end of a path; name "
+            "another cache directory in ORCHESTRA_CACHE"
+        )
+    if not (target / "Project.toml").exists():
+        try:
+            _install(target)
+        except OSError as error:
+            raise OrchestraError(
+                f"cannot write {target}: {error.strerror}; name another cache directory in "
+                "ORCHESTRA_CACHE"
+            ) from error
+    return _secured(target)
+
+
+@cache
+def _secured(target: Path) -> Path:
+    secure(target, NOT_TRUSTED)
+    return target
+
+
+def engine_depot() -> Path:
+    """Return the Julia depot in which the machine code of our half is kept."""
+    return engine_half() / "depot"
+
+
+def _install(target: Path) -> None:
+    """Copy the sources to ``target`` by rename; whoever comes second uses the first one's."""
+    own_directory(target.parent, NOT_TRUSTED)
+    fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
+    try:
+        root = resource("backends", "itensor")
+        for file in engine_files():
+            place = fresh / file.relative_to(root)
+            place.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, place)
+        fresh.chmod(0o755)
+        try:
+            fresh.rename(target)
+        except OSError:
+            if not (target / "Project.toml").exists():
+                raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)

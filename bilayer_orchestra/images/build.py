@@ -1,0 +1,266 @@
+"""``orchestra containers``: build images from our definitions, and verify them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bilayer_orchestra.configuration import engine_settings, set_engine_setting
+from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
+from bilayer_orchestra.files import replacing, write_text_atomic
+from bilayer_orchestra.heartbeat import heartbeat
+from bilayer_orchestra.images.use import (
+    HOLDS,
+    KINDS,
+    PACKAGE,
+    Image,
+    container_command,
+    engine_half,
+    engine_half_files,
+    inspect,
+)
+from bilayer_orchestra.resources import resource
+from bilayer_orchestra.user_files import user_path
+
+#: Images that we have a definition of.
+BUILDABLE = ("alf", "block2", "itensor")
+_CAP_SYS_RESOURCE = 24
+ELSEWHERE = (
+    "on a site that forbids building: build where you may (your own machine), copy the .sif and "
+    "the .sif.sha256 beside it, and run `orchestra containers verify KIND FILE` there"
+)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What an image is made of.
+
+    Parameters
+    ----------
+    base : str or None
+        ``docker://debian:12-slim`` or a local image file; None: that of the configuration file, or
+        else the definition's own.
+    source : Path or None
+        Local source tree; None: the official release is fetched.
+    version : str or None
+        Release to fetch; None: the definition's own.
+    sha256 : str or None
+        Its checksum; verified if given.
+    mirror : str or None
+        Where the release is fetched from, with the official place's layout below (block2: a package
+        index); None: the official place.
+    """
+
+    base: str | None = None
+    source: Path | None = None
+    version: str | None = None
+    sha256: str | None = None
+    mirror: str | None = None
+
+
+def build_image(
+    kind: str, output: Path, sources: Sources, on_line: Callable[[str], None] = lambda line: None
+) -> Image:
+    """Build an image, test it, and note it in the configuration file.
+
+    Raises
+    ------
+    EngineError
+        If the build fails; with its last lines.
+    """
+    if kind not in KINDS:
+        raise OrchestraError(f"there is no image `{kind}`; known: {', '.join(KINDS)}")
+    if kind not in BUILDABLE:
+        raise OrchestraError(
+            f"there is no definition of an image of {kind} yet; known: {', '.join(BUILDABLE)}"
+        )
+    definition = resource("containers", f"{kind}.def")
+    if sources.sha256 and not re.fullmatch(r"[0-9a-f]{64}", sources.sha256):
+        raise OrchestraError("--sha256 should be 64 hexadecimal digits")
+    _refuse_what_would_be_ignored(kind, sources)
+    output = output.absolute()
+    with tempfile.TemporaryDirectory(prefix="orchestra-image-") as name:
+        context = Path(name)
+        _fill_context(kind, context, sources.source)
+        arguments = _arguments(kind, sources, definition)
+        fresh = context / "image.sif"
+        command = [container_command(), "build", *_privileges()]
+        for key, value in arguments.items():
+            command += ["--build-arg", f"{key}={value}"]
+        command += [str(fresh), str(definition)]
+        usual = "15 to 30" if kind == "itensor" else "2 to 10"
+        with heartbeat(on_line, f"building the image of {kind}: it takes {usual} minutes"):
+            _run(command, context, output, on_line)
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(output) as partial:
+                shutil.copyfile(fresh, partial)
+        except OSError as error:
+            raise OrchestraError(f"cannot write {output}: {error.strerror}") from error
+    image = inspect(output)
+    checksum = f"{image.digest.removeprefix('sha256:')}  {output.name}\n"
+    write_text_atomic(output.with_name(f"{output.name}.sha256"), checksum)
+    set_engine_setting("containers", kind, str(output))
+    return image
+
+
+def verify_image(kind: str, path: Path) -> Image:
+    """Check that an image is whole, holds what it should, fits this version, and works.
+
+    Raises
+    ------
+    OrchestraError
+        With the first of these that does not hold.
+    """
+    if not path.is_file():
+        raise MissingEngineError(f"{path} does not exist")
+    image = inspect(path.absolute())
+    beside = path.with_name(f"{path.name}.sha256")
+    if beside.exists():
+        wanted = beside.read_text().split()[0]
+        if image.digest != f"sha256:{wanted}":
+            raise OrchestraError(
+                f"{path} is damaged or another image: it has {image.digest}, {beside} says {wanted}"
+            )
+    if image.labels.get(HOLDS) != kind:
+        raise OrchestraError(
+            f"{path} holds {image.labels.get(HOLDS, 'something else')}, not {kind}"
+        )
+    if image.labels.get(PACKAGE) != engine_half(kind):
+        raise OrchestraError(
+            f"{path} was built from another version of this program; build it again with "
+            f"`orchestra containers build {kind}`"
+        )
+    command = [container_command(), "test", "--containall", "--cleanenv", "--no-home", str(path)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        lines = (answer.stdout + answer.stderr).strip().splitlines()[-6:]
+        raise EngineError("\n".join([f"{path} fails its own test:", *(f"  {x}" for x in lines)]))
+    return image
+
+
+def _refuse_what_would_be_ignored(kind: str, sources: Sources) -> None:
+    """Raise OrchestraError where an option about the release meets a source that replaces it."""
+    source = sources.source
+    if source is None:
+        return
+    replaced = {"alf": True, "itensor": (source / "julia").is_dir(), "block2": False}[kind]
+    for option in ("version", "sha256", "mirror"):
+        if replaced and getattr(sources, option) is not None:
+            raise OrchestraError(
+                f"--{option} is about the release that is fetched; {source} takes its place. Give "
+                "one of the two"
+            )
+
+
+def _fill_context(kind: str, context: Path, source: Path | None) -> None:
+    """Write what the definition copies: ``source/`` (may be empty) and ``orchestra/``."""
+    if source is None:
+        (context / "source").mkdir()
+    else:
+        source = source.resolve()
+        if kind == "alf":
+            from bilayer_orchestra.engines.alf.install.build import PRODUCTS, check_tree
+
+            check_tree(source)
+            ignore = shutil.ignore_patterns(*PRODUCTS, "Documentation")
+        else:
+            ignore = shutil.ignore_patterns(".git")
+        if not source.is_dir():
+            raise MissingEngineError(f"{source} is not a directory")
+        shutil.copytree(source, context / "source", ignore=ignore, symlinks=True)
+    root, files = engine_half_files(kind)
+    for file in files:
+        target = context / "orchestra" / file.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+
+
+def _arguments(kind: str, sources: Sources, definition: Path) -> dict[str, str]:
+    arguments = {"REVISION": engine_half(kind)}
+    base = sources.base or engine_settings("containers").get("base")
+    if base is not None:
+        scheme, colons, rest = base.partition("://")
+        local = user_path(base)
+        if not colons and not local.exists():
+            raise MissingEngineError(
+                f"the base {base} does not exist; give an image file, or a place such as "
+                "docker://debian:12-slim"
+            )
+        arguments["BOOTSTRAP"] = scheme if colons else "localimage"
+        arguments["BASE"] = rest if colons else str(local.absolute())
+    for key in ("version", "sha256", "mirror"):
+        value = getattr(sources, key)
+        if value is not None:
+            arguments[key.upper()] = value
+    if kind == "alf":
+        from bilayer_orchestra.engines.alf.install.build import alf_version, tree_hash
+        from bilayer_orchestra.engines.alf.install.installation import hamiltonian_hash
+
+        if sources.source is None:
+            default = re.search(r"^\s*VERSION=(\S+)", definition.read_text(), re.M)
+            assert default is not None
+            version = f"ALF {sources.version or default[1]}"
+        else:
+            source = sources.source.resolve()
+            version = alf_version(source, tree_hash(source))
+            release = re.match(r"ALF (\d\S*)", version)
+            arguments["VERSION"] = release[1] if release else "unknown"
+        arguments["ENGINE"] = f"{version} + Orchestra {hamiltonian_hash()[:8]}"
+    if kind == "itensor":
+        from bilayer_orchestra.engines.itensor.package import engine_hash
+
+        arguments["HALF"] = engine_hash()[:8]
+    for key, value in arguments.items():
+        if not re.fullmatch(r"[A-Za-z0-9 :/._+@,=~-]+", value):
+            raise OrchestraError(f"{value!r} ({key}) holds characters that definitions cannot take")
+    return arguments
+
+
+def _privileges() -> list[str]:
+    """Return what a build needs where its user is not a full root."""
+    if os.geteuid() != 0:
+        return ["--fakeroot"]
+    try:
+        status = Path("/proc/self/status").read_text()
+        effective = int(re.findall(r"CapEff:\s*(\w+)", status)[0], 16)
+    except (OSError, IndexError, ValueError):
+        return []
+    return [] if effective >> _CAP_SYS_RESOURCE & 1 else ["--fakeroot"]
+
+
+def _run(command: list[str], context: Path, output: Path, on_line: Callable[[str], None]) -> None:
+    lines: list[str] = []
+    with subprocess.Popen(
+        command,
+        cwd=context,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                lines.append(line.rstrip())
+                if line.startswith("INFO:"):
+                    on_line(line.removeprefix("INFO:").strip())
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode != 0:
+        log = output.with_name(f"{output.name}.build.log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(log, "\n".join(lines) + "\n")
+        # of a message with many lines, the one that says what it is about
+        fatal = [k for k, line in enumerate(lines) if line.startswith("FATAL:")][-1:]
+        shown = [lines[k] for k in fatal if k < len(lines) - 8] + lines[-8:]
+        tail = "\n".join(f"  {line}" for line in shown)
+        raise EngineError(f"the image was not built; from {log}:\n{tail}\n{ELSEWHERE}")

@@ -1,0 +1,177 @@
+"""The figures of a check's page, as SVG text that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import MaxNLocator
+
+from bilayer_orchestra.checking.plan import CheckResult
+from bilayer_orchestra.observables import OBSERVABLES
+from bilayer_orchestra.plots.common import curve, own_style
+
+#: Results that are drawn in one panel at most; more would hide each other.
+MOST = 8
+
+
+class Figure(NamedTuple):
+    """A title, what it shows, and the SVG in base64."""
+
+    title: str
+    caption: str
+    data: str
+
+
+def figures_of(outcome: CheckResult, style: Path | None = None) -> list[Figure]:
+    """Return the figures that this outcome has data for."""
+    with own_style(style):
+        drawn = [_overlay(outcome), _pulls(outcome), _approach(outcome)]
+    return [figure for figure in drawn if figure is not None]
+
+
+def _overlay(outcome: CheckResult) -> Figure | None:
+    """Correlations of all results against distance, with error bars."""
+    lowest = {max(by_beta) for by_beta in outcome.thermal.values() if by_beta}
+    chosen = {
+        label: d
+        for label, d in outcome.results.items()
+        if "beta=" not in label or not lowest or float(label.split("beta=")[1]) in lowest
+    }
+    names = [n for n in ("pair", "density_density") if any(n in d for d in chosen.values())]
+    if not names:
+        return None
+    layers = [str(v) for v in next(iter(chosen.values()))["layer"].values]
+    figure = Drawing(figsize=(10, 3.4 * len(names)), layout="constrained")
+    axes = figure.subplots(len(names), len(layers), squeeze=False)
+    for row, name in zip(axes, names, strict=True):
+        for axis, layer in zip(row, layers, strict=True):
+            for k, (label, d) in enumerate(list(chosen.items())[:MOST]):
+                if name not in d:
+                    continue
+                one = curve(d, name, layer, ends=True)
+                noisy = bool(one.stderr.any())
+                axis.errorbar(
+                    one.r + 0.06 * (k - len(chosen) / 2),
+                    one.mean,
+                    one.stderr if noisy else None,
+                    fmt="o" if noisy else "_",
+                    ms=4 if noisy else 12,
+                    capsize=2,
+                    lw=1,
+                    label=label,
+                )
+            axis.axhline(0, color="black", lw=0.5)
+            axis.set(ylabel=OBSERVABLES[name].long_name, title=f"layer {layer}", xlabel="distance")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0][0].legend(fontsize="small")
+    return Figure(
+        "correlations",
+        "Correlations within the layers, averaged over all pairs of sites at one distance, those "
+        "at the ends of an open chain included; results stand side by side at each distance. Bars "
+        "are standard errors, dashes are results without statistical error. Each panel has a "
+        "range of its own.",
+        _svg(figure),
+    )
+
+
+def _pulls(outcome: CheckResult) -> Figure | None:
+    """Histogram of all pulls of every pair that has statistical errors."""
+    collected = {
+        f"{v.first} / {v.second}": np.concatenate(
+            [
+                (f.test.difference / np.hypot(f.test.stderr, f.test.allowance))[f.test.stderr > 0]
+                for f in v.findings
+                if f.test and f.test.stochastic
+            ]
+            or [np.zeros(0)]
+        )
+        for v in outcome.verdicts
+    }
+    collected = {k: p[np.isfinite(p)] for k, p in collected.items() if np.isfinite(p).any()}
+    if not collected:
+        return None
+    figure = Drawing(figsize=(7, 3.6), layout="constrained")
+    axis = figure.subplots()
+    edges = np.linspace(-5, 5, 41)
+    for k, (label, pulls) in enumerate(list(collected.items())[:MOST]):
+        axis.hist(
+            np.clip(pulls, -5, 5),
+            list(edges),
+            density=True,
+            histtype="step",
+            lw=1 + 0.8 * (min(len(collected), MOST) - k),  # equal ones show below each other
+            label=label,
+        )
+    axis.plot(edges, np.exp(-(edges**2) / 2) / np.sqrt(2 * np.pi), "k--", lw=1, label="expected")
+    axis.set(
+        xlabel="difference / error (statistical and systematic in quadrature)",
+        ylabel="share of the elements per unit",
+    )
+    axis.legend(fontsize="small")
+    return Figure(
+        "pulls",
+        "Pulls of all elements. Elements are correlated, so a histogram may be shifted or lumpy; "
+        "one much wider than expected means a difference or errors that are too small, a narrow "
+        "one that statistical or systematic errors are overestimated. The outermost bars hold all "
+        "that lies beyond five errors.",
+        _svg(figure),
+    )
+
+
+def _approach(outcome: CheckResult) -> Figure | None:
+    """Energy, double occupancy and the longest pair correlation on the ladder."""
+    if not outcome.thermal:
+        return None
+    panels = {"energy": "energy", "electrons": "density", "double occupancy": "double_occupancy"}
+    figure = Drawing(figsize=(11, 3.4), layout="constrained")
+    axes = figure.subplots(1, len(panels))
+    for axis, (title, source) in zip(axes, panels.items(), strict=True):
+        for name, by_beta in outcome.thermal.items():
+            usable = {b: d for b, d in by_beta.items() if source in d}
+            if not usable:
+                continue
+            temperature = [1 / beta for beta in usable]
+            errors = [_error_of_sum(d, source) for d in usable.values()]
+            axis.errorbar(
+                temperature,
+                [float(d[source].sum()) for d in usable.values()],
+                errors,
+                fmt="o-" if name == "exact" else "s",
+                ms=4,
+                capsize=3,
+                lw=1,
+                label=name,
+            )
+        for label, d in outcome.results.items():
+            if d.attrs["ensemble"] == "canonical" and source in d and "alf" not in label:
+                axis.axhline(float(d[source].sum()), lw=0.8, ls=":", color="black")
+        axis.set(ylabel=f"{title}, whole system", xlabel="temperature T")
+        axis.set_xlim(left=0)
+    # with a frame: its marker must not be taken for a point
+    axes[0].legend(fontsize="small", frameon=True, framealpha=1, edgecolor="black", fancybox=False)
+    return Figure(
+        "approach",
+        "The ladder of temperatures; dotted lines are the ground states. Nothing is fitted: the "
+        "lowest temperature stands for the limit, with what may be missing as a named error.",
+        _svg(figure),
+    )
+
+
+def _error_of_sum(d: xr.Dataset, name: str) -> float:
+    if f"{name}_deviation" not in d:
+        return 0.0
+    deviations = d[f"{name}_deviation"].astype(float)
+    total = deviations.sum([dim for dim in deviations.dims if dim != "block"])
+    return float(np.sqrt((total**2).sum()))
+
+
+def _svg(figure: Drawing) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    return base64.b64encode(stream.getvalue().encode()).decode()

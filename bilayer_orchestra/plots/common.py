@@ -1,0 +1,241 @@
+"""What all pictures share: their own style, correlations against distance, axes, saving.
+
+Figures are made without pyplot: no backend is chosen, and none of the user's counts.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+from matplotlib import style as mpl_style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter, NullLocator
+
+from bilayer_orchestra.dataset.parameters import conditions, model_data, parameters
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.files import replacing
+from bilayer_orchestra.fits.pairs import pairs_of, series_of
+
+mpl.rcdefaults()  # not those of a matplotlibrc, which may stand in the working directory
+
+COLOURS = {"P": "#b2182b", "M": "#2166ac", "f": "#b2182b", "c": "#2166ac"}
+#: Name of a correlation -> how its axis is called.
+SYMBOLS = {
+    "pair": r"pair $|\langle\Delta^\dagger_i\Delta_j\rangle|$",
+    "spin_flip": r"transverse spin $|\langle S^+_iS^-_j\rangle|$",
+    "density_density": r"density $|\langle n_in_j\rangle_c|$",
+    "spin_spin": r"longitudinal spin $|\langle S^z_iS^z_j\rangle|$",
+}
+#: Distances that get a tick on a logarithmic axis.
+TICKS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 200, 500)
+#: A mean is shown if it exceeds this many of its errors, and what rounding leaves of zero.
+SHOWN, ZERO = 2.0, 1e-12
+#: What the points of :func:`draw` are; stands below every picture of them.
+NOTE = (
+    "means over pairs of sites at one distance, without length // 6 sites at open ends; "
+    "open markers: negative; not shown: zero within two errors"
+)
+_STYLE: Any = {
+    "savefig.dpi": 140,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "axes.formatter.useoffset": False,  # a small number above an axis is overlooked
+}
+
+
+@contextmanager
+def own_style(given: Path | None = None) -> Iterator[None]:
+    """Draw in the program's style, whatever the user's configuration.
+
+    Parameters
+    ----------
+    given : Path, optional
+        A matplotlib style file, or the name of a style, on top of it.
+
+    Raises
+    ------
+    OrchestraError
+        If it is no style.
+    """
+    extra: Any = {}
+    if given is not None and str(given) in mpl_style.library:
+        extra = mpl_style.library[str(given)]
+    elif given is not None:
+        try:
+            extra = mpl.rc_params_from_file(given, fail_on_error=True, use_default_template=False)
+        except (OSError, ValueError) as error:
+            raise OrchestraError(f"{given} is no matplotlib style: {error}") from error
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        mpl.rcParams.update({key: extra[key] for key in extra if key != "backend"})
+        yield
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A correlation within one layer against distance.
+
+    Parameters
+    ----------
+    r : array
+        Distances >= 1 (on a ring the shorter way).
+    mean, stderr, bias : array
+        Mean over all pairs of sites at each distance, its statistical error (zero without noise),
+        and its systematic one, as if the errors of the pairs were the same error.
+    """
+
+    r: np.ndarray
+    mean: np.ndarray
+    stderr: np.ndarray
+    bias: np.ndarray
+
+    @property
+    def error(self) -> np.ndarray:
+        """Both errors in quadrature."""
+        return np.asarray(np.hypot(self.stderr, self.bias))
+
+    def scaled(self, factor: float) -> Curve:
+        """Return ``factor`` times this curve."""
+        parts = (abs(factor) * part for part in (self.stderr, self.bias))
+        return Curve(self.r, factor * self.mean, *parts)
+
+
+def curve(point: xr.Dataset, name: str, layer: str, ends: bool = False) -> Curve:
+    """Return one correlation of one point.
+
+    Parameters
+    ----------
+    ends : bool
+        Whether pairs near the ends of an open chain count. They mix boundary effects into every
+        distance, and the largest distances consist of them: else a sixth of the sites at each end
+        is left out.
+    """
+    periodic, beta = conditions(point)
+    pairs = pairs_of(point, name, layer, periodic, beta)
+    if pairs.length < 2:
+        return Curve(*np.zeros((4, 0)))
+    series = series_of(pairs, 1 if ends else pairs.length // 6 + 1, True, False)
+    none = np.zeros(len(series.r))
+    stderr = none if series.stderr is None else series.stderr
+    return Curve(series.r, series.values, stderr, np.abs(np.nan_to_num(series.bias)))
+
+
+def draw(
+    axis: Axes, one: Curve, colour: Any, label: str = "", style: str = "-", marker: float = 4.0
+) -> None:
+    """Draw the magnitude where it is not zero within its error; open markers are negative."""
+    size = np.abs(one.mean)
+    seen = size > SHOWN * one.error + ZERO
+    if not seen.any():
+        label = f"{label}: zero within errors"
+    shown = np.where(seen, size, np.nan)
+    axis.plot(one.r, shown, ls=style or "none", lw=1.2, color=colour, alpha=0.8, label=label)
+    for sign, face in ((1, colour), (-1, "white")):
+        chosen = seen & (np.sign(one.mean) == sign)
+        axis.errorbar(
+            one.r[chosen],
+            size[chosen],
+            one.error[chosen],
+            fmt="o",
+            ms=marker,
+            lw=1,
+            color=colour,
+            markerfacecolor=face,
+        )
+
+
+def against_distance(axis: Axes, log: bool = True) -> None:
+    """Name the abscissa of what was drawn; its ticks are whole distances."""
+    axis.set(xlabel="distance $r$", xscale="log" if log else "linear")
+    ends = [np.max(np.asarray(line.get_xdata()), initial=1.0) for line in axis.get_lines()]
+    last = int(max(ends, default=1.0))
+    ticks = TICKS if log else range(1, last + 1, -(-last // 8))
+    shown = [r for r in ticks if r <= max(last, 2)]
+    axis.set_xticks(shown, [str(r) for r in shown])
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xlim(0.9, max(1.1 * last, 2))
+
+
+def log_ordinate(axes: list[Axes]) -> None:
+    """Give axes of the same quantity one range of at least a decade, with ticks that are named."""
+    low, high = np.inf, 0.0
+    for axis in axes:
+        axis.set_yscale("log")
+        values = [np.ravel(line.get_ydata()) for line in axis.get_lines()]
+        positive = np.concatenate([np.zeros(0), *values])
+        positive = positive[np.isfinite(positive) & (positive > 0)]
+        if len(positive):
+            low, high = min(low, positive.min()), max(high, positive.max())
+    if high == 0:
+        low, high = 0.1, 1.0  # nothing is drawn
+    middle, half = np.sqrt(low * high), max(np.sqrt(high / low) * 2.2, np.sqrt(10))
+    for axis in axes:
+        axis.set_ylim(middle / half, middle * half)
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if half < 10 else (1,)))
+        axis.yaxis.set_major_formatter(
+            LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(np.inf, np.inf))
+        )
+        axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def title(figure: Figure, text: str, data: dict[str, Any], note: str) -> None:
+    """Write what is shown above a figure, the model's parameters included, and ``note`` below."""
+    columns = int(13 * figure.get_figwidth())
+    lines = textwrap.wrap(text, columns) + textwrap.wrap(parameters(data), columns)
+    figure.suptitle("\n".join(lines), fontsize="medium")
+    figure.supxlabel("\n".join(textwrap.wrap(note, columns)), fontsize="small")
+
+
+def drawable(dataset: xr.Dataset) -> list[str]:
+    """Return what is drawn: spin correlations for a model of spins, else pairs and density."""
+    spins = "spin_flip" in dataset
+    wanted = ("spin_flip", "spin_spin") if spins else ("pair", "density_density")
+    return [name for name in wanted if name in dataset]
+
+
+def draw_correlations(dataset: xr.Dataset, path: Path, style: Path | None = None) -> None:
+    """Draw pair and density (or both spin) correlations of both layers, log-log.
+
+    A power law is a straight line.
+    """
+    names = drawable(dataset)
+    if not names:
+        raise OrchestraError(
+            "there is nothing to draw: the result has no pair, density or spin correlations; add "
+            "them to the model's observables"
+        )
+    with own_style(style):
+        figure = Figure(figsize=(5.0 * len(names), 4.6), layout="constrained")
+        axes = figure.subplots(1, len(names), squeeze=False)[0]
+        for axis, name in zip(axes, names, strict=True):
+            for layer in map(str, dataset["layer"].values):
+                draw(axis, curve(dataset, name, layer), COLOURS.get(layer, "black"), layer)
+            against_distance(axis)
+            axis.set_ylabel(SYMBOLS[name])
+            log_ordinate([axis])
+            axis.legend()
+        unsure = "" if dataset.attrs["converged"] else "   NOT CONVERGED"
+        title(
+            figure,
+            f"{dataset.attrs['model_name']}: {dataset.attrs['engine']}{unsure}",
+            model_data(dataset),
+            NOTE,
+        )
+        save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write ``figure`` to ``path`` in the format of its suffix, whole or not at all."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.removeprefix("."))

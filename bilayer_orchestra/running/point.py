@@ -1,0 +1,297 @@
+"""One point from request to result: render, execute, parse, label, store."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bilayer_orchestra import __version__
+from bilayer_orchestra.engines.base import Engine, Request
+from bilayer_orchestra.errors import DamagedFileError, EngineError, OrchestraError
+from bilayer_orchestra.heartbeat import Heartbeat
+from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.running.directory import (
+    RunDirectory,
+    request_hash,
+    started_record,
+    terms_hash,
+)
+from bilayer_orchestra.runtimes.base import Runtime
+from bilayer_orchestra.timestamps import utc_now
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+#: The netCDF and HDF5 libraries are not safe to use from several threads at once.
+LIBRARIES = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a point's result is, whether it was there already, and what else must be said."""
+
+    run: RunDirectory
+    dataset: xr.Dataset
+    reused: bool
+    remark: str = ""
+
+
+def make_request(model: Model, backend: Engine) -> Request:
+    """Return what ``backend`` needs to know of ``model``; see :meth:`Terms.centred`."""
+    return Request(
+        terms=model.terms().centred(),
+        observables=model.measured(),
+        numerics=model.settings(backend.name),
+        label=model.name,
+    )
+
+
+def checked_request(model: Model, backend: Engine) -> Request:
+    """Return the request if ``backend`` can solve it.
+
+    Raises
+    ------
+    OrchestraError
+        If it cannot; says so when the words are those of a model that this one is mapped to.
+    """
+    request = make_request(model, backend)
+    try:
+        backend.check(request)
+    except OrchestraError as error:
+        if model.remark() is None:
+            raise
+        raise OrchestraError(f"{error} ({model.remark()})") from error
+    return request
+
+
+def refuse_search(model: Model, instead: str) -> None:
+    """Raise OrchestraError if the model's chemical potentials are yet to be searched for."""
+    if getattr(model, "filling", None) is not None:
+        raise OrchestraError(
+            "a `filling` takes several runs, each after the result of the one before; " + instead
+        )
+
+
+def run_point(
+    model: Model,
+    backend: Engine,
+    runtime: Runtime,
+    root: Path,
+    on_progress: Callable[[str], None] = lambda line: None,
+    wait: bool = True,
+    meanwhile: Callable[[], None] = lambda: None,
+    start: RunDirectory | None = None,
+) -> Outcome:
+    """Return the result of ``model`` on ``backend``, computing it only if it is not there yet.
+
+    Parameters
+    ----------
+    root : Path
+        Directory that holds the run directories.
+    on_progress : callable
+        Receives one line whenever there is something new to say.
+    wait : bool
+        Whether to wait for another process that is computing this very point.
+    meanwhile : callable
+        Called in a thread while the engine works, and only if it has to: for slow imports.
+    start : RunDirectory, optional
+        A finished run of this backend in the same sector: where the engine can, it begins from its
+        state instead of a random one. The result is the same to its accuracy.
+
+    Raises
+    ------
+    OrchestraError
+        On every failure that is not a defect of this program.
+
+    Notes
+    -----
+    A model with a ``filling`` is solved at the chemical potentials that give it; the search and its
+    runs are part of the run directory.
+    """
+    if getattr(model, "filling", None) is not None:
+        from bilayer_orchestra.model.bilayer import BilayerModel
+        from bilayer_orchestra.tuning.point import run_tuned
+
+        assert isinstance(model, BilayerModel)
+        return run_tuned(model, backend, runtime, root, on_progress, wait, meanwhile)
+    request = checked_request(model, backend)
+    run = RunDirectory.for_request(root, model, backend)
+
+    def compute(lock: int) -> xr.Dataset:
+        place = run.executed()
+        if place is None:
+            job = backend.render(request)
+            run.write_job(job, model.to_yaml())
+            if start is not None and backend.state_name is not None:
+                run.begin_from(start, backend.state_name)
+            # the labelling libraries take a second to load; do it while the engine works
+            for work in (_load_libraries, meanwhile):
+                threading.Thread(target=work, daemon=True).start()
+            poll = _Poller(backend, request, run.job, on_progress)
+            place = runtime.execute(job, run.job, lock, poll)
+            poll()  # what came after the last look
+            run.mark_executed(place)
+            if (problem := run.forget_start()) is not None:
+                on_progress(f"the state of another run was not used: {problem}")
+        with LIBRARIES:
+            dataset = _label(model, backend, request, run, place)
+            store(dataset, run)
+        return dataset
+
+    return solve_once(model, backend, run, on_progress, wait, compute)
+
+
+def solve_once(
+    model: Model,
+    backend: Engine,
+    run: RunDirectory,
+    on_progress: Callable[[str], None],
+    wait: bool,
+    compute: Callable[[int], xr.Dataset],
+) -> Outcome:
+    """Return the stored result of ``run``; if there is none, compute it, alone and on record.
+
+    Parameters
+    ----------
+    compute : callable
+        Makes and stores the dataset; receives the descriptor of the lock that is held meanwhile.
+    """
+    if (found := stored(run)) is not None:
+        return found
+    with run.locked(
+        wait, lambda holder: on_progress(f"waiting for {holder}, who computes this point")
+    ) as lock:
+        if (found := stored(run)) is not None:  # by whoever held the lock before
+            return found
+        remark = run.set_aside() if run.result.exists() else ""
+        record = started_record(model, backend)
+        run.write_record(record)
+        try:
+            dataset = compute(lock)
+        except BaseException as error:
+            message = str(error) or type(error).__name__
+            run.write_record(replace(record, state="failed", ended=utc_now(), message=message))
+            raise
+        reason = str(dataset.attrs["converged_reason"])
+        run.write_record(replace(record, state="finished", ended=utc_now(), message=reason))
+    return Outcome(run, dataset, reused=False, remark=remark)
+
+
+class _Poller:
+    """Passes on what a running job says, and that it still runs if it is silent."""
+
+    def __init__(
+        self,
+        backend: Engine,
+        request: Request,
+        directory: Path,
+        on_progress: Callable[[str], None],
+    ) -> None:
+        self.backend, self.request = backend, request
+        self.directory, self.heartbeat = directory, Heartbeat(on_progress)
+        backend.progress(directory, request)  # what an earlier attempt said is no news
+
+    def __call__(self) -> None:
+        for line in self.backend.progress(self.directory, self.request):
+            self.heartbeat.news(line)
+        self.heartbeat.beat()
+
+
+def _load_libraries() -> None:
+    import netCDF4  # noqa: F401
+    import xarray  # noqa: F401
+
+
+def stored(run: RunDirectory) -> Outcome | None:
+    """Return the finished result of a run directory; None if there is none, or a damaged one.
+
+    Raises
+    ------
+    OrchestraError
+        If the directory has another request's name: who may write above it may rename it.
+    """
+    from bilayer_orchestra.dataset.schema import open_result
+
+    if not run.finished:
+        return None
+    with LIBRARIES:
+        try:
+            dataset = open_result(run.result)
+        except DamagedFileError:
+            return None
+        except OrchestraError:
+            if run.result.exists():
+                raise
+            return None  # somebody set it aside just now
+    digest = str(dataset.attrs.get("request_hash", ""))
+    if digest[:12] != run.path.name[-12:]:
+        raise OrchestraError(
+            f"{run.path} was renamed: its result belongs to the request {digest[:12]}; rename it "
+            "back, or remove it"
+        )
+    return Outcome(run, dataset, reused=True)
+
+
+def set_aside(run: RunDirectory) -> str:
+    """Set a damaged result aside, unless another process holds it; return what was done."""
+    try:
+        with run.locked(wait=False):
+            if run.result.exists() and stored(run) is None:
+                return run.set_aside()
+    except OrchestraError as error:
+        return f"{run.path.name}/{run.result.name} is damaged; {error}"
+    return f"{run.path.name}/{run.result.name} was damaged, and somebody replaced it meanwhile"
+
+
+def _label(
+    model: Model, backend: Engine, request: Request, run: RunDirectory, place: dict[str, str]
+) -> xr.Dataset:
+    from bilayer_orchestra.dataset import schema as labelled
+
+    try:
+        averages = model.reported(backend.parse(run.job, request))
+    except EngineError:
+        run.forget_execution()  # its output is no good: the next attempt runs the engine again
+        raise
+    dataset = labelled.build(request.terms, averages, tuple(model.observables))
+    dataset.attrs = {
+        "title": f"{model.name}: {backend.summary}",
+        "orchestra_schema": labelled.SCHEMA_VERSION,
+        "model": model.to_yaml(),
+        "model_name": model.name,
+        "request_hash": request_hash(model, backend),
+        "terms_hash": terms_hash(model.terms()),
+        "ensemble": "canonical" if hasattr(model.state, "n_up") else "grand canonical",
+        "backend": backend.name,
+        "engine": backend.version(),
+        **place,
+        "seed": getattr(request.numerics, "seed", -1),
+        "converged": int(averages.converged),
+        "converged_reason": averages.reason,
+        "command": shlex.join(sys.argv),
+        "software": f"bilayer_orchestra {__version__}",
+        "created": utc_now(),
+    }
+    if (start := run.started_from()) is not None:
+        dataset.attrs["started_from"] = start
+        labelled.append_history(dataset, f"search begun from the state of {start}")
+    labelled.append_history(dataset, f"computed by {backend.name} ({backend.version()})")
+    return dataset
+
+
+def store(dataset: xr.Dataset, run: RunDirectory) -> None:
+    """Write the result; what the engine computed is kept if that fails."""
+    from bilayer_orchestra.dataset.schema import write_atomic
+
+    dataset.attrs["run"] = run.path.name  # a copy elsewhere still says where it comes from
+    try:
+        write_atomic(dataset, run.result)
+    except OrchestraError as error:
+        raise OrchestraError(
+            f"{error} What the engine computed is kept in {run.job}; run again to store it."
+        ) from error
