@@ -32,7 +32,8 @@ class Averages:
         Observable name -> what belongs beside it, such as its autocorrelation time; a
         ``definition`` here replaces that of the table of observables.
     diagnostics : dict
-        Scalars that describe the run, by name; see :data:`bilayer_orchestra.dataset.schema.DIAGNOSTICS`.
+        Scalars that describe the run, by name; see
+        :data:`bilayer_orchestra.dataset.schema.DIAGNOSTICS`.
     converged : bool
         Whether the requested accuracy was reached.
     reason : str

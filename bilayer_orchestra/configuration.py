@@ -1,41 +1,21 @@
-"""The user's configuration file: where engines are that no package manager knows.
+"""The user's configuration file: where engines and images are that no package manager knows.
 
-``config.toml`` in the user's configuration directory::
-
-    [alf]
-    binary = "/path/to/ALF.out"            # a ready binary with the Orchestra Hamiltonian, or
-    source = "/path/to/ALF"                # the tree that `orchestra engines build alf` compiles
-    launcher = "srun -n {ranks}"           # how an MPI build is started (default: mpiexec)
-
-    [julia]
-    binary = "/path/to/julia"              # default: julia in the PATH
-    project = "/path/to/project"           # with ITensors and ITensorMPS; default: yours
-    depot = "/path/to/depot"               # before Julia's own depots, instead of JULIA_DEPOT_PATH
-
-    [containers]
-    command = "singularity"                # default: apptainer, else singularity, in the PATH
-    base = "/path/to/base.sif"             # what images are built from; default: the definition's
-    alf = "/path/to/alf.sif"               # images by engine: alf, block2, itensor
+``config.toml`` in the user's configuration directory holds a table of texts for each engine that
+wants one, under names that the engine declares, and one for containers (docs/configuration.md).
 """
 
 from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.files import DIRECTORY, write_text_atomic
 from bilayer_orchestra.user_files import expand, read_bounded, variable
 
 APP = "bilayer_orchestra"
-#: Known tables and keys; anything else is a typing error and is said to be one.
-KEYS = {
-    "alf": ("binary", "source", "launcher"),
-    "julia": ("binary", "project", "depot"),
-    "containers": ("command", "base", "alf", "block2", "itensor"),
-}
 
 
 def config_file() -> Path:
@@ -64,15 +44,33 @@ NOT_TRUSTED = (
 )
 
 
-def engine_settings(engine: str) -> dict[str, str]:
-    """Return the table of ``engine``, with ``~`` replaced; empty if there is none.
+def engine_settings(table: str) -> dict[str, str]:
+    """Return one table, with ``~`` replaced; empty if there is none.
 
     Raises
     ------
     OrchestraError
-        If the file is not TOML, or holds something that would be ignored silently.
+        If the file is not TOML.
     """
-    return {key: expand(value) for key, value in _read(config_file()).get(engine, {}).items()}
+    return {key: expand(value) for key, value in _read(config_file()).get(table, {}).items()}
+
+
+def refuse_unknown(known: Mapping[str, Collection[str]]) -> None:
+    """Raise OrchestraError if the file holds what would be ignored silently.
+
+    Parameters
+    ----------
+    known : mapping
+        Table -> its keys.
+    """
+    path = config_file()
+    for table, keys in _read(path).items():
+        if table not in known:
+            raise OrchestraError(f"{path}: unknown table `{table}`; known: {', '.join(known)}")
+        for key in keys:
+            if key not in known[table]:
+                names = ", ".join(known[table])
+                raise OrchestraError(f"{path}: unknown key `{table}.{key}`; known: {names}")
 
 
 def set_engine_setting(engine: str, key: str, value: str) -> Path:
@@ -108,16 +106,9 @@ def _read(path: Path) -> dict[str, dict[str, str]]:
         problem = getattr(error, "strerror", error)
         raise OrchestraError(f"{path} cannot be read: {problem}") from error
     for table, keys in data.items():
-        _check_table(path, table, keys)
+        if not isinstance(keys, dict):
+            raise OrchestraError(f"{path}: `{table}` should be a table, [{table}]")
+        for key, value in keys.items():
+            if not isinstance(value, str) or not value:
+                raise OrchestraError(f"{path}: `{table}.{key}` should be a text")
     return data
-
-
-def _check_table(path: Path, table: str, keys: Any) -> None:
-    if table not in KEYS or not isinstance(keys, dict):
-        raise OrchestraError(f"{path}: unknown table `{table}`; known: {', '.join(KEYS)}")
-    for key, value in keys.items():
-        if key not in KEYS[table]:
-            known = ", ".join(KEYS[table])
-            raise OrchestraError(f"{path}: unknown key `{table}.{key}`; known: {known}")
-        if not isinstance(value, str) or not value:
-            raise OrchestraError(f"{path}: `{table}.{key}` should be a text")

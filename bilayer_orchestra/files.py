@@ -7,18 +7,22 @@ is read as data and never executed. See docs/decisions/0019.
 from __future__ import annotations
 
 import fcntl
+import functools
+import hashlib
 import os
 import pwd
 import stat
 import struct
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from bilayer_orchestra.errors import ForeignFileError, OrchestraError
 
+#: What to do about a directory of another user.
+ELSEWHERE = "-o names a directory of your own"
 #: Permissions of what is made here; the umask may take more of them.
 FILE, DIRECTORY = 0o644, 0o755
 #: Group or others may write.
@@ -232,3 +236,33 @@ def is_cut_off(path: Path) -> bool:
     if place is None or len(head) < 52:
         return True
     return path.stat().st_size < int.from_bytes(head[place : place + 8], "little")
+
+
+def sha256(text: str) -> str:
+    """Return the SHA-256 of ``text`` as ``sha256sum`` prints it."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file; empty if it cannot be read."""
+    try:
+        status = path.stat()
+        return _file_sha256(path, status.st_mtime_ns, status.st_size)
+    except OSError:
+        return ""
+
+
+@functools.lru_cache(maxsize=64)
+def _file_sha256(path: Path, _mtime: int, _size: int) -> str:
+    # keyed by time and size: a file is hashed once per process, not twenty times
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def files_sha256(files: Iterable[Path], root: Path | None = None) -> str:
+    """Return the SHA-256 of names and contents; names are relative to ``root``, if it is given."""
+    digest = hashlib.sha256()
+    for file in files:
+        name = file.name if root is None else str(file.relative_to(root))
+        digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()

@@ -1,9 +1,9 @@
 """The ladder of temperatures on which a thermal state is followed to a ground state.
 
 Which sector the limit T -> 0 is, is decided by the chemical potentials (see
-:mod:`bilayer_orchestra.checking.sectors`); how low T must go, by the lowest excitation of all: within the
-sector, or into another one. No curve is fitted through the rungs. The lowest rung stands for the
-limit, and what may be missing is added as two named errors:
+:mod:`bilayer_orchestra.checking.sectors`); how low T must go, by the lowest excitation of all:
+within the sector, or into another one. No curve is fitted through the rungs. The lowest rung stands
+for the limit, and what may be missing is added as two named errors:
 
 ``temperature``
     What the last halving of T changed, times r / (1 - r) with r = exp(-(beta_2 - beta_1) gap): the
@@ -16,15 +16,14 @@ limit, and what may be missing is added as two named errors:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
 from bilayer_orchestra.checking.sectors import Placement, with_beta
-from bilayer_orchestra.engines.alf.input.effort import sweep_seconds
-from bilayer_orchestra.engines.alf.input.steps import divides, time_steps
-from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.engines.base import Engine, Request, Sampling
 from bilayer_orchestra.model.bilayer import BilayerModel
 from bilayer_orchestra.model.load import parse_model
 from bilayer_orchestra.model.spec import Model
@@ -46,7 +45,7 @@ class Rung:
 
     beta: float
     model: Model
-    seconds_per_sweep: float
+    sampling: Sampling | None
     residual: float
 
 
@@ -76,22 +75,29 @@ class Ladder:
         if self.out_of_reach:
             lines.append(f"T -> 0 is out of reach: {self.out_of_reach}")
         lines += [
-            f"beta = {rung.beta:g}: other states weigh {rung.residual:.2g}, "
-            f"about {rung.seconds_per_sweep:.2g} s per sweep of AFQMC"
+            f"beta = {rung.beta:g}: other states weigh {rung.residual:.2g}"
+            + (f", about {rung.sampling.seconds:.2g} s per sweep" if rung.sampling else "")
             for rung in self.rungs
         ]
         return lines
 
 
-def plan_ladder(model: BilayerModel, placement: Placement, monte_carlo: bool) -> Ladder:
+def plan_ladder(
+    model: BilayerModel,
+    placement: Placement,
+    stochastic: Sequence[Engine],
+    needed_by: Engine | None,
+) -> Ladder:
     """Return the rungs that lead to the sector of ``placement``.
 
     Parameters
     ----------
     model : BilayerModel
         Canonical; its numerics decide what Monte Carlo can afford.
-    monte_carlo : bool
-        Whether only Monte Carlo reaches these sites, so that its cost counts.
+    stochastic : sequence of Engine
+        Monte Carlo engines whose imaginary-time steps have to fit.
+    needed_by : Engine or None
+        The one of them that alone reaches these sites, so that its cost counts.
     """
     needed = placement.needed_beta(RESIDUAL)
     first, cost = placement.smallest
@@ -107,56 +113,46 @@ def plan_ladder(model: BilayerModel, placement: Placement, monte_carlo: bool) ->
             f"beyond {LONGEST / scale:.3g} nothing is tried, and nothing is extrapolated from "
             "higher temperatures",
         )
-    top = _round_up(model, needed)
+    top = needed
+    for engine in stochastic:
+        top = engine.round_time(model.settings(engine.name), top)
     betas = (top / 4, top / 2, top)
     rungs = tuple(
         Rung(
             beta,
             with_beta(model, beta, placement.mu),
-            _seconds_per_sweep(model, beta, placement.mu),
+            _sampling(with_beta(model, beta, placement.mu), needed_by),
             placement.residual(beta),
         )
         for beta in betas
     )
-    if monte_carlo:
-        sweeps = affordable_sweeps(rungs[-1].model, rungs[-1].seconds_per_sweep)
-        if sweeps < FEWEST_SWEEPS:
-            return Ladder(
-                (),
-                placement,
-                needed,
-                f"beta = {top:g} costs {rungs[-1].seconds_per_sweep:.2g} s per sweep, "
-                f"{sweeps:.0f} sweeps in the time budget, {FEWEST_SWEEPS} needed (raise "
-                "numerics.alf.time_budget)",
-            )
+    sampling = rungs[-1].sampling
+    if sampling is not None and sampling.sweeps < FEWEST_SWEEPS:
+        assert needed_by is not None
+        return Ladder(
+            (),
+            placement,
+            needed,
+            f"beta = {top:g} costs {sampling.seconds:.2g} s per sweep, {sampling.sweeps:.0f} "
+            f"sweeps in the time budget, {FEWEST_SWEEPS} needed (raise numerics.{needed_by.name})",
+        )
     return Ladder(rungs, placement, needed)
 
 
-def affordable_sweeps(model: Model, seconds: float) -> float:
-    """Return the sweeps that the model's own settings allow, all chains together."""
-    from bilayer_orchestra.machine import available_cores
-
-    numerics = model.numerics.alf
-    chains = numerics.chains or available_cores()
-    if numerics.effective_budget is None:
-        assert numerics.sweeps is not None
-        return float(numerics.sweeps * chains)
-    return numerics.effective_budget / seconds * min(chains, available_cores())
-
-
-def projection_time(model: Model, gap: float) -> float | None:
+def projection_time(model: Model, engine: Engine, gap: float) -> float | None:
     """Return the projection time that leaves UNPROJECTED of the next level; None if out of reach.
 
     Never shorter than what the model file asks for.
     """
+    settings = model.settings(engine.name)
+    asked = engine.projection_time(settings)
+    assert asked is not None
     if not gap > 0:
         return None
-    needed = max(math.log(1.0 / UNPROJECTED) / gap, model.numerics.alf.projection_time)
-    if needed * model.terms().energy_scale > max(LONGEST, model.numerics.alf.projection_time):
+    needed = max(math.log(1.0 / UNPROJECTED) / gap, asked)
+    if needed * model.terms().energy_scale > max(LONGEST, asked):
         return None
-    if needed == model.numerics.alf.projection_time:
-        return needed
-    return _round_up(model, needed)
+    return asked if needed == asked else engine.round_time(settings, needed)
 
 
 def temperature_term(colder: xr.Dataset, warmer: xr.Dataset, gap: float) -> dict[str, xr.DataArray]:
@@ -264,27 +260,8 @@ def _at_least_typical(change: xr.DataArray) -> xr.DataArray:
     return change.clip(min=_typical(change))
 
 
-def _seconds_per_sweep(model: BilayerModel, beta: float, mu: float) -> float:
-    """Estimated cost of one sweep at the finest time step."""
-    there = with_beta(model, beta, mu)
-    steps = time_steps(there.terms(), there.numerics.alf)
-    slices = max(round(beta / step) for step in steps)
-    return sweep_seconds(len(model.sites), slices, displaced=False)
-
-
-def _round_up(model: Model, needed: float) -> float:
-    """Return a round number above ``needed`` whose half and quarter all time steps divide."""
-    dtau = model.numerics.alf.dtau
-    if dtau == "auto":
-        return 4.0 * math.ceil(needed / 4.0 * 2) / 2
-    steps = dtau if isinstance(dtau, tuple) else (dtau,)
-    unit = max(steps)
-    count = math.ceil(needed / (4 * unit) * (1 - 1e-9))
-    for candidate in range(count, 2 * count + 50):
-        quarter = round(candidate * unit, 9)
-        if all(divides(step, quarter) for step in steps):
-            return round(4 * quarter, 9)
-    raise OrchestraError(
-        f"numerics.alf.dtau = {list(steps)}: no inverse temperature near {needed:.3g} is a "
-        "multiple of all of them; use `dtau: auto`"
-    )
+def _sampling(model: Model, engine: Engine | None) -> Sampling | None:
+    if engine is None:
+        return None
+    settings = model.settings(engine.name)
+    return engine.sampling(Request(model.terms(), model.measured(), settings, model.name))

@@ -19,18 +19,19 @@ from bilayer_orchestra.checking.comparison import Pair, Word
 from bilayer_orchestra.checking.ladder import Ladder, plan_ladder
 from bilayer_orchestra.checking.sectors import place, solve_sectors, with_beta
 from bilayer_orchestra.checking.verdict import NEIGHBOURS, Verdict, judge_all, overall
-from bilayer_orchestra.engines.exact.engine import canonical_dimension, out_of_reach
-from bilayer_orchestra.engines.registry import BACKENDS, get_engine
+from bilayer_orchestra.engines.base import Engine
+from bilayer_orchestra.engines.registry import engines, get_engine
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.bilayer import BilayerModel
 from bilayer_orchestra.model.load import parse_model
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.model.state import CanonicalState
-from bilayer_orchestra.running.point import checked_request, run_point
-from bilayer_orchestra.runtimes.registry import get_runtime
+from bilayer_orchestra.running.point import checked_request
+from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.tuning.point import run_model
 
-#: Sectors up to this size are solved exactly; beyond it DMRG is faster.
-EXACT_SECTOR = 400_000
+#: What an engine that cannot say takes for a sector of a small system, in seconds.
+SECTOR_SECONDS = 20.0
 
 Show = Callable[[str], None]
 
@@ -70,7 +71,7 @@ class Check:
         self.model, self.names, self.root, self.show = model, names, root, show
         self.distance = distance
         self.outcome = CheckResult(model.name, self.model)
-        self.runtime = get_runtime("local", many=True)
+        self.runtime = LocalRuntime(many=True)
 
     def run(self) -> CheckResult:
         """Solve, compare, judge.
@@ -96,7 +97,7 @@ class Check:
         """Search for a `filling` once: all engines are compared at the same potentials."""
         if getattr(self.model, "filling", None) is None or not self.names:
             return
-        name = next((name for name in self.names if name != "alf"), "alf")
+        name = next((n for n in self.names if not get_engine(n).stochastic), self.names[0])
         tuned = self._solve(self.model, name, f"chemical potentials, from {name}")
         self.model = self.outcome.model = parse_model(str(tuned.attrs["tuned_model"]))
         self.outcome.notes.append(
@@ -105,7 +106,7 @@ class Check:
 
     def _solve(self, model: Model, name: str, label: str) -> xr.Dataset:
         self.show(f"{model.name}: {label}")
-        return run_point(model, get_engine(name), self.runtime, self.root, self.show).dataset
+        return run_model(model, get_engine(name), self.runtime, self.root, self.show).dataset
 
     def _keep(self, dataset: xr.Dataset, label: str) -> xr.Dataset:
         self.outcome.results[label] = dataset
@@ -121,53 +122,58 @@ class Check:
         direct = [
             (name, self._keep(self._solve(self.model, name, name), name))
             for name in self.names
-            if name != "alf"
+            if not projects(get_engine(name), self.model)
+            and "canonical" in get_engine(name).ensembles
         ]
         gap = _gap(direct)
         pairs = _all_pairs(direct)
-        if "alf" in self.names:
-            pairs += self._projector(direct, gap)
+        for name in self.names:
+            if projects(get_engine(name), self.model):
+                pairs += self._projector(name, direct, gap)
         return pairs + self._ladder(direct)
 
-    def _projector(self, direct: list[tuple[str, xr.Dataset]], gap: float) -> list[Pair]:
-        """AFQMC at T = 0, projected for as long as the gap of the sector asks for."""
-        label = "alf projector"
+    def _projector(self, name: str, direct: list[tuple[str, xr.Dataset]], gap: float) -> list[Pair]:
+        """Solve at T = 0, projected for as long as the gap of the sector asks for."""
+        label, engine = f"{name} projector", get_engine(name)
         model = self.model
         if not direct:
             return []
         if np.isfinite(gap):
-            theta = rungs_of.projection_time(model, gap)
+            theta = rungs_of.projection_time(model, engine, gap)
             if theta is None:
                 self.outcome.notes.append(
                     f"{label}: not run; the next state of the sector lies {gap:.2g} above, and no "
                     "affordable projection time removes it"
                 )
                 return []
-            model = _with_alf(model, projection_time=theta)
-        theta = model.numerics.alf.projection_time
+            settings = engine.with_projection_time(model.settings(name), theta)
+            model = model.with_settings(name, settings)
+        theta = engine.projection_time(model.settings(name))
+        assert theta is not None
         try:
-            checked_request(model, BACKENDS["alf"])
-            result = self._keep(self._solve(model, "alf", f"{label}, theta = {theta:g}"), label)
+            checked_request(model, engine)
+            result = self._keep(self._solve(model, name, f"{label}, theta = {theta:g}"), label)
         except OrchestraError as error:
             self.outcome.notes.append(f"{label}: {_first_line(error)}")
             return []
         extra = (
             {"projection": rungs_of.projection_term(result, theta, gap)} if np.isfinite(gap) else {}
         )
-        return [Pair(result, other, (label, name), extra=extra) for name, other in direct]
+        return [Pair(result, other, (label, known), extra=extra) for known, other in direct]
 
     def _ladder(self, direct: list[tuple[str, xr.Dataset]]) -> list[Pair]:
         """Solve the thermal states that go over into the ground state."""
         if not isinstance(self.model, BilayerModel):
             self.outcome.notes.append(f"T -> 0 is not checked for `model: {self.model.model}`")
             return []
-        first = with_beta(self.model, 1.0).terms()
-        exact_reaches = out_of_reach(first) is None and "exact" in self.names
-        alf_reaches = "alf" in self.names
-        if not (exact_reaches or alf_reaches) or not direct:
+        thermal = with_beta(self.model, 1.0)
+        able = [name for name in self.names if _accepts(get_engine(name), thermal)]
+        known = [name for name in able if not get_engine(name).stochastic]
+        sampled = [name for name in able if get_engine(name).stochastic]
+        if not able or not direct:
             self.outcome.notes.append(
                 "T -> 0 is not checked: no engine here solves the thermal state "
-                f"({len(self.model.sites)} sites; exact reaches 8, alf any)"
+                f"({len(self.model.sites)} sites)"
             )
             return []
         try:
@@ -176,25 +182,29 @@ class Check:
         except OrchestraError as error:
             self.outcome.ladder = Ladder((), None, np.inf, _first_line(error))
             return []
-        ladder = plan_ladder(self.model, placement, monte_carlo=not exact_reaches)
+        samplers = [e for e in engines().values() if e.stochastic and "thermal" in e.ensembles]
+        alone = get_engine(sampled[0]) if not known else None
+        ladder = plan_ladder(self.model, placement, samplers, alone)
         self.outcome.ladder = ladder
         for line in ladder.describe():
             self.show(line)
         if not ladder.rungs:
             return []
         solved: dict[str, dict[float, xr.Dataset]] = {}
-        if exact_reaches:
-            solved["exact"] = {r.beta: self._rung(r, "exact") for r in ladder.rungs}
-        if alf_reaches:
+        for name in able:
+            rungs = ladder.rungs[1:] if get_engine(name).stochastic else ladder.rungs
             try:
-                solved["alf"] = {r.beta: self._rung(r, "alf") for r in ladder.rungs[1:]}
+                solved[name] = {rung.beta: self._rung(rung, name) for rung in rungs}
             except OrchestraError as error:
-                self.outcome.notes.append(f"alf: {_first_line(error)}")
+                if not get_engine(name).stochastic:
+                    raise
+                self.outcome.notes.append(f"{name}: {_first_line(error)}")
         self.outcome.thermal = solved
         pairs = [
-            Pair(a, solved["exact"][beta], (f"alf beta={beta:g}", f"exact beta={beta:g}"))
-            for beta, a in solved.get("alf", {}).items()
-            if "exact" in solved
+            Pair(a, solved[other][beta], (f"{name} beta={beta:g}", f"{other} beta={beta:g}"))
+            for name in sampled
+            for other in known
+            for beta, a in solved.get(name, {}).items()
         ]
         gap = placement.smallest[1]
         for name, by_beta in solved.items():
@@ -223,11 +233,11 @@ class Check:
 def usable_engines(model: Model) -> tuple[list[str], list[str]]:
     """Return the engines that can take part in a check, and why the others cannot."""
     usable, without = [], []
-    for name, backend in BACKENDS.items():
+    for name, engine in engines().items():
         try:
-            backend.version()
-            if not (name == "alf" and isinstance(model.state, CanonicalState)):
-                checked_request(model, backend)
+            engine.version()
+            if not projects(engine, model):  # its settings follow from the gap
+                checked_request(model, engine)
         except OrchestraError as error:
             without.append(f"without {name}: {_first_line(error)}")
         else:
@@ -263,32 +273,48 @@ def _all_pairs(solved: list[tuple[str, xr.Dataset]]) -> list[Pair]:
     ]
 
 
+def projects(engine: Engine, model: Model) -> bool:
+    """Return whether the engine projects a trial state onto the ground state of ``model``."""
+    ground = isinstance(model.state, CanonicalState)
+    return ground and engine.projection_time(model.settings(engine.name)) is not None
+
+
+def _accepts(engine: Engine, model: Model) -> bool:
+    if "thermal" not in engine.ensembles:
+        return False
+    if engine.stochastic:  # what it cannot do at one temperature, it may at another
+        return True
+    try:
+        checked_request(model, engine)
+    except OrchestraError:
+        return False
+    return True
+
+
 def _sector_engine(model: Model) -> str:
-    terms = model.terms()
-    if out_of_reach(terms) is None and canonical_dimension(terms) <= EXACT_SECTOR:
-        return "exact"
-    for name in ("block2", "itensor"):
+    """Return the engine without noise that is fastest, as far as anybody can say."""
+    able: list[tuple[str, float]] = []
+    for name, engine in engines().items():
+        if engine.stochastic or "canonical" not in engine.ensembles:
+            continue
         try:
-            BACKENDS[name].version()
-            checked_request(model, BACKENDS[name])
+            engine.version()
+            request = checked_request(model, engine)
         except OrchestraError:
             continue
-        return name
-    return "exact"
+        seconds = engine.cost(request).seconds
+        able.append((name, SECTOR_SECONDS if seconds is None else seconds))
+    if not able:
+        raise OrchestraError("no engine here solves the neighbouring sectors")
+    return min(able, key=lambda one: one[1])[0]
 
 
 def _gap(direct: list[tuple[str, xr.Dataset]]) -> float:
-    """Return the gap within the sector: exact if there, else DMRG's (an upper bound)."""
-    gaps = {name: float(d["gap"]) for name, d in direct if "gap" in d}
-    if "exact" in gaps:
-        return 0.0 if float(dict(direct)["exact"]["degeneracy"]) > 1 else gaps["exact"]
-    return min(gaps.values(), default=np.nan)
-
-
-def _with_alf(model: Model, **settings: object) -> Model:
-    alf = model.numerics.alf
-    changed = type(alf).model_validate(alf.model_dump(mode="python", exclude_unset=True) | settings)
-    return model.model_copy(update={"numerics": model.numerics.model_copy(update={"alf": changed})})
+    """Return the gap within the sector: that of an exact result, else DMRG's (an upper bound)."""
+    for _, dataset in direct:
+        if "degeneracy" in dataset and "gap" in dataset:
+            return 0.0 if float(dataset["degeneracy"]) > 1 else float(dataset["gap"])
+    return min((float(d["gap"]) for _, d in direct if "gap" in d), default=np.nan)
 
 
 def _first_line(error: OrchestraError) -> str:

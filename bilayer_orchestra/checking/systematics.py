@@ -1,4 +1,8 @@
-"""Named systematic errors of a result: what a difference may be without any disagreement."""
+"""Named systematic errors of a result: what a difference may be without any disagreement.
+
+Judged by what the dataset states, whoever computed it: an error that is named and not a number, or
+no statement at all, counts as not estimated, never as zero.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,16 @@ import numpy as np
 import xarray as xr
 
 from bilayer_orchestra.checking.elements import Elements
+from bilayer_orchestra.dataset.statement import NOT_STATED, systematics_of
 from bilayer_orchestra.terms import FloatArray
 
 
 def systematic_terms(dataset: xr.Dataset, elements: Elements) -> dict[str, FloatArray]:
     """Return name -> size (p,) of the systematic errors; NaN where one is not estimated."""
-    match dataset.attrs["backend"]:
-        case "alf":
-            return {"Trotter": at_least_typical(elements.bias)}
-        case "block2" | "itensor":
-            return {"truncation": at_least_typical(elements.bias)}
-        case _:
-            return {}
+    named = systematics_of(dataset)
+    if named is None:
+        return {NOT_STATED: np.full_like(elements.bias, np.nan)}
+    return {" and ".join(named): at_least_typical(elements.bias)} if named else {}
 
 
 def at_least_typical(size: FloatArray) -> FloatArray:

@@ -23,13 +23,14 @@ app = PathTyper(
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL.yaml", help="the model file")]
 BackendName = Annotated[
-    str, typer.Option("--backend", "-b", help="auto, exact, block2, itensor or alf")
+    str,
+    typer.Option(
+        "--backend", "-b", help="an installed engine (`orchestra doctor` lists them), or auto"
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="replace one value, e.g. numerics.alf.dtau=0.05"
-    ),
+    typer.Option("--set", metavar="KEY=VALUE", help="replace one value, e.g. t_perp=0.3"),
 ]
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="the study file")]
@@ -45,7 +46,7 @@ SiteName = Annotated[
 ]
 Images = Annotated[
     list[str] | None,
-    typer.Option("--image", metavar="ENGINE=FILE", help="image of an engine, e.g. alf=alf.sif"),
+    typer.Option("--image", metavar="KIND=FILE", help="image of an engine"),
 ]
 Style = Annotated[
     Path | None,
@@ -62,7 +63,9 @@ Strict = Annotated[
 def run(
     model_file: ModelFile,
     backend: BackendName = "auto",
-    runtime: Annotated[str, typer.Option(help="where it runs: local or apptainer")] = "local",
+    runtime: Annotated[
+        str, typer.Option(help="where it runs: local, apptainer or slurm")
+    ] = "local",
     image: Images = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="directory for result.nc [runs/NAME]")
@@ -74,15 +77,21 @@ def run(
     plot: Annotated[bool, typer.Option(help="draw result.png")] = True,
     strict: Strict = False,
     style: Style = None,
+    site: SiteName = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="slurm: submit and return; the same command collects")
+    ] = False,
 ) -> None:
     """Solve a model; print a table, leave result.nc and result.png.
 
-    The same request returns its stored result at once; an interrupted one resumes.
+    The same request returns its stored result at once; an interrupted one resumes. With slurm it is
+    submitted and waited for.
     """
-    from bilayer_orchestra.cli.run import run_command
+    from bilayer_orchestra.cli.run import Place, Show, run_command
 
     changes, images = tuple(overrides or ()), image or []
-    run_command(model_file, backend, runtime, output, changes, wait, plot, images, strict, style)
+    place = Place(runtime, images, site, output)
+    run_command(model_file, backend, place, changes, wait, detach, Show(plot, style), strict)
 
 
 @app.command()
@@ -314,7 +323,7 @@ app.add_typer(engines, name="engines")
 
 @engines.command("build")
 def engines_build(
-    engine: Annotated[str, typer.Argument(help="alf")],
+    engine: Annotated[str, typer.Argument(help="name of the engine")],
     source: Annotated[
         Path | None, typer.Option(help="the engine's source tree; it is not modified")
     ] = None,
@@ -326,7 +335,18 @@ def engines_build(
     """Compile an engine from your source tree; repeated builds come from the cache."""
     from bilayer_orchestra.cli.engines import build_command
 
-    build_command(engine, source, native, mpi, hdf5, rebuild)
+    flags = {"native": native, "mpi": mpi, "hdf5": hdf5}
+    build_command(engine, source, tuple(name for name, on in flags.items() if on), rebuild)
+
+
+@engines.command("install")
+def engines_install(
+    engine: Annotated[str, typer.Argument(help="name of the engine")],
+) -> None:
+    """Install what an engine needs, such as Julia and its packages."""
+    from bilayer_orchestra.cli.engines import install_command
+
+    install_command(engine)
 
 
 @engines.command("list")

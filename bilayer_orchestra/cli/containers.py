@@ -7,9 +7,10 @@ from pathlib import Path
 import typer
 
 from bilayer_orchestra.configuration import config_file, engine_settings
+from bilayer_orchestra.engines.recipe import ENGINE_LABEL
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.images.build import ELSEWHERE, Sources, build_image, verify_image
-from bilayer_orchestra.images.use import ENGINE, KINDS, Image, find_image
+from bilayer_orchestra.images.use import Image, find_image, recipes
 
 
 def build_command(kind: str, output: Path | None, sources: Sources) -> None:
@@ -31,7 +32,7 @@ def verify_command(kind: str, path: Path | None) -> None:
 def list_command() -> None:
     """Print the images of the configuration file."""
     settings = engine_settings("containers")
-    for kind in KINDS:
+    for kind in recipes():
         if kind not in settings:
             typer.echo(f"{kind:8s} none; orchestra containers build {kind}")
             continue
@@ -44,5 +45,5 @@ def list_command() -> None:
 def _show(image: Image) -> None:
     size = image.path.stat().st_size / 2**20
     typer.echo(f"image    {image.path} ({size:.0f} MiB)")
-    typer.echo(f"engine   {image.labels.get(ENGINE, 'not said')}")
+    typer.echo(f"engine   {image.labels.get(ENGINE_LABEL, 'not said')}")
     typer.echo(f"digest   {image.digest}")

@@ -12,11 +12,11 @@ from bilayer_orchestra.checking.comparison import Word
 from bilayer_orchestra.checking.identities import Identity, check_identities
 from bilayer_orchestra.cli.progress import progress
 from bilayer_orchestra.dataset.schema import open_result
-from bilayer_orchestra.engines.registry import choose, get_engine
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import load_model
-from bilayer_orchestra.running.point import run_point
-from bilayer_orchestra.runtimes.registry import get_runtime
+from bilayer_orchestra.running.choice import engine_for
+from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.tuning.point import run_model
 
 
 def identities_command(
@@ -71,14 +71,13 @@ def _results(
             results.append((f"{target} ({dataset.attrs['engine']})", dataset))
             continue
         model = load_model(target, overrides)
-        names = backends.split(",") if backends else [choose(model.terms())]
+        names = backends.split(",") if backends else ["auto"]
         root = output if output is not None else Path("runs") / model.name
         with progress(console) as show:
             for name in names:
-                outcome = run_point(
-                    model, get_engine(name.strip()), get_runtime("local"), root, show
-                )
-                results.append((f"{model.name} with {name}", outcome.dataset))
+                engine = engine_for(model, name.strip())
+                outcome = run_model(model, engine, LocalRuntime(), root, show)
+                results.append((f"{model.name} with {engine.name}", outcome.dataset))
     if not results:
         raise OrchestraError("nothing to test")
     return results

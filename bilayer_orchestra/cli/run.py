@@ -5,49 +5,66 @@ from __future__ import annotations
 import contextlib
 import importlib
 from pathlib import Path
+from typing import NamedTuple
 
 import typer
 
 from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.cli.exit_codes import ExitCode
 from bilayer_orchestra.cli.progress import progress
-from bilayer_orchestra.engines.registry import choose, get_engine
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.images.use import image_table
 from bilayer_orchestra.model.load import load_model
 from bilayer_orchestra.plots.try_to_draw import check_style, draw, try_to_draw
-from bilayer_orchestra.running.point import Outcome, run_point
+from bilayer_orchestra.running.point import Outcome
 from bilayer_orchestra.running.published import RESULT, copy, publish
-from bilayer_orchestra.runtimes.registry import adapter, get_runtime
+from bilayer_orchestra.tuning.solve import Options, solve
+
+
+class Place(NamedTuple):
+    """Where a run is computed and kept: the options of the command line."""
+
+    runtime: str
+    images: list[str]
+    site: str | None
+    output: Path | None
+
+
+class Show(NamedTuple):
+    """Whether a picture is drawn, and in which style."""
+
+    plot: bool
+    style: Path | None
 
 
 def run_command(
     model_file: Path,
     backend_name: str,
-    runtime_name: str,
-    output: Path | None,
+    place: Place,
     overrides: tuple[str, ...],
     wait: bool,
-    plot: bool,
-    images: list[str],
+    detach: bool,
+    show_as: Show,
     strict: bool,
-    style: Path | None,
 ) -> None:
     """Solve one model and show the result."""
     console = output_console()
+    plot, style = show_as
     check_style(style)
     model = load_model(model_file, overrides)
-    backend = get_engine(choose(model.terms()) if backend_name == "auto" else backend_name)
-    # a search is many jobs
-    searches = getattr(model, "filling", None) is not None
-    runtime = get_runtime(runtime_name, image_table(images), many=searches)
-    backend = adapter(runtime)(backend)
-    root = output if output is not None else Path("runs") / model.name
-    with contextlib.closing(runtime), progress(console) as show:
-        show(f"{model.name} with {backend.version()} ({backend.name})")
-        outcome = run_point(
-            model, backend, runtime, root, show, wait, _load_plotting if plot else lambda: None
+    root = place.output if place.output is not None else Path("runs") / model.name
+    load_early = _load_plotting if plot else lambda: None
+    with progress(console) as show:
+        outcome = solve(
+            model,
+            backend_name,
+            place.runtime,
+            root,
+            Options(image_table(place.images), place.site, show, wait, not detach, load_early),
         )
+    if outcome is None:
+        console.print(f"submitted; the same command picks up the result: {root}", markup=False)
+        return
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)

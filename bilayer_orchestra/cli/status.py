@@ -12,7 +12,7 @@ from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.dataset.parameters import parameters
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.running.directory import find_runs
-from bilayer_orchestra.runtimes.slurm.collect import states_of
+from bilayer_orchestra.running.queued import known_states
 
 
 def status_command(directory: Path) -> None:
@@ -23,7 +23,7 @@ def status_command(directory: Path) -> None:
     if not runs:
         raise OrchestraError(f"there are no runs in {directory}")
     table = Table("run", "state", "since", "parameters", "message", box=None, pad_edge=False)
-    states = states_of({run.path.name: run for run in runs})
+    states = known_states({run.path.name: run for run in runs})
     for run in runs:
         state, message = states[run.path.name]
         record = run.record()

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,17 +16,21 @@ from rich.status import Status
 
 from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.cli.exit_codes import ExitCode
-from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.files import make_directory, other_owner
 from bilayer_orchestra.images.use import image_table
-from bilayer_orchestra.running.point import run_point
 from bilayer_orchestra.running.published import make_room, of_study, owner
-from bilayer_orchestra.runtimes.registry import adapter, get_runtime
+from bilayer_orchestra.running.queued import label_computed
+from bilayer_orchestra.runtimes.base import AttachedRuntime
+from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.runtimes.registry import get_runtime
+from bilayer_orchestra.runtimes.slurm.runtime import SlurmRuntime
 from bilayer_orchestra.study.collect import Collected, collect
 from bilayer_orchestra.study.load import LoadedStudy, load_study
+from bilayer_orchestra.study.submit import submit_study
 from bilayer_orchestra.study.sweep import sweep
 from bilayer_orchestra.study.tasks import Task, make_tasks, split_by_owner, study_root
+from bilayer_orchestra.tuning.point import run_model
 
 
 def sweep_command(
@@ -44,18 +48,23 @@ def sweep_command(
     study = load_study(study_file)
     runtime_name = runtime_name or study.spec.runtime
     root = study_root(study, output)
-    if runtime_name == "slurm":
-        from bilayer_orchestra.cli.slurm import submit_study
 
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    runtime = get_runtime(
+        runtime_name, image_table(images), True, site or study.spec.site, study.path.parent
+    )
+    if isinstance(runtime, SlurmRuntime):
         if strict:
             raise OrchestraError(
                 "--strict judges results, and what is submitted has none yet; give it to "
                 "`orchestra collect`"
             )
-        submit_study(study, root, site, images, dry_run, console)
+        submit_study(study, root, runtime, say, dry_run)
         return
-    runtime = get_runtime(runtime_name, image_table(images), many=True)
-    tasks = make_tasks(study, root, adapter(runtime))
+    assert isinstance(runtime, AttachedRuntime)
+    tasks = make_tasks(study, root, runtime)
     if dry_run:
         for task in tasks:
             typer.echo(f"{task.run.status()[0]:9s} {task.name}  {task.run.path}")
@@ -63,7 +72,7 @@ def sweep_command(
     make_directory(root)
     ours, others = split_by_owner(tasks)
     for line in others:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(line)
     try:
         with _shown(console, ours) as show:
             failures = sweep(ours, runtime, jobs, show)
@@ -86,16 +95,19 @@ def collect_command(
     console = output_console()
     study = load_study(study_file)
     root = study_root(study, output)
-    adapt, states = _adapter(runtime_name or study.spec.runtime, study, images, site), None
-    tasks = make_tasks(study, root, adapt)
+    runtime = get_runtime(
+        runtime_name or study.spec.runtime,
+        image_table(images),
+        site=site or study.spec.site,
+        beside=study.path.parent,
+    )
+    tasks, states = make_tasks(study, root, runtime), None
     if any((record := task.run.record()) and record.job for task in tasks):
-        from bilayer_orchestra.runtimes.slurm.collect import label_executed
-
-        states = label_executed(tasks)
+        states = label_computed(tasks)
     for task in split_by_owner(tasks)[0]:
         if not task.run.finished and task.run.executed():
             with contextlib.suppress(OrchestraError):  # which its status tells
-                run_point(task.point.model, task.backend, get_runtime("local"), root)
+                run_model(task.model, task.engine, LocalRuntime(), root)
     collected = collect(study, tasks, states)
     report(collected, _store(collected, study, root), console)
     _end(strict and bool(collected.missing), collected, strict)
@@ -107,16 +119,6 @@ def _end(failed: bool, collected: Collected, strict: bool) -> None:
         raise typer.Exit(ExitCode.FAILED)
     if strict and collected.unconverged:
         raise typer.Exit(ExitCode.NOT_CONVERGED)
-
-
-def _adapter(
-    runtime_name: str, study: LoadedStudy, images: list[str], site: str | None
-) -> Callable[[Engine], Engine]:
-    if runtime_name == "slurm":
-        from bilayer_orchestra.runtimes.slurm.site import load_site
-
-        return load_site(site or study.spec.site, study.path, image_table(images)).adapt
-    return adapter(get_runtime(runtime_name, image_table(images)))
 
 
 def report(collected: Collected, path: Path, console: Console) -> None:

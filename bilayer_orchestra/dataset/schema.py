@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from bilayer_orchestra.averages import Averages
+from bilayer_orchestra.dataset.statement import complete
 from bilayer_orchestra.errors import DamagedFileError, OrchestraError
 from bilayer_orchestra.files import refuse_locked, replacing
 from bilayer_orchestra.observables import CUT, OBSERVABLES, OPTIONAL, Observable
@@ -260,6 +261,7 @@ def open_result(
             runs = [str(run) for run in dataset["run"].values.flat if run]
             needed += f", such as {path.parent / runs[0] / 'result.nc'}"
         raise OrchestraError(f"{path} holds {kind}; needed here: {needed}")
+    complete(dataset)
     for name, variable in dataset.data_vars.items():
         if str(name).endswith("_bias"):  # earlier versions stored a sign
             variable.values = np.abs(variable.values)

@@ -1,105 +1,148 @@
-"""What a backend is: it renders a job, reports its progress, and parses what came out.
+"""The contract between this program and an engine: what it declares, and what it does.
 
-``render`` and ``parse`` are pure: files in, files out, no engine. A runtime (see
-:mod:`bilayer_orchestra.runtimes`) executes the job in between and knows no physics.
+An engine is a class that derives from :class:`Engine` and is named in the entry-point group
+``bilayer_orchestra.engines``; docs/engine.md builds one line by line. ``render`` and ``parse`` are
+pure: files in, files out, no engine. A runtime executes the job in between.
+
+A declaration imports no library of its engine: modules that do are imported in the methods.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from bilayer_orchestra.averages import Averages
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.job import Job, Tools
 from bilayer_orchestra.settings import SpecModel
-from bilayer_orchestra.terms import Terms
+from bilayer_orchestra.terms import Canonical, Terms
 
+if TYPE_CHECKING:
+    from bilayer_orchestra.averages import Averages
+    from bilayer_orchestra.engines.recipe import ImageRecipe
 
-@dataclass(frozen=True)
-class Job:
-    """A rendered job: files, and the command that runs in the directory that holds them.
+__all__ = ["CONTRACT", "Cost", "Engine", "Job", "Request", "Tools"]
 
-    Parameters
-    ----------
-    program : str
-        ``"python"``, ``"julia"`` or ``"sh"``; the runtime knows where that program is.
-    arguments : tuple of str
-        Passed to the program as they are; never through a shell.
-    files : dict of str to str
-        Relative file name -> text.
-    environment : dict of str to str
-        Set in addition to the inherited environment, before the program starts.
-    engine : str or None
-        Name of a user-installed engine (``"alf"``) whose path the runtime puts into the variable
-        ``ORCHESTRA_<NAME>``, since only the runtime knows where it is.
-    ranks : int
-        MPI processes of every program that the job starts through a launcher.
-    worker : str or None
-        Python module that solves such jobs one after the other in one process (see
-        :mod:`bilayer_orchestra.engine_side.worker`); a runtime may use it instead of the
-        program, whose files it leaves.
-    """
+#: Version of this contract; an engine that was written for another one is left out.
+CONTRACT = 1
 
-    program: str
-    arguments: tuple[str, ...]
-    files: dict[str, str]
-    environment: dict[str, str] = field(default_factory=dict)
-    engine: str | None = None
-    ranks: int = 1
-    worker: str | None = None
+Ensemble = Literal["canonical", "thermal"]
 
 
 @dataclass(frozen=True)
 class Request:
-    """Everything a backend needs to know about one point."""
+    """Everything an engine needs to know about one point."""
 
     terms: Terms
     observables: tuple[str, ...]
     numerics: SpecModel
     label: str
 
+    @property
+    def ensemble(self) -> Ensemble:
+        """Whether a ground state of fixed particle numbers or a thermal state is asked for."""
+        return "canonical" if isinstance(self.terms.state, Canonical) else "thermal"
 
-class Engine(Protocol):
-    """One engine. Instances are cheap and import nothing heavy."""
 
-    name: str
-    #: Raised when this backend's numbers change for the same input, so that old results are not
-    #: taken for new ones.
-    revision: int
-    #: Short description for tables and help.
-    summary: str
-    #: Name, in the job's directory, of the state that a finished search leaves and that another
-    #: one of the same sector may begin from (copied to ``start``); None if there is no such thing.
-    state_name: str | None
+@dataclass(frozen=True)
+class Cost:
+    """What a request is expected to take.
 
+    Parameters
+    ----------
+    seconds : float or None
+        Processor time in seconds; None if nobody can say before.
+    memory : float or None
+        Main memory in bytes.
+    """
+
+    seconds: float | None = None
+    memory: float | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Effort of a Monte Carlo run.
+
+    Parameters
+    ----------
+    seconds : float
+        Processor time of one sweep.
+    sweeps : float
+        Sweeps that the settings allow, all chains together.
+    """
+
+    seconds: float
+    sweeps: float
+
+
+class Engine(ABC):
+    """One engine: declarations as class attributes, a handful of methods.
+
+    Attributes
+    ----------
+    contract : int
+        Version of the contract that it was written for.
+    name : str
+        Names it on the command line, its section of the model file and its results.
+    revision : int
+        Raised when its numbers change for the same input, so that old results are not taken for
+        new ones.
+    summary : str
+        Short description for tables and help.
+    ensembles : tuple
+        States that it can solve: ``"canonical"`` (T = 0, fixed particle numbers), ``"thermal"``.
+    stochastic : bool
+        Whether its averages have statistical errors.
+    systematics : tuple of str
+        Names of the systematic errors whose size, all together, is the ``bias`` of its averages;
+        empty if there are none but rounding.
+    settings : type
+        Its section of the model file.
+    configuration : mapping
+        Table of the user's configuration file -> its keys.
+    state_name : str or None
+        Name, in the job's directory, of the state that a finished search leaves and that another
+        one of the same sector may begin from (copied to ``start``); None if there is none.
+    recipe : ImageRecipe or None
+        The container image that holds it; None if there is none.
+    """
+
+    contract: ClassVar[int] = CONTRACT
+    name: ClassVar[str]
+    revision: ClassVar[int] = 1
+    summary: ClassVar[str]
+    ensembles: ClassVar[tuple[Ensemble, ...]]
+    stochastic: ClassVar[bool]
+    systematics: ClassVar[tuple[str, ...]]
+    settings: ClassVar[type[SpecModel]]
+    configuration: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+    state_name: ClassVar[str | None] = None
+    recipe: ClassVar[ImageRecipe | None] = None
+
+    @abstractmethod
     def version(self) -> str:
-        """Return the engine's version.
+        """Return the engine's version: everything of the installation that can change a number.
 
         Raises
         ------
         MissingEngineError
             If the engine is not installed; the message says how to get it.
         """
-        ...
 
-    def check(self, request: Request) -> None:
-        """Raise OrchestraError if this backend cannot solve the request, with the remedy."""
-        ...
+    def check(self, request: Request) -> None:  # noqa: B027 - not every engine refuses something
+        """Raise OrchestraError if this engine cannot solve the request, with the remedy."""
 
+    @abstractmethod
     def render(self, request: Request) -> Job:
-        """Return the job's files and command."""
-        ...
+        """Return the job's files and command. Writes nothing, and needs no engine."""
 
-    def progress(self, directory: Path, request: Request) -> list[str]:
-        """Return what there is to say on how far the job in ``directory`` is.
-
-        Called before the job starts, so that what is left of an earlier attempt is not taken for
-        news, and then several times per second; a line that was said last is not said again. A
-        stochastic backend may ask its engine to stop here, by a file that the engine looks for,
-        once the requested error is reached.
-        """
-        ...
-
+    @abstractmethod
     def parse(self, directory: Path, request: Request) -> Averages:
         """Read the finished job in ``directory``.
 
@@ -108,9 +151,133 @@ class Engine(Protocol):
         EngineError
             If the output is missing, incomplete or not finite.
         """
-        ...
+
+    def tools(self) -> Tools:
+        """Return where the programs of its jobs are on this machine.
+
+        Raises
+        ------
+        MissingEngineError
+            As :meth:`version`.
+        """
+        return Tools()
+
+    def progress(self, directory: Path, request: Request) -> list[str]:
+        """Return what there is to say on how far the job in ``directory`` is; changes nothing.
+
+        Called before the job starts, so that what is left of an earlier attempt is not taken for
+        news, and then several times per second; a line that was said last is not said again.
+        """
+        return []
+
+    def enough(self, directory: Path, request: Request) -> bool:
+        """Return whether the running job in ``directory`` has reached what was asked for.
+
+        Whoever started the job then leaves the file ``stop`` beside it, which the engine's script
+        looks for.
+        """
+        return False
+
+    def cost(self, request: Request) -> Cost:
+        """Return what the request is expected to take."""
+        return Cost()
+
+    def sampling(self, request: Request) -> Sampling | None:
+        """Return a sweep's cost and how many there will be; None: without noise, or unknown."""
+        return None
+
+    def round_time(self, settings: SpecModel, needed: float) -> float:
+        """Return a round imaginary time of at least ``needed``, in 1/energy.
+
+        Its half and its quarter must be possible with these settings as well.
+        """
+        return 4.0 * math.ceil(needed / 4.0 * 2) / 2
+
+    def projection_time(self, settings: SpecModel) -> float | None:
+        """Return the imaginary time after which a trial state counts as a ground state.
+
+        In 1/energy; None if ground states are found in another way.
+        """
+        return None
+
+    def with_projection_time(self, settings: SpecModel, time: float) -> SpecModel:
+        """Return the settings with another projection time, for engines that have one."""
+        raise NotImplementedError
+
+    def cheaper(self, settings: SpecModel, effort: float) -> SpecModel | None:
+        """Return settings for the first runs of a search, which only have to come near.
+
+        Parameters
+        ----------
+        settings : SpecModel
+            Those of the accurate run.
+        effort : float
+            Wished part of the accurate run's effort; engines without noise may ignore it.
+
+        Returns
+        -------
+        SpecModel or None
+            None if nothing is gained.
+        """
+        return None
+
+    def may_begin_from_state(self, settings: SpecModel) -> bool:
+        """Return whether a search with these settings notices that the state of another is stuck.
+
+        It can be stuck where it was, in a layer's number of electrons for one; only a run that
+        proves its state notices.
+        """
+        return self.state_name is not None
+
+    def self_test(self) -> str | None:
+        """Return why the installation does not work, or None."""
+        return None
+
+    def place(self) -> str:
+        """Return which installation is used and who named it, for ``orchestra doctor``."""
+        return ""
+
+    def build(
+        self,
+        source: Path | None,
+        options: tuple[str, ...],
+        rebuild: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        """Compile the engine, for ``orchestra engines build``.
+
+        Parameters
+        ----------
+        source : Path or None
+            Its source tree; None: the one that was used last.
+        options : tuple of str
+            Flags of the command that were given, such as ``"mpi"``.
+        rebuild : bool
+            Whether to compile what is there already.
+        say : callable
+            Receives lines for the user.
+        """
+        raise OrchestraError(f"`{self.name}` is not built here")
+
+    def install(self, say: Callable[[str], None]) -> None:
+        """Install what the engine needs, for ``orchestra engines install``."""
+        raise OrchestraError(f"`{self.name}` is not installed by this program")
+
+    def installations(self) -> list[str]:
+        """Return lines about the installations that there are, for ``orchestra engines list``."""
+        return []
 
 
 def settings_of(numerics: SpecModel) -> dict[str, Any]:
     """Return the settings as plain data."""
     return numerics.model_dump(mode="json")
+
+
+def refuse_other_ensembles(engine: Engine, request: Request) -> None:
+    """Raise OrchestraError if the engine does not solve such states."""
+    if request.ensemble in engine.ensembles:
+        return
+    what = "thermal states (`state: {beta: ...}`)"
+    if request.ensemble == "canonical":
+        what = "ground states (`state: {n_up: ..., n_down: ...}`)"
+    raise OrchestraError(f"{engine.name} does not solve {what}; another engine has to")

@@ -1,61 +1,57 @@
-"""The backends by name, and the choice that ``--backend auto`` makes."""
+"""The engines that are installed; all come in through entry points, ours as well."""
 
 from __future__ import annotations
 
-from bilayer_orchestra.engines.alf.engine import ALFEngine
-from bilayer_orchestra.engines.base import Engine
-from bilayer_orchestra.engines.block2.engine import Block2Engine
-from bilayer_orchestra.engines.exact.engine import (
-    MAX_THERMAL_SITES,
-    ExactEngine,
-    canonical_dimension,
-    out_of_reach,
-)
-from bilayer_orchestra.engines.itensor.engine import ITensorEngine
-from bilayer_orchestra.errors import MissingEngineError, OrchestraError
-from bilayer_orchestra.terms import Canonical, Terms
+from bilayer_orchestra.configuration import refuse_unknown
+from bilayer_orchestra.engines.base import CONTRACT, Engine
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.plugins import Plugins
 
-BACKENDS: dict[str, Engine] = {
-    backend.name: backend
-    for backend in (ExactEngine(), Block2Engine(), ITensorEngine(), ALFEngine())
-}
+#: The order of lists, and in which `auto` tries where nothing is instant. Engines of others come
+#: after these, and are asked for by their names.
+ORDER = ("block2", "itensor", "exact", "alf")
 
-#: Sectors up to this size are diagonalized within a second or two.
-INSTANT_DIMENSION = 20_000
+
+def _accept(name: str, loaded: object) -> Engine:
+    if not (isinstance(loaded, type) and issubclass(loaded, Engine)):
+        raise OrchestraError(f"{loaded!r} is not a class that derives from Engine")
+    if loaded.contract != CONTRACT:
+        raise OrchestraError(
+            f"it was written for version {loaded.contract} of the contract between engines and "
+            f"this program, which has version {CONTRACT}"
+        )
+    if loaded.name != name:
+        raise OrchestraError(f"it calls itself `{loaded.name}`")
+    return loaded()
+
+
+ENGINES: Plugins[Engine] = Plugins("bilayer_orchestra.engines", "engine", _accept, ORDER)
+
+
+def engines() -> dict[str, Engine]:
+    """Return the engines by name: the built-in ones, and what others bring."""
+    return ENGINES.all()
+
+
+def refuse_unknown_configuration() -> None:
+    """Raise OrchestraError if the configuration file holds what no installed engine reads."""
+    known: dict[str, tuple[str, ...]] = {}
+    for engine in engines().values():
+        known |= engine.configuration
+    kinds = {engine.recipe.kind for engine in engines().values() if engine.recipe}
+    refuse_unknown(known | {"containers": ("command", "base", *sorted(kinds))})
 
 
 def get_engine(name: str) -> Engine:
-    """Return the backend called ``name``."""
-    if name not in BACKENDS:
-        raise OrchestraError(f"there is no backend `{name}`; known: auto, {', '.join(BACKENDS)}")
-    return BACKENDS[name]
-
-
-def choose(terms: Terms) -> str:
-    """Return the backend for ``auto``: exact where it is instant, else DMRG or quantum Monte Carlo.
+    """Return the engine called ``name``.
 
     Raises
     ------
     OrchestraError
-        If nothing that is installed can solve the model; the message names what is needed.
+        If there is none; names those that there are.
     """
-    if isinstance(terms.state, Canonical):
-        if out_of_reach(terms) is None and canonical_dimension(terms) <= INSTANT_DIMENSION:
-            return "exact"
-        try:
-            BACKENDS["block2"].version()
-        except MissingEngineError:
-            if out_of_reach(terms) is None:
-                return "exact"
-            raise
-        return "block2"
-    if out_of_reach(terms) is None:
-        return "exact"
-    try:
-        BACKENDS["alf"].version()
-    except MissingEngineError as error:
-        raise MissingEngineError(
-            f"a thermal state (beta) on {terms.n_sites} sites is beyond exact diagonalization "
-            f"({MAX_THERMAL_SITES} sites); it needs auxiliary-field quantum Monte Carlo: {error}"
-        ) from error
-    return "alf"
+    engine = ENGINES.get(name)
+    if engine is None:
+        raise OrchestraError(f"there is no backend `{name}`; known: auto, {', '.join(engines())}")
+    refuse_unknown_configuration()
+    return engine

@@ -12,24 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bilayer_orchestra.configuration import engine_settings, set_engine_setting
+from bilayer_orchestra.engines.recipe import ImageRecipe
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
 from bilayer_orchestra.files import replacing, write_text_atomic
 from bilayer_orchestra.heartbeat import heartbeat
 from bilayer_orchestra.images.use import (
-    HOLDS,
-    KINDS,
-    PACKAGE,
     Image,
     container_command,
-    engine_half,
-    engine_half_files,
     inspect,
+    recipe_of,
+    refuse_other_image,
 )
-from bilayer_orchestra.resources import resource
 from bilayer_orchestra.user_files import user_path
 
-#: Images that we have a definition of.
-BUILDABLE = ("alf", "block2", "itensor")
 _CAP_SYS_RESOURCE = 24
 ELSEWHERE = (
     "on a site that forbids building: build where you may (your own machine), copy the .sif and "
@@ -74,28 +69,22 @@ def build_image(
     EngineError
         If the build fails; with its last lines.
     """
-    if kind not in KINDS:
-        raise OrchestraError(f"there is no image `{kind}`; known: {', '.join(KINDS)}")
-    if kind not in BUILDABLE:
-        raise OrchestraError(
-            f"there is no definition of an image of {kind} yet; known: {', '.join(BUILDABLE)}"
-        )
-    definition = resource("containers", f"{kind}.def")
+    recipe = recipe_of(kind)
     if sources.sha256 and not re.fullmatch(r"[0-9a-f]{64}", sources.sha256):
         raise OrchestraError("--sha256 should be 64 hexadecimal digits")
-    _refuse_what_would_be_ignored(kind, sources)
+    _refuse_what_would_be_ignored(recipe, sources)
     output = output.absolute()
     with tempfile.TemporaryDirectory(prefix="orchestra-image-") as name:
         context = Path(name)
-        _fill_context(kind, context, sources.source)
-        arguments = _arguments(kind, sources, definition)
+        _fill_context(recipe, context, sources.source)
+        arguments = _arguments(recipe, sources)
         fresh = context / "image.sif"
         command = [container_command(), "build", *_privileges()]
         for key, value in arguments.items():
             command += ["--build-arg", f"{key}={value}"]
-        command += [str(fresh), str(definition)]
-        usual = "15 to 30" if kind == "itensor" else "2 to 10"
-        with heartbeat(on_line, f"building the image of {kind}: it takes {usual} minutes"):
+        command += [str(fresh), str(recipe.definition())]
+        usual = f"building the image of {kind}: it takes {recipe.minutes} minutes"
+        with heartbeat(on_line, usual):
             _run(command, context, output, on_line)
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
@@ -128,15 +117,7 @@ def verify_image(kind: str, path: Path) -> Image:
             raise OrchestraError(
                 f"{path} is damaged or another image: it has {image.digest}, {beside} says {wanted}"
             )
-    if image.labels.get(HOLDS) != kind:
-        raise OrchestraError(
-            f"{path} holds {image.labels.get(HOLDS, 'something else')}, not {kind}"
-        )
-    if image.labels.get(PACKAGE) != engine_half(kind):
-        raise OrchestraError(
-            f"{path} was built from another version of this program; build it again with "
-            f"`orchestra containers build {kind}`"
-        )
+    refuse_other_image(image, recipe_of(kind))
     command = [container_command(), "test", "--containall", "--cleanenv", "--no-home", str(path)]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if answer.returncode != 0:
@@ -145,45 +126,38 @@ def verify_image(kind: str, path: Path) -> Image:
     return image
 
 
-def _refuse_what_would_be_ignored(kind: str, sources: Sources) -> None:
+def _refuse_what_would_be_ignored(recipe: ImageRecipe, sources: Sources) -> None:
     """Raise OrchestraError where an option about the release meets a source that replaces it."""
     source = sources.source
     if source is None:
         return
-    replaced = {"alf": True, "itensor": (source / "julia").is_dir(), "block2": False}[kind]
     for option in ("version", "sha256", "mirror"):
-        if replaced and getattr(sources, option) is not None:
+        if recipe.replaces_release(source) and getattr(sources, option) is not None:
             raise OrchestraError(
                 f"--{option} is about the release that is fetched; {source} takes its place. Give "
                 "one of the two"
             )
 
 
-def _fill_context(kind: str, context: Path, source: Path | None) -> None:
+def _fill_context(recipe: ImageRecipe, context: Path, source: Path | None) -> None:
     """Write what the definition copies: ``source/`` (may be empty) and ``orchestra/``."""
     if source is None:
         (context / "source").mkdir()
     else:
         source = source.resolve()
-        if kind == "alf":
-            from bilayer_orchestra.engines.alf.install.build import PRODUCTS, check_tree
-
-            check_tree(source)
-            ignore = shutil.ignore_patterns(*PRODUCTS, "Documentation")
-        else:
-            ignore = shutil.ignore_patterns(".git")
         if not source.is_dir():
             raise MissingEngineError(f"{source} is not a directory")
+        ignore = shutil.ignore_patterns(*recipe.left_out(source))
         shutil.copytree(source, context / "source", ignore=ignore, symlinks=True)
-    root, files = engine_half_files(kind)
+    root, files = recipe.own_files()
     for file in files:
         target = context / "orchestra" / file.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
 
 
-def _arguments(kind: str, sources: Sources, definition: Path) -> dict[str, str]:
-    arguments = {"REVISION": engine_half(kind)}
+def _arguments(recipe: ImageRecipe, sources: Sources) -> dict[str, str]:
+    arguments = {"REVISION": recipe.own_hash()}
     base = sources.base or engine_settings("containers").get("base")
     if base is not None:
         scheme, colons, rest = base.partition("://")
@@ -199,24 +173,8 @@ def _arguments(kind: str, sources: Sources, definition: Path) -> dict[str, str]:
         value = getattr(sources, key)
         if value is not None:
             arguments[key.upper()] = value
-    if kind == "alf":
-        from bilayer_orchestra.engines.alf.install.build import alf_version, tree_hash
-        from bilayer_orchestra.engines.alf.install.installation import hamiltonian_hash
-
-        if sources.source is None:
-            default = re.search(r"^\s*VERSION=(\S+)", definition.read_text(), re.M)
-            assert default is not None
-            version = f"ALF {sources.version or default[1]}"
-        else:
-            source = sources.source.resolve()
-            version = alf_version(source, tree_hash(source))
-            release = re.match(r"ALF (\d\S*)", version)
-            arguments["VERSION"] = release[1] if release else "unknown"
-        arguments["ENGINE"] = f"{version} + Orchestra {hamiltonian_hash()[:8]}"
-    if kind == "itensor":
-        from bilayer_orchestra.engines.itensor.package import engine_hash
-
-        arguments["HALF"] = engine_hash()[:8]
+    source = None if sources.source is None else sources.source.resolve()
+    arguments |= recipe.arguments(source, sources.version)
     for key, value in arguments.items():
         if not re.fullmatch(r"[A-Za-z0-9 :/._+@,=~-]+", value):
             raise OrchestraError(f"{value!r} ({key}) holds characters that definitions cannot take")

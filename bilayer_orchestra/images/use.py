@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bilayer_orchestra.configuration import (
     NOT_TRUSTED,
@@ -16,17 +15,20 @@ from bilayer_orchestra.configuration import (
     config_file,
     engine_settings,
 )
-from bilayer_orchestra.engines.base import Engine, Job
+from bilayer_orchestra.engines.base import Cost, Engine, Job, Request, Tools
+from bilayer_orchestra.engines.recipe import ImageRecipe
+from bilayer_orchestra.engines.registry import engines
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
-from bilayer_orchestra.files import own_directory, trusted, write_text_atomic
+from bilayer_orchestra.files import file_sha256, own_directory, sha256, trusted, write_text_atomic
+from bilayer_orchestra.settings import SpecModel
 from bilayer_orchestra.user_files import user_path, variable
 
+if TYPE_CHECKING:
+    from bilayer_orchestra.averages import Averages
+
 VARIABLE = "ORCHESTRA_APPTAINER"
-#: Labels that our definitions write.
-ENGINE, HOLDS, PACKAGE = "orchestra.engine", "orchestra.holds", "orchestra.revision"
-KINDS = ("alf", "block2", "itensor")
-#: The image that holds a backend's engine; exact needs only Python and our package.
-IMAGE_OF_BACKEND = {"alf": "alf", "block2": "block2", "exact": "block2", "itensor": "itensor"}
+#: Labels that our definitions write: the recipe, and the hash of what is ours.
+HOLDS, PACKAGE = "orchestra.holds", "orchestra.revision"
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ def image_table(images: list[str]) -> dict[str, str]:
     table = {}
     for text in images:
         engine, equals, path = text.partition("=")
-        if engine not in KINDS or not equals or not path:
-            known = ", ".join(KINDS)
+        if engine not in recipes() or not equals or not path:
+            known = ", ".join(recipes())
             raise OrchestraError(f"--image {text}: expected ENGINE=FILE with one of {known}")
         table[engine] = path
     return table
@@ -98,7 +100,7 @@ def inspect(path: Path) -> Image:
     """Return digest and labels of an image; both are remembered for as long as it is unchanged."""
     status = path.stat()
     key = f"{path}\n{status.st_size}\n{status.st_mtime_ns}\n{status.st_ino}"
-    memory = cache_directory() / "images" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+    memory = cache_directory() / "images" / f"{sha256(key)[:24]}.json"
     try:
         if trusted(memory):
             known = json.loads(memory.read_text())
@@ -112,8 +114,7 @@ def inspect(path: Path) -> Image:
     except (ValueError, KeyError, TypeError) as error:
         reason = (answer.stderr or answer.stdout).strip().splitlines()[-1:]
         raise OrchestraError(f"{path} is no usable image: {' '.join(reason)}") from error
-    with path.open("rb") as stream:
-        digest = f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+    digest = f"sha256:{file_sha256(path)}"
     try:
         own_directory(memory.parent, NOT_TRUSTED)
         write_text_atomic(memory, json.dumps({"digest": digest, "labels": labels}) + "\n")
@@ -122,84 +123,95 @@ def inspect(path: Path) -> Image:
     return Image(path, digest, labels)
 
 
-class ContainedEngine:
-    """A backend whose engine is in an image: the image says which version it is."""
+class ContainedEngine(Engine):
+    """An engine in an image: the image says which version it is."""
 
-    def __init__(self, backend: Engine, image: Image) -> None:
-        self._backend, self.image = backend, image
-        self.name, self.revision, self.summary = backend.name, backend.revision, backend.summary
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
+    def __init__(self, engine: Engine, image: Image) -> None:
+        self._native, self.image, self._recipe = engine, image, _recipe(engine)
+        for declared in Engine.__annotations__:
+            setattr(self, declared, getattr(engine, declared))
 
     def version(self) -> str:
         """Return what the image's label says."""
-        if self.name == "exact":  # its engine is our own package and scipy
-            label = self.image.labels.get("orchestra.scipy")
-        else:
-            label = self.image.labels.get(ENGINE)
+        label = self.image.labels.get(self._recipe.label)
         if label is None:
             raise MissingEngineError(
                 f"{self.image.path} does not say which {self.name} it holds; build it with "
-                f"`orchestra containers build {IMAGE_OF_BACKEND[self.name]}`"
+                f"`orchestra containers build {self._recipe.kind}`"
             )
         return label
 
-    def check(self, request: Any) -> None:
-        """Refuse what the backend refuses, and an image of another version of this program."""
-        kind = IMAGE_OF_BACKEND[self.name]
-        if self.image.labels.get(HOLDS) != kind:
-            raise MissingEngineError(f"{self.image.path} does not hold {kind}")
-        if self.image.labels.get(PACKAGE) != engine_half(kind):
-            raise MissingEngineError(
-                f"{self.image.path} was built from another version of this program's {kind} half; "
-                f"build it again with `orchestra containers build {kind}`"
-            )
-        self._backend.check(request)
+    def tools(self) -> Tools:
+        """Return where programs are inside."""
+        return Tools(
+            self._recipe.programs,
+            image=self.image.path,
+            image_digest=self.image.digest,
+            launched=self._recipe.launched,
+        )
 
-    def render(self, request: Any) -> Job:
-        """Return the backend's job."""
-        return self._backend.render(request)
+    def check(self, request: Request) -> None:
+        """Refuse what the engine refuses, and an image of another version of this program."""
+        refuse_other_image(self.image, self._recipe)
+        self._native.check(request)
 
-    def progress(self, directory: Path, request: Any) -> list[str]:
-        """Return the backend's progress."""
-        return self._backend.progress(directory, request)
+    def render(self, request: Request) -> Job:
+        """Return the engine's job."""
+        return self._native.render(request)
 
-    def parse(self, directory: Path, request: Any) -> Any:
-        """Return what the backend reads."""
-        return self._backend.parse(directory, request)
+    def progress(self, directory: Path, request: Request) -> list[str]:
+        """Return the engine's progress."""
+        return self._native.progress(directory, request)
+
+    def enough(self, directory: Path, request: Request) -> bool:
+        """Return the engine's word."""
+        return self._native.enough(directory, request)
+
+    def cost(self, request: Request) -> Cost:
+        """Return the engine's estimate."""
+        return self._native.cost(request)
+
+    def cheaper(self, settings: SpecModel, effort: float) -> SpecModel | None:
+        """Return the engine's cheaper settings."""
+        return self._native.cheaper(settings, effort)
+
+    def parse(self, directory: Path, request: Request) -> Averages:
+        """Return what the engine reads."""
+        return self._native.parse(directory, request)
 
 
-def adapt(backend: Engine, images: dict[str, str]) -> Engine:
-    """Return ``backend`` with its engine in an image."""
-    return ContainedEngine(backend, find_image(IMAGE_OF_BACKEND[backend.name], images))
+def contained(engine: Engine, images: dict[str, str]) -> Engine:
+    """Return ``engine`` in its image."""
+    return ContainedEngine(engine, find_image(_recipe(engine).kind, images))
 
 
-def engine_half(kind: str) -> str:
-    """Return the hash of our own sources that an image of ``kind`` holds."""
-    digest = hashlib.sha256()
-    root, files = engine_half_files(kind)
-    for file in files:
-        digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
+def recipes() -> dict[str, ImageRecipe]:
+    """Return the recipes of the installed engines by their kind."""
+    found = (engine.recipe for engine in engines().values())
+    return {recipe.kind: recipe for recipe in found if recipe is not None}
 
 
-def engine_half_files(kind: str) -> tuple[Path, list[Path]]:
-    """Return (root, files) of what goes into an image of ``kind``."""
-    from bilayer_orchestra.resources import resource
+def recipe_of(kind: str) -> ImageRecipe:
+    """Return the recipe of ``kind``, or raise OrchestraError."""
+    known = recipes()
+    if kind not in known:
+        raise OrchestraError(f"there is no image `{kind}`; known: {', '.join(known)}")
+    return known[kind]
 
-    if kind == "alf":
-        root = resource("backends", "alf")
-        return root, sorted(root.glob("*.F90"))
-    if kind == "itensor":
-        root = resource("backends", "itensor")
-        return root, sorted([root / "Project.toml", *root.glob("src/*.jl")])
-    root = Path(__file__).resolve().parents[2]
-    package = root / "bilayer_orchestra"
-    names = ("__init__.py", "engine_io.py", "errors.py", "terms.py", "backends/__init__.py")
-    files = [package / name for name in names]
-    for part in ("exact", "block2"):
-        halves = (package / "backends" / part).glob("*.py")
-        # what the orchestrator does with a backend is not in the image
-        files += [file for file in halves if file.name not in ("backend.py", "numerics.py")]
-    return root, sorted(files)
+
+def refuse_other_image(image: Image, recipe: ImageRecipe) -> None:
+    """Raise MissingEngineError if the image holds something else, or another version of us."""
+    if image.labels.get(HOLDS) != recipe.kind:
+        holds = image.labels.get(HOLDS, "something else")
+        raise MissingEngineError(f"{image.path} holds {holds}, not {recipe.kind}")
+    if image.labels.get(PACKAGE) != recipe.own_hash():
+        raise MissingEngineError(
+            f"{image.path} was built from another version of this program; build it again with "
+            f"`orchestra containers build {recipe.kind}`"
+        )
+
+
+def _recipe(engine: Engine) -> ImageRecipe:
+    if engine.recipe is None:
+        raise OrchestraError(f"there is no image of {engine.name}; run it with --runtime local")
+    return engine.recipe

@@ -1,18 +1,15 @@
-"""The ``numerics`` section: one part per backend, read by that backend only."""
+"""The ``numerics`` section: one part per installed engine, read by that engine only."""
 
 from __future__ import annotations
 
-from bilayer_orchestra.engines.alf.settings import ALFNumerics
-from bilayer_orchestra.engines.block2.settings import Block2Numerics
-from bilayer_orchestra.engines.exact.settings import ExactNumerics
-from bilayer_orchestra.engines.itensor.settings import ITensorNumerics
+from pydantic import create_model
+
+from bilayer_orchestra.engines.registry import engines
 from bilayer_orchestra.settings import SpecModel
 
-
-class Numerics(SpecModel):
-    """Settings per backend."""
-
-    exact: ExactNumerics = ExactNumerics()
-    block2: Block2Numerics = Block2Numerics()
-    itensor: ITensorNumerics = ITensorNumerics()
-    alf: ALFNumerics = ALFNumerics()
+Numerics: type[SpecModel] = create_model(  # type: ignore[call-overload]
+    "Numerics",
+    __base__=SpecModel,
+    __doc__="Settings per engine.",
+    **{name: (engine.settings, engine.settings()) for name, engine in engines().items()},
+)

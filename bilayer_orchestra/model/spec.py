@@ -121,6 +121,11 @@ class Model(TwoChains):
         settings: SpecModel = getattr(self.numerics, backend)
         return settings
 
+    def with_settings(self, engine: str, settings: SpecModel) -> Self:
+        """Return the model with other settings of one engine."""
+        numerics = self.numerics.model_copy(update={engine: settings})
+        return self.model_copy(update={"numerics": numerics})
+
     def reported(self, averages: Averages) -> Averages:
         """Return what a backend measured on :meth:`terms` as averages of this model."""
         return averages

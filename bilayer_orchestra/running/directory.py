@@ -1,6 +1,6 @@
 """Run directories: one per point, readable from the directory alone, by people as well.
 
-``<root>/<name>-<backend>-<hash>/`` holds ``model.yaml``, ``run.json`` (the state), ``job/`` (what
+``<root>/<name>-<engine>-<hash>/`` holds ``model.yaml``, ``run.json`` (the state), ``job/`` (what
 the engine reads and writes), ``lock`` and, once complete, ``result.nc``. The hash covers
 everything that can change the numbers, so the same request finds its result and a changed one
 never mixes with it.
@@ -14,7 +14,6 @@ A run belongs to the user who owns its directory: others read it, and nobody els
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -32,9 +31,10 @@ from pydantic import TypeAdapter
 
 from bilayer_orchestra.dataset.parameters import yaml_data
 from bilayer_orchestra.engine_side.files import START, start_event
-from bilayer_orchestra.engines.base import Engine, Job
+from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.errors import OrchestraError, RunBusyError
 from bilayer_orchestra.files import (
+    ELSEWHERE,
     FILE,
     is_cut_off,
     locked_elsewhere,
@@ -42,9 +42,11 @@ from bilayer_orchestra.files import (
     other_owner,
     own_directory,
     secure,
+    sha256,
     try_lock,
     write_text_atomic,
 )
+from bilayer_orchestra.job import Job
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.terms import Terms
 from bilayer_orchestra.timestamps import utc_now
@@ -54,8 +56,7 @@ State = Literal["pending", "running", "finished", "failed", "unknown"]
 
 STATE_FILE, RESULT, LOCK, MODEL = "run.json", "result.nc", "lock", "model.yaml"
 EXECUTED, JOB_DIRECTORY, STARTED_FROM = "executed.json", "job", "started_from"
-#: What to do about a run of another user, and what is said of it.
-ELSEWHERE = "-o names a directory of your own"
+#: What is said of a run of another user.
 NOT_OURS = f"it is read, but neither run nor submitted; {ELSEWHERE}"
 #: Raised when tuned chemical potentials change for the same request.
 TUNING_REVISION = 1
@@ -82,17 +83,17 @@ class Record:
 _RECORD = TypeAdapter(Record)
 
 
-def request_hash(model: Model, backend: Engine) -> str:
+def request_hash(model: Model, engine: Engine) -> str:
     """Return the hash of everything that can change the numbers of this run.
 
     Names, comments and other backends' settings do not count.
     """
-    numerics = getattr(model.numerics, backend.name)
+    numerics = getattr(model.numerics, engine.name)
     identity: dict[str, Any] = {
         "terms": model.terms().to_dict(),
         "observables": sorted(model.observables),
         "numerics": numerics.model_dump(mode="json"),
-        "backend": [backend.name, backend.revision, backend.version()],
+        "backend": [engine.name, engine.revision, engine.version()],
     }
     filling = getattr(model, "filling", None)
     if filling is not None:
@@ -100,13 +101,13 @@ def request_hash(model: Model, backend: Engine) -> str:
     if model.TRANSLATION:
         identity["translation"] = [model.model, model.TRANSLATION]
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256(text)
 
 
 def terms_hash(terms: Terms) -> str:
     """Return the hash of what was solved; results of different engines share it."""
     text = json.dumps(terms.to_dict(), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256(text)
 
 
 class RunDirectory:
@@ -116,10 +117,10 @@ class RunDirectory:
         self.path = path
 
     @classmethod
-    def for_request(cls, root: Path, model: Model, backend: Engine) -> RunDirectory:
+    def for_request(cls, root: Path, model: Model, engine: Engine) -> RunDirectory:
         """Return the directory of this request under ``root`` (not created yet)."""
-        digest = request_hash(model, backend)
-        return cls(root / f"{model.name}-{backend.name}-{digest[:12]}")
+        digest = request_hash(model, engine)
+        return cls(root / f"{model.name}-{engine.name}-{digest[:12]}")
 
     @property
     def job(self) -> Path:
@@ -326,14 +327,14 @@ class RunDirectory:
         return locked_elsewhere(self.path / LOCK)
 
 
-def started_record(model: Model, backend: Engine) -> Record:
+def started_record(model: Model, engine: Engine) -> Record:
     """Return the record of a run that starts now in this process."""
     return Record(
         state="running",
-        backend=backend.name,
-        engine=backend.version(),
+        backend=engine.name,
+        engine=engine.version(),
         model=model.name,
-        hash=request_hash(model, backend),
+        hash=request_hash(model, engine),
         pid=os.getpid(),
         host=socket.gethostname(),
         started=utc_now(),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bilayer_orchestra import __version__
+from bilayer_orchestra.dataset.statement import statement
 from bilayer_orchestra.engines.base import Engine, Request
 from bilayer_orchestra.errors import DamagedFileError, EngineError, OrchestraError
 from bilayer_orchestra.heartbeat import Heartbeat
@@ -21,12 +22,14 @@ from bilayer_orchestra.running.directory import (
     started_record,
     terms_hash,
 )
-from bilayer_orchestra.runtimes.base import Runtime
+from bilayer_orchestra.runtimes.base import AttachedRuntime
 from bilayer_orchestra.timestamps import utc_now
 
 if TYPE_CHECKING:
     import xarray as xr
 
+#: File by which an engine's script is asked to end with what it has.
+STOP = "stop"
 #: The netCDF and HDF5 libraries are not safe to use from several threads at once.
 LIBRARIES = threading.Lock()
 
@@ -41,17 +44,17 @@ class Outcome:
     remark: str = ""
 
 
-def make_request(model: Model, backend: Engine) -> Request:
+def make_request(model: Model, engine: Engine) -> Request:
     """Return what ``backend`` needs to know of ``model``; see :meth:`Terms.centred`."""
     return Request(
         terms=model.terms().centred(),
         observables=model.measured(),
-        numerics=model.settings(backend.name),
+        numerics=model.settings(engine.name),
         label=model.name,
     )
 
 
-def checked_request(model: Model, backend: Engine) -> Request:
+def checked_request(model: Model, engine: Engine) -> Request:
     """Return the request if ``backend`` can solve it.
 
     Raises
@@ -59,9 +62,9 @@ def checked_request(model: Model, backend: Engine) -> Request:
     OrchestraError
         If it cannot; says so when the words are those of a model that this one is mapped to.
     """
-    request = make_request(model, backend)
+    request = make_request(model, engine)
     try:
-        backend.check(request)
+        engine.check(request)
     except OrchestraError as error:
         if model.remark() is None:
             raise
@@ -79,8 +82,8 @@ def refuse_search(model: Model, instead: str) -> None:
 
 def run_point(
     model: Model,
-    backend: Engine,
-    runtime: Runtime,
+    engine: Engine,
+    runtime: AttachedRuntime,
     root: Path,
     on_progress: Callable[[str], None] = lambda line: None,
     wait: bool = True,
@@ -100,55 +103,45 @@ def run_point(
     meanwhile : callable
         Called in a thread while the engine works, and only if it has to: for slow imports.
     start : RunDirectory, optional
-        A finished run of this backend in the same sector: where the engine can, it begins from its
+        A finished run of this engine in the same sector: where the engine can, it begins from its
         state instead of a random one. The result is the same to its accuracy.
 
     Raises
     ------
     OrchestraError
         On every failure that is not a defect of this program.
-
-    Notes
-    -----
-    A model with a ``filling`` is solved at the chemical potentials that give it; the search and its
-    runs are part of the run directory.
     """
-    if getattr(model, "filling", None) is not None:
-        from bilayer_orchestra.model.bilayer import BilayerModel
-        from bilayer_orchestra.tuning.point import run_tuned
-
-        assert isinstance(model, BilayerModel)
-        return run_tuned(model, backend, runtime, root, on_progress, wait, meanwhile)
-    request = checked_request(model, backend)
-    run = RunDirectory.for_request(root, model, backend)
+    request = checked_request(model, engine)
+    run = RunDirectory.for_request(root, model, engine)
 
     def compute(lock: int) -> xr.Dataset:
         place = run.executed()
         if place is None:
-            job = backend.render(request)
+            job = engine.render(request)
             run.write_job(job, model.to_yaml())
-            if start is not None and backend.state_name is not None:
-                run.begin_from(start, backend.state_name)
+            if start is not None and engine.may_begin_from_state(request.numerics):
+                assert engine.state_name is not None
+                run.begin_from(start, engine.state_name)
             # the labelling libraries take a second to load; do it while the engine works
             for work in (_load_libraries, meanwhile):
                 threading.Thread(target=work, daemon=True).start()
-            poll = _Poller(backend, request, run.job, on_progress)
-            place = runtime.execute(job, run.job, lock, poll)
+            poll = _Poller(engine, request, run.job, on_progress)
+            place = runtime.execute(job, engine.tools(), run.job, lock, poll)
             poll()  # what came after the last look
             run.mark_executed(place)
             if (problem := run.forget_start()) is not None:
                 on_progress(f"the state of another run was not used: {problem}")
         with LIBRARIES:
-            dataset = _label(model, backend, request, run, place)
+            dataset = _label(model, engine, request, run, place)
             store(dataset, run)
         return dataset
 
-    return solve_once(model, backend, run, on_progress, wait, compute)
+    return solve_once(model, engine, run, on_progress, wait, compute)
 
 
 def solve_once(
     model: Model,
-    backend: Engine,
+    engine: Engine,
     run: RunDirectory,
     on_progress: Callable[[str], None],
     wait: bool,
@@ -169,7 +162,7 @@ def solve_once(
         if (found := stored(run)) is not None:  # by whoever held the lock before
             return found
         remark = run.set_aside() if run.result.exists() else ""
-        record = started_record(model, backend)
+        record = started_record(model, engine)
         run.write_record(record)
         try:
             dataset = compute(lock)
@@ -187,18 +180,20 @@ class _Poller:
 
     def __init__(
         self,
-        backend: Engine,
+        engine: Engine,
         request: Request,
         directory: Path,
         on_progress: Callable[[str], None],
     ) -> None:
-        self.backend, self.request = backend, request
+        self.engine, self.request = engine, request
         self.directory, self.heartbeat = directory, Heartbeat(on_progress)
-        backend.progress(directory, request)  # what an earlier attempt said is no news
+        engine.progress(directory, request)  # what an earlier attempt said is no news
 
     def __call__(self) -> None:
-        for line in self.backend.progress(self.directory, self.request):
+        for line in self.engine.progress(self.directory, self.request):
             self.heartbeat.news(line)
+        if self.engine.enough(self.directory, self.request):
+            (self.directory / STOP).touch()
         self.heartbeat.beat()
 
 
@@ -249,26 +244,27 @@ def set_aside(run: RunDirectory) -> str:
 
 
 def _label(
-    model: Model, backend: Engine, request: Request, run: RunDirectory, place: dict[str, str]
+    model: Model, engine: Engine, request: Request, run: RunDirectory, place: dict[str, str]
 ) -> xr.Dataset:
     from bilayer_orchestra.dataset import schema as labelled
 
     try:
-        averages = model.reported(backend.parse(run.job, request))
+        averages = model.reported(engine.parse(run.job, request))
     except EngineError:
         run.forget_execution()  # its output is no good: the next attempt runs the engine again
         raise
     dataset = labelled.build(request.terms, averages, tuple(model.observables))
     dataset.attrs = {
-        "title": f"{model.name}: {backend.summary}",
+        "title": f"{model.name}: {engine.summary}",
         "orchestra_schema": labelled.SCHEMA_VERSION,
         "model": model.to_yaml(),
         "model_name": model.name,
-        "request_hash": request_hash(model, backend),
+        "request_hash": request_hash(model, engine),
         "terms_hash": terms_hash(model.terms()),
         "ensemble": "canonical" if hasattr(model.state, "n_up") else "grand canonical",
-        "backend": backend.name,
-        "engine": backend.version(),
+        "backend": engine.name,
+        **statement(engine.stochastic, engine.systematics),
+        "engine": engine.version(),
         **place,
         "seed": getattr(request.numerics, "seed", -1),
         "converged": int(averages.converged),
@@ -280,7 +276,7 @@ def _label(
     if (start := run.started_from()) is not None:
         dataset.attrs["started_from"] = start
         labelled.append_history(dataset, f"search begun from the state of {start}")
-    labelled.append_history(dataset, f"computed by {backend.name} ({backend.version()})")
+    labelled.append_history(dataset, f"computed by {engine.name} ({engine.version()})")
     return dataset
 
 

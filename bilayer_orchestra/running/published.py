@@ -6,7 +6,6 @@ nothing of another run may stay; what a user made of them (fits) goes where its 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.files import make_directory, other_owner, replacing
+from bilayer_orchestra.files import make_directory, other_owner, replacing, sha256
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -38,7 +37,7 @@ def owner(dataset: xr.Dataset) -> str:
             if "model_path" in coordinate.attrs
         }
         text = json.dumps([attributes.get("model"), points], sort_keys=True)
-        name = f"{attributes['study_name']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        name = f"{attributes['study_name']}-{sha256(text)[:12]}"
     elif "run" in attributes or "request_hash" not in attributes:
         name = str(attributes.get("run", ""))
     else:  # written before runs were named

@@ -5,75 +5,63 @@ Read-only image, nothing of the host but the job directory, no home, a clean env
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bilayer_orchestra.engines.base import Engine, Job
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.images.use import Image, adapt, container_command, find_image
+from bilayer_orchestra.images.use import container_command
+from bilayer_orchestra.job import Job, Tools
+from bilayer_orchestra.runtimes.base import AttachedRuntime, image_facts
 from bilayer_orchestra.runtimes.child import GRACE, run_child
+from bilayer_orchestra.runtimes.local import program_path
 
-#: Where the job directory is inside; where our images have their interpreters.
+#: Where the job directory is inside.
 INSIDE = "/job"
-PROGRAMS = {
-    "sh": "sh",
-    "python": "/opt/orchestra/bin/python",
-    "julia": "/opt/orchestra/bin/julia",
-}
 
 
-class ApptainerRuntime:
+class ApptainerRuntime(AttachedRuntime):
     """One container per job."""
 
     name = "apptainer"
 
-    def __init__(self, images: dict[str, str] | None = None) -> None:
-        self.images = images or {}
+    def __init__(self, images: Mapping[str, str]) -> None:
+        self.images = images
 
-    def adapt(self, backend: Engine) -> Engine:
-        """Return ``backend`` with its engine in an image."""
-        return adapt(backend, self.images)
+    def contains(self, kind: str | None) -> bool:
+        """Everything runs from an image here."""
+        return True
 
     def execute(
-        self, job: Job, directory: Path, lock: int, on_poll: Callable[[], None]
+        self, job: Job, tools: Tools, directory: Path, lock: int, on_poll: Callable[[], None]
     ) -> dict[str, str]:
-        """Run ``job``; see :class:`bilayer_orchestra.runtimes.base.Runtime`."""
-        image = find_image(image_kind(job), self.images)
-        command = [*container(container_command(), image, str(directory.absolute()), job)]
-        command += [PROGRAMS[job.program], *job.arguments]
+        """Run ``job``; see :class:`bilayer_orchestra.runtimes.base.AttachedRuntime`."""
+        command = contained_command(container_command(), str(directory.absolute()), job, tools)
         place = run_child(command, directory, {}, lock, on_poll, job.program, grace=GRACE)
-        return {"runtime": self.name, **place, **image_facts(image)}
-
-    def close(self) -> None:
-        """Every job had a container of its own: nothing is kept."""
+        return {"runtime": self.name, **place, **image_facts(tools)}
 
 
-def image_facts(image: Image) -> dict[str, str]:
-    """Return what the dataset says about the image."""
-    return {"image": image.path.name, "image_digest": image.digest}
-
-
-def image_kind(job: Job) -> str:
-    """Return which image a job needs."""
-    if job.engine == "alf":
-        return "alf"
-    return "itensor" if job.engine == "julia" else "block2"
-
-
-def container(command: str, image: Image, directory: str, job: Job) -> list[str]:
-    """Return the words that start a program of ``job`` in ``image``.
+def contained_command(
+    container: str, directory: str, job: Job, tools: Tools, binds: tuple[str, ...] = ()
+) -> list[str]:
+    """Return the words that run ``job`` in its image.
 
     Parameters
     ----------
+    container : str
+        The container program.
     directory : str
         Absolute path of the job directory; any characters but line breaks.
+    binds : tuple of str
+        Further directories of the host, as ``--bind`` takes them.
     """
     if "\n" in directory:
         raise OrchestraError(f"{directory!r} holds a line break; containers cannot bind it")
     source = directory.replace('"', '""')
-    words = [command, "exec", "--containall", "--cleanenv", "--no-home"]
+    words = [container, "exec", "--containall", "--cleanenv", "--no-home"]
     # the long form: --bind would take a colon or a comma in the path for its own
     words += ["--mount", f'type=bind,"source={source}",destination={INSIDE}', "--pwd", INSIDE]
     for name, value in job.environment.items():
         words += ["--env", f"{name}={value}"]
-    return [*words, str(image.path)]
+    for bind in binds:
+        words += ["--bind", bind]
+    return [*words, str(tools.image), program_path(job, tools), *job.arguments]

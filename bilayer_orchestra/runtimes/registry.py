@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from pathlib import Path
 
-from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.runtimes.base import Runtime
 
 RUNTIME_NAMES = ("local", "apptainer", "slurm")
 
 
-def get_runtime(name: str, images: dict[str, str] | None = None, many: bool = False) -> Runtime:
-    """Return the runtime called ``name`` that runs a job while one waits.
+def get_runtime(
+    name: str,
+    images: Mapping[str, str] | None = None,
+    many: bool = False,
+    site: str | None = None,
+    beside: Path = Path(),
+) -> Runtime:
+    """Return the runtime called ``name``.
 
     Parameters
     ----------
-    images : dict, optional
-        Engine -> image, before what the configuration file says.
+    images : mapping, optional
+        Kind of image -> file, before what the configuration file or the site profile says.
     many : bool
         Whether many jobs are to come, so that it pays to keep an engine; ``close`` it then.
+    site : str, optional
+        Site profile of the queue.
+    beside : Path
+        Directory in which a site profile is looked for first.
     """
     if name == "local":
         from bilayer_orchestra.runtimes.local import LocalRuntime
@@ -28,16 +38,10 @@ def get_runtime(name: str, images: dict[str, str] | None = None, many: bool = Fa
     if name == "apptainer":
         from bilayer_orchestra.runtimes.apptainer import ApptainerRuntime
 
-        return ApptainerRuntime(images)
+        return ApptainerRuntime(images or {})
     if name == "slurm":
-        raise OrchestraError(
-            "slurm runs studies: orchestra sweep study.yaml --runtime slurm (one point is a study "
-            "without axes)"
-        )
+        from bilayer_orchestra.runtimes.slurm.runtime import SlurmRuntime
+        from bilayer_orchestra.runtimes.slurm.site import load_site
+
+        return SlurmRuntime(load_site(site, beside, dict(images or {})))
     raise OrchestraError(f"there is no runtime `{name}`; known: {', '.join(RUNTIME_NAMES)}")
-
-
-def adapter(runtime: Runtime) -> Callable[[Engine], Engine]:
-    """Return what ``runtime`` makes of a backend: the one in its image, or the backend itself."""
-    adapt: Callable[[Engine], Engine] = getattr(runtime, "adapt", lambda backend: backend)
-    return adapt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ class Collected:
 
 
 def collect(
-    study: LoadedStudy, tasks: list[Task], states: dict[str, tuple[str, str]] | None = None
+    study: LoadedStudy, tasks: list[Task], states: Mapping[str, tuple[str, str]] | None = None
 ) -> Collected:
     """Combine the stored results of ``tasks``.
 
@@ -93,7 +94,9 @@ def collect(
     return Collected(dataset, missing, unconverged)
 
 
-def _result(task: Task, states: dict[str, tuple[str, str]]) -> tuple[xr.Dataset | None, str, str]:
+def _result(
+    task: Task, states: Mapping[str, tuple[str, str]]
+) -> tuple[xr.Dataset | None, str, str]:
     """Return the stored result of a task, if it can be read, its state and a message."""
     try:
         if (found := stored(task.run)) is not None:

@@ -64,16 +64,16 @@ class Study(SpecModel):
     @field_validator("backends")
     @classmethod
     def _known_backends(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        from bilayer_orchestra.engines.registry import BACKENDS
+        from bilayer_orchestra.engines.registry import ENGINES
 
         for k, name in enumerate(value):
-            if name != "auto" and name not in BACKENDS:
+            if name != "auto" and name not in ENGINES.names():
                 raise PydanticCustomError(
                     "backend",
                     "names `{name}`; known: auto, {known}",
                     {
                         "name": name,
-                        "known": ", ".join(BACKENDS),
+                        "known": ", ".join(ENGINES.names()),
                         "path": ("backends", k),
                     },
                 )

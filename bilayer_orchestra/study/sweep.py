@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Protocol
 
-from bilayer_orchestra.engines.base import Job
 from bilayer_orchestra.errors import Interrupted, OrchestraError
-from bilayer_orchestra.running.point import run_point
-from bilayer_orchestra.runtimes.base import Runtime
+from bilayer_orchestra.job import Job, Tools
+from bilayer_orchestra.runtimes.base import AttachedRuntime
 from bilayer_orchestra.study.tasks import Task
+from bilayer_orchestra.tuning.point import run_model
 
 
 class Listener(Protocol):
@@ -31,7 +32,7 @@ class Listener(Protocol):
 
 
 def sweep(
-    tasks: list[Task], runtime: Runtime, jobs: int, listener: Listener, again: bool = True
+    tasks: list[Task], runtime: AttachedRuntime, jobs: int, listener: Listener, again: bool = True
 ) -> dict[str, str]:
     """Run all tasks, ``jobs`` at a time; return the messages of those that failed, by name.
 
@@ -65,11 +66,11 @@ def sweep(
     return failures
 
 
-def _run(task: Task, runtime: Runtime, listener: Listener) -> bool:
+def _run(task: Task, runtime: AttachedRuntime, listener: Listener) -> bool:
     listener.progress(task, "begins")
-    outcome = run_point(
-        task.point.model,
-        task.backend,
+    outcome = run_model(
+        task.model,
+        task.engine,
         runtime,
         task.run.path.parent,
         lambda line: listener.progress(task, line),
@@ -90,16 +91,18 @@ def _outcome(future: Future[bool]) -> str | None:
     raise error
 
 
-class _Stoppable:
+class _Stoppable(AttachedRuntime):
     """A runtime whose jobs end when the study is interrupted; signals reach one thread only."""
 
-    def __init__(self, runtime: Runtime, stop: threading.Event) -> None:
+    def __init__(self, runtime: AttachedRuntime, stop: threading.Event) -> None:
         self.name = runtime.name
         self._runtime, self._stop = runtime, stop
 
     def execute(
-        self, job: Job, directory: object, lock: int, on_poll: Callable[[], None]
+        self, job: Job, tools: Tools, directory: Path, lock: int, on_poll: Callable[[], None]
     ) -> dict[str, str]:
+        """Run ``job`` unless the study was interrupted."""
+
         def poll() -> None:
             if self._stop.is_set():
                 raise Interrupted
@@ -107,7 +110,4 @@ class _Stoppable:
 
         if self._stop.is_set():
             raise Interrupted
-        return self._runtime.execute(job, directory, lock, poll)  # type: ignore[arg-type]
-
-    def close(self) -> None:
-        """Leave it to whoever made the runtime."""
+        return self._runtime.execute(job, tools, directory, lock, poll)

@@ -1,42 +1,34 @@
-"""The tasks of a study: every point with every backend, checked before anything runs."""
+"""The tasks of a study: every point with every engine, checked before anything runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from bilayer_orchestra.engines.base import Engine
-from bilayer_orchestra.engines.registry import choose, get_engine
 from bilayer_orchestra.errors import OrchestraError, SpecError
+from bilayer_orchestra.running.choice import engine_for, installed
 from bilayer_orchestra.running.directory import NOT_OURS, RunDirectory
 from bilayer_orchestra.running.point import checked_request
+from bilayer_orchestra.running.queued import QueuedPoint
+from bilayer_orchestra.runtimes.base import Runtime
 from bilayer_orchestra.study.load import LoadedStudy, Point
 
 
 @dataclass(frozen=True)
-class Task:
-    """One point on one backend.
+class Task(QueuedPoint):
+    """One point on one engine; named with the engine where there are several.
 
     Parameters
     ----------
-    name : str
-        Name of the point, with the backend where there are several.
     point : Point
-        The model.
+        Its place in the study.
     label : str
-        The backend as the study file names it (``auto`` is one of them).
-    backend : Engine
-        The engine itself.
-    run : RunDirectory
-        Where it is, or will be, on disk.
+        The engine as the study file names it (``auto`` is one of them).
     """
 
-    name: str
     point: Point
     label: str
-    backend: Engine
-    run: RunDirectory
 
 
 def study_root(study: LoadedStudy, output: Path | None) -> Path:
@@ -65,15 +57,15 @@ def split_by_owner(tasks: list[Task]) -> tuple[list[Task], list[str]]:
     return ours, lines
 
 
-def make_tasks(
-    study: LoadedStudy, root: Path, adapt: Callable[[Engine], Engine] = lambda backend: backend
-) -> list[Task]:
+def make_tasks(study: LoadedStudy, root: Path, runtime: Runtime) -> list[Task]:
     """Return all tasks in the order of the study.
 
     Parameters
     ----------
-    adapt : callable
-        What a runtime makes of a backend, such as another installation of the engine.
+    root : Path
+        Directory of the runs.
+    runtime : Runtime
+        Decides which installation of an engine is used.
 
     Raises
     ------
@@ -87,16 +79,16 @@ def make_tasks(
         for label in study.spec.backends:
             name = point.name if len(study.spec.backends) == 1 else f"{point.name},{label}"
             try:
-                chosen = choose(point.model.terms()) if label == "auto" else label
-                if chosen not in adapted:
-                    adapted[chosen] = adapt(get_engine(chosen))
-                backend = adapted[chosen]
-                checked_request(point.model, backend)
-                run = RunDirectory.for_request(root, point.model, backend)
+                chosen = engine_for(point.model, label)
+                if chosen.name not in adapted:
+                    adapted[chosen.name] = installed(chosen, runtime)
+                engine = adapted[chosen.name]
+                checked_request(point.model, engine)
+                run = RunDirectory.for_request(root, point.model, engine)
             except OrchestraError as error:
                 problems.setdefault(str(error), []).append(name)
                 continue
-            tasks.append(Task(name, point, label, backend, run))
+            tasks.append(Task(name, point.model, engine, run, point, label))
     if problems:
         raise SpecError(
             str(study.path),

@@ -10,7 +10,7 @@ import numpy as np
 
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.bilayer import BilayerModel
-from bilayer_orchestra.tuning.cheap import cheap_ground
+from bilayer_orchestra.tuning.cheap import cheaper_model
 from bilayer_orchestra.tuning.guess import energy_scale, layer_guess, limits
 from bilayer_orchestra.tuning.monotone import (
     JumpError,
@@ -53,7 +53,7 @@ def tune_ground(model: BilayerModel, steps: Steps) -> tuple[Step, float]:
     starts, slope = [start], length / (4 * scale)
     target = length * filling.M
     try:
-        cheap = cheap_ground(model, steps.backend.name)
+        cheap = cheaper_model(model, steps.engine)
         if cheap is not None:
             allowed = length * max(tolerance, CHEAP_TOLERANCE)
             try:

@@ -18,10 +18,18 @@ import numpy as np
 from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.files import write_text_atomic
 from bilayer_orchestra.model.bilayer import BilayerModel
+from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.model.state import CanonicalState
 from bilayer_orchestra.running.directory import MODEL, RunDirectory, request_hash
-from bilayer_orchestra.running.point import LIBRARIES, Outcome, checked_request, solve_once, store
-from bilayer_orchestra.runtimes.base import Runtime
+from bilayer_orchestra.running.point import (
+    LIBRARIES,
+    Outcome,
+    checked_request,
+    run_point,
+    solve_once,
+    store,
+)
+from bilayer_orchestra.runtimes.base import AttachedRuntime
 from bilayer_orchestra.tuning.steps import LAYERS, Step, Steps
 
 if TYPE_CHECKING:
@@ -30,33 +38,50 @@ if TYPE_CHECKING:
     from bilayer_orchestra.terms import FloatArray
 
 
+def run_model(
+    model: Model,
+    engine: Engine,
+    runtime: AttachedRuntime,
+    root: Path,
+    on_progress: Callable[[str], None] = lambda line: None,
+    wait: bool = True,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Return the result of ``model``; one with a ``filling``, at the potentials that give it.
+
+    The search and its runs are part of the run directory. Otherwise and in its parameters this is
+    :func:`bilayer_orchestra.running.point.run_point`.
+    """
+    if getattr(model, "filling", None) is None:
+        return run_point(model, engine, runtime, root, on_progress, wait, meanwhile)
+    assert isinstance(model, BilayerModel)
+    return run_tuned(model, engine, runtime, root, on_progress, wait, meanwhile)
+
+
 def run_tuned(
     model: BilayerModel,
-    backend: Engine,
-    runtime: Runtime,
+    engine: Engine,
+    runtime: AttachedRuntime,
     root: Path,
     on_progress: Callable[[str], None],
     wait: bool,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Outcome:
-    """Return the result at the chemical potentials that give ``model.filling``.
-
-    As :func:`bilayer_orchestra.running.point.run_point`, which calls this for models with a filling.
-    """
-    checked_request(model, backend)
-    run = RunDirectory.for_request(root, model, backend)
+    """Return the result at the chemical potentials that give ``model.filling``."""
+    checked_request(model, engine)
+    run = RunDirectory.for_request(root, model, engine)
 
     def compute(_lock: int) -> xr.Dataset:
         write_text_atomic(run.path / MODEL, model.to_yaml())
-        steps = Steps(run.path, backend, runtime, on_progress, wait)
+        steps = Steps(run.path, engine, runtime, on_progress, wait)
         threading.Thread(target=meanwhile, daemon=True).start()
         last, uncertainty, tolerance = _search(model, steps)
         with LIBRARIES:
-            dataset = label(model, backend, steps.done, last, uncertainty, tolerance)
+            dataset = label(model, engine, steps.done, last, uncertainty, tolerance)
             store(dataset, run)
         return dataset
 
-    return solve_once(model, backend, run, on_progress, wait, compute)
+    return solve_once(model, engine, run, on_progress, wait, compute)
 
 
 def _search(model: BilayerModel, steps: Steps) -> tuple[Step, FloatArray, float]:
@@ -77,7 +102,7 @@ def _search(model: BilayerModel, steps: Steps) -> tuple[Step, FloatArray, float]
 
 def label(
     model: BilayerModel,
-    backend: Engine,
+    engine: Engine,
     done: list[Step],
     last: Step,
     uncertainty: FloatArray,
@@ -160,7 +185,7 @@ def label(
     dataset.attrs |= {
         "model": model.to_yaml(),
         "tuned_model": last.dataset.attrs["model"],
-        "request_hash": request_hash(model, backend),
+        "request_hash": request_hash(model, engine),
         "converged": int(bool(dataset.attrs["converged"]) and reached),
         "converged_reason": reason,
     }

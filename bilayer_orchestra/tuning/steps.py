@@ -15,7 +15,7 @@ from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.files import write_text_atomic
 from bilayer_orchestra.model.bilayer import BilayerModel
 from bilayer_orchestra.running.directory import RunDirectory
-from bilayer_orchestra.runtimes.base import Runtime
+from bilayer_orchestra.runtimes.base import AttachedRuntime
 from bilayer_orchestra.terms import FloatArray
 
 LAYERS = ("P", "M")
@@ -62,12 +62,12 @@ class Steps:
     def __init__(
         self,
         directory: Path,
-        backend: Engine,
-        runtime: Runtime,
+        engine: Engine,
+        runtime: AttachedRuntime,
         on_progress: Callable[[str], None],
         wait: bool,
     ) -> None:
-        self.directory, self.backend, self.runtime = directory / STEPS, backend, runtime
+        self.directory, self.engine, self.runtime = directory / STEPS, engine, runtime
         self.on_progress, self.wait = on_progress, wait
         self.done: list[Step] = []
         self._last: RunDirectory | None = None
@@ -79,18 +79,15 @@ class Steps:
         variant = model.at(float(mu[0]), float(mu[1]))
         number = len(self.done) + 1
         where = f"step {number} (mu_P = {mu[0]:.6g}, mu_M = {mu[1]:.6g})"
-        # a state can be stuck where it was, in a layer's number of electrons for one; only a run
-        # that proves its state notices
-        proven = getattr(variant.settings(self.backend.name), "proof", False)
         begin = time.monotonic()
         outcome = run_point(
             variant,
-            self.backend,
+            self.engine,
             self.runtime,
             self.directory,
             lambda line: self.on_progress(f"{where}  {line}"),
             self.wait,
-            start=self._last if proven else None,
+            start=self._last,
         )
         self._last = outcome.run
         seconds = self._seconds(outcome.run, time.monotonic() - begin, outcome.reused)

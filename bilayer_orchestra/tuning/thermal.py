@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from bilayer_orchestra.engines.alf.settings import ALFNumerics
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.bilayer import BilayerModel
 from bilayer_orchestra.model.state import ThermalState
 from bilayer_orchestra.terms import FloatArray
-from bilayer_orchestra.tuning.cheap import cheap_sampling
+from bilayer_orchestra.tuning.cheap import cheaper_model
 from bilayer_orchestra.tuning.guess import energy_scale, layer_guess
 from bilayer_orchestra.tuning.response import Measurement, Prediction, predict, response_at
 from bilayer_orchestra.tuning.steps import Step, Steps
@@ -44,7 +43,7 @@ def tune_thermal(model: BilayerModel, steps: Steps) -> tuple[Step, FloatArray, f
         If the densities are not reached within the allowed number of runs.
     """
     search = _Search(model, steps)
-    if isinstance(getattr(model.numerics, steps.backend.name), ALFNumerics):
+    if steps.engine.stochastic:
         return search.with_noise()
     return search.without_noise()
 
@@ -99,7 +98,8 @@ class _Search:
         tolerance = self.filling.tolerance or NOISY_TOLERANCE
         mu, spent, effort = self.start, 0.0, SHORT
         while True:
-            step = self._run(cheap_sampling(self.model, effort), mu, final=False)
+            cheap = cheaper_model(self.model, self.steps.engine, effort, ("density_density",))
+            step = self._run(cheap or self.model, mu, final=False)
             spent += effort
             self._judge()
             prediction = self._predict()

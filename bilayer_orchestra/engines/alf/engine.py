@@ -1,27 +1,41 @@
-"""Auxiliary-field quantum Monte Carlo with ALF as a backend."""
+"""Auxiliary-field quantum Monte Carlo with ALF."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from bilayer_orchestra.averages import Averages
+from bilayer_orchestra.configuration import config_file, set_engine_setting
+from bilayer_orchestra.engines.alf.image import RECIPE
+from bilayer_orchestra.engines.alf.install.installation import LAUNCHER_VARIABLE
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
 from bilayer_orchestra.engines.alf.watch.monitor import Monitor
-from bilayer_orchestra.engines.base import Job, Request
+from bilayer_orchestra.engines.base import Engine, Job, Request, Sampling, Tools
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.machine import available_cores, thread_environment
+from bilayer_orchestra.settings import SpecModel
 from bilayer_orchestra.terms import Canonical, Terms
 
+#: Shortest runs: below, starting and warming up costs more than sampling.
+LEAST_SWEEPS, LEAST_SECONDS = 200, 3.0
 
-class ALFEngine:
+
+class ALFEngine(Engine):
     """Finite temperature (grand canonical) and projector (canonical ground state)."""
 
     name = "alf"
     revision = 4  # degenerate ground levels are recognized; biases are sizes
     summary = "auxiliary-field quantum Monte Carlo with ALF; T > 0 and T = 0, attractive models"
-    state_name: str | None = None
+    ensembles = ("canonical", "thermal")
+    stochastic = True
+    systematics = ("Trotter",)
+    settings = ALFNumerics
+    configuration: ClassVar = {"alf": ("binary", "source", "launcher")}
+    recipe = RECIPE
 
     def __init__(self) -> None:
         self._monitors: dict[Path, Monitor] = {}
@@ -39,6 +53,64 @@ class ALFEngine:
         installation = find_alf()
         return f"{installation.binary} ({installation.origin})"
 
+    def tools(self) -> Tools:
+        """Return the binary and how several ranks of it are started."""
+        from bilayer_orchestra.engines.alf.install.installation import alf_tools
+
+        return alf_tools()
+
+    def sampling(self, request: Request) -> Sampling:
+        """Return what a sweep at the finest time step costs, and the sweeps of the whole run."""
+        from bilayer_orchestra.engines.alf.input.effort import sweep_seconds
+        from bilayer_orchestra.engines.alf.input.steps import duration, time_steps
+
+        numerics, terms = request.numerics, request.terms
+        assert isinstance(numerics, ALFNumerics)
+        total = duration(terms, numerics)[1]
+        slices = max(round(total / step) for step in time_steps(terms, numerics))
+        seconds = sweep_seconds(terms.n_sites, slices, displaced=False)
+        chains = numerics.chains or available_cores()
+        if numerics.effective_budget is None:
+            assert numerics.sweeps is not None
+            return Sampling(seconds, float(numerics.sweeps * chains))
+        side_by_side = min(chains, available_cores())
+        return Sampling(seconds, numerics.effective_budget / seconds * side_by_side)
+
+    def round_time(self, settings: SpecModel, needed: float) -> float:
+        """Return a time whose half and quarter are whole numbers of all time steps."""
+        from bilayer_orchestra.engines.alf.input.steps import round_time
+
+        assert isinstance(settings, ALFNumerics)
+        return (
+            super().round_time(settings, needed)
+            if settings.dtau == "auto"
+            else round_time(settings, needed)
+        )
+
+    def projection_time(self, settings: SpecModel) -> float:
+        """Return theta."""
+        assert isinstance(settings, ALFNumerics)
+        return settings.projection_time
+
+    def with_projection_time(self, settings: SpecModel, time: float) -> ALFNumerics:
+        """Return the settings with another theta."""
+        data = settings.model_dump(mode="python", exclude_unset=True)
+        return ALFNumerics.model_validate(data | {"projection_time": time})
+
+    def cheaper(self, settings: SpecModel, effort: float) -> SpecModel:
+        """Return a run of ``effort`` times the length.
+
+        The time steps stay: their error moves the densities, and chemical potentials with them.
+        """
+        assert isinstance(settings, ALFNumerics)
+        update: dict[str, object] = {"target_stderr": {}, "pair_susceptibility": False}
+        if settings.sweeps is not None:
+            update["sweeps"] = max(LEAST_SWEEPS, round(effort * settings.sweeps))
+        budget = settings.effective_budget
+        if budget is not None:
+            update["time_budget"] = max(LEAST_SECONDS, round(effort * budget, 1))
+        return settings.model_copy(update=update)
+
     def self_test(self) -> str | None:
         """Run a tiny model; return what is wrong, or None."""
         from bilayer_orchestra.engines.alf.install.installation import find_alf
@@ -48,6 +120,32 @@ class ALFEngine:
         if installation.stale:
             return "it was built with an older Hamiltonian; run `orchestra engines build alf` again"
         return probe(installation.binary)
+
+    def build(
+        self,
+        source: Path | None,
+        options: tuple[str, ...],
+        rebuild: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        """Compile ALF with our Hamiltonian."""
+        from bilayer_orchestra.engines.alf.install.build import Options, build_alf
+        from bilayer_orchestra.engines.alf.install.installation import find_alf, source_tree
+
+        tree = source_tree(source)
+        chosen = Options(**dict.fromkeys(options, True))
+        made = build_alf(tree, chosen, say, rebuild)
+        set_engine_setting(self.name, "source", str(tree.resolve()))
+        say(f"{made.label}\nbinary   {made.binary}\nsettings {config_file()}")
+        used = find_alf()
+        if used.binary != made.binary:
+            say(f"note: runs still use {used.binary}, named by {used.origin}")
+
+    def installations(self) -> list[str]:
+        """Return all builds; the one in use is marked."""
+        from bilayer_orchestra.engines.alf.install.installation import describe_builds
+
+        return describe_builds()
 
     def check(self, request: Request) -> None:
         """Refuse what has a sign problem, and time steps that do not divide."""
@@ -78,17 +176,24 @@ class ALFEngine:
             arguments=("run.sh",),
             files=render_files(request.terms, request.observables, numerics, cores),
             environment=thread_environment(1),
-            engine="alf",
+            launcher=LAUNCHER_VARIABLE,
             ranks=numerics.ranks,
         )
 
     def progress(self, directory: Path, request: Request) -> list[str]:
-        """Return bins, errors and the time that is left; stops the run at its target."""
+        """Return bins, errors and the time that is left."""
+        return self._monitor(directory, request).lines()
+
+    def enough(self, directory: Path, request: Request) -> bool:
+        """Return whether the errors of all targets are small enough."""
+        return self._monitor(directory, request).reached()
+
+    def _monitor(self, directory: Path, request: Request) -> Monitor:
         if directory not in self._monitors:
             from bilayer_orchestra.engines.alf.estimate.results import quick_error
 
             self._monitors[directory] = Monitor(directory, request, quick_error)
-        return self._monitors[directory].lines()
+        return self._monitors[directory]
 
     def parse(self, directory: Path, request: Request) -> Averages:
         """Read the bins of all chains and time steps."""

@@ -1,16 +1,14 @@
-"""The embedded DMRG (block2) as a backend."""
+"""DMRG with block2."""
 
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
-from bilayer_orchestra.averages import Averages
-from bilayer_orchestra.engine_side.files import JOB, OUTPUT, load_arrays, render_job
+from bilayer_orchestra.engine_side.files import JOB, render_job
 from bilayer_orchestra.engines.base import Job, Request, settings_of
+from bilayer_orchestra.engines.block2.image import RECIPE
 from bilayer_orchestra.engines.block2.settings import Block2Numerics
-from bilayer_orchestra.engines.dmrg.progress import Sweeps
-from bilayer_orchestra.engines.dmrg.results import averages_from_stages
+from bilayer_orchestra.engines.dmrg.engine import DMRGEngine
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.machine import available_cores, memory_limit, thread_environment
 from bilayer_orchestra.terms import Canonical
@@ -19,16 +17,15 @@ from bilayer_orchestra.terms import Canonical
 SERIAL_BOND_DIMENSION = 400
 
 
-class Block2Engine:
+class Block2Engine(DMRGEngine):
     """Ground-state DMRG in SU(2) or U(1)xU(1) symmetry."""
 
     name = "block2"
     revision = 3  # the gap is none of the penalty; biases are sizes
     summary = "DMRG with block2 (PyPI); ground states, long chains"
-    state_name: str | None = "checkpoint"
-
-    def __init__(self) -> None:
-        self._sweeps = Sweeps()
+    settings = Block2Numerics
+    state_name = "checkpoint"
+    recipe = RECIPE
 
     def version(self) -> str:
         """Return block2's version without importing it."""
@@ -73,13 +70,3 @@ class Block2Engine:
             files={JOB: render_job(request.terms, request.observables, settings)},
             environment=thread_environment(threads),
         )
-
-    def progress(self, directory: Path, request: Request) -> list[str]:
-        """Return the new sweeps, or what comes before the first."""
-        return self._sweeps.lines(directory, "first sweep")
-
-    def parse(self, directory: Path, request: Request) -> Averages:
-        """Read ``output.npz``."""
-        numerics = request.numerics
-        assert isinstance(numerics, Block2Numerics)
-        return averages_from_stages(load_arrays(directory / OUTPUT), request.terms, numerics)

@@ -1,14 +1,16 @@
-"""Exact diagonalization as a backend: the project's independent truth on small systems."""
+"""Exact diagonalization: the project's independent truth on small systems."""
 
 from __future__ import annotations
 
 from importlib.metadata import version
+from math import comb
 from pathlib import Path
 from typing import Any
 
 from bilayer_orchestra.averages import Averages, observables_from_raw
 from bilayer_orchestra.engine_side.files import JOB, OUTPUT, load_arrays, new_events, render_job
-from bilayer_orchestra.engines.base import Job, Request, settings_of
+from bilayer_orchestra.engines.base import Cost, Engine, Job, Request, settings_of
+from bilayer_orchestra.engines.exact.image import RECIPE
 from bilayer_orchestra.engines.exact.settings import ExactNumerics
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.machine import available_cores, thread_environment
@@ -26,13 +28,17 @@ MAX_THERMAL_SITES = 8
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 
 
-class ExactEngine:
+class ExactEngine(Engine):
     """Sparse Lanczos at T = 0, full diagonalization of every sector at T > 0."""
 
     name = "exact"
     revision = 2  # independent of a constant in H; closer levels are told apart
     summary = "exact diagonalization (scipy); small systems, T = 0 and T > 0"
-    state_name: str | None = None
+    ensembles = ("canonical", "thermal")
+    stochastic = False
+    systematics = ()  # rounding only: bounded by the residual over the gap
+    settings = ExactNumerics
+    recipe = RECIPE
 
     def __init__(self) -> None:
         self._places: dict[Path, int] = {}
@@ -59,6 +65,15 @@ class ExactEngine:
             files={JOB: render_job(request.terms, request.observables, settings_of(numerics))},
             environment={**thread_environment(numerics.threads or threads), **KEEP_MEMORY},
         )
+
+    def cost(self, request: Request) -> Cost:
+        """Return seconds and memory, fitted to sectors of 1e3 to 2e7 states on a 2020s core."""
+        terms = request.terms
+        if isinstance(terms.state, Canonical):
+            states = canonical_dimension(terms)
+            return Cost(1.0 + 5e-5 * states, 7 * 8.0 * states)
+        largest = comb(terms.n_sites, terms.n_sites // 2) ** 2
+        return Cost(1.0 + 4e-10 * largest**3, 3 * 8.0 * largest**2)
 
     def progress(self, directory: Path, request: Request) -> list[str]:
         """Return one line on how far the job is: steps are too many and too quick to show all."""
@@ -106,8 +121,6 @@ class ExactEngine:
 
 def canonical_dimension(terms: Terms) -> int:
     """Return the number of states of the canonical sector."""
-    from math import comb
-
     assert isinstance(terms.state, Canonical)
     return comb(terms.n_sites, terms.state.n_up) * comb(terms.n_sites, terms.state.n_down)
 

@@ -1,17 +1,17 @@
-"""DMRG in ITensorMPS.jl as a backend; its engine half is the Julia package ``backends/itensor``."""
+"""DMRG with ITensorMPS.jl; what runs in Julia is the package ``backends/itensor``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
-from bilayer_orchestra.averages import Averages
-from bilayer_orchestra.engine_side.files import OUTPUT, load_arrays
-from bilayer_orchestra.engines.base import Job, Request, settings_of
-from bilayer_orchestra.engines.dmrg.progress import Sweeps
-from bilayer_orchestra.engines.dmrg.results import averages_from_stages
+from bilayer_orchestra.engines.base import Job, Request, Tools, settings_of
+from bilayer_orchestra.engines.dmrg.engine import DMRGEngine
+from bilayer_orchestra.engines.itensor.image import RECIPE
 from bilayer_orchestra.engines.itensor.job import JOB, render_job
 from bilayer_orchestra.engines.itensor.julia import find_julia
-from bilayer_orchestra.engines.itensor.juliacall import juliacall_problem
+from bilayer_orchestra.engines.itensor.juliacall import juliacall_environment, juliacall_problem
 from bilayer_orchestra.engines.itensor.memory import refuse_if_too_large, write_bond_dimension
 from bilayer_orchestra.engines.itensor.package import engine_half, engine_hash
 from bilayer_orchestra.engines.itensor.settings import ITensorNumerics
@@ -25,18 +25,18 @@ STARTING = "starting Julia, then the first sweep"
 COMPILING = "compiling OrchestraITensor for this Julia, once: it takes 2 to 10 minutes"
 
 
-class ITensorEngine:
+class ITensorEngine(DMRGEngine):
     """Ground-state DMRG with conserved numbers of up and down electrons."""
 
     name = "itensor"
     revision = 3  # the gap is none of the penalty; biases are sizes
     summary = "DMRG with ITensorMPS.jl (Julia); ground states, long chains"
-    state_name: str | None = "checkpoint.jls"
+    settings = ITensorNumerics
+    configuration: ClassVar = {"julia": ("binary", "project", "depot")}
+    state_name = "checkpoint.jls"
+    recipe = RECIPE
     #: Whether a job got as far as computing, so that machine code is there by now.
     _has_run = False
-
-    def __init__(self) -> None:
-        self._sweeps = Sweeps()
 
     def version(self) -> str:
         """Return the versions of ITensorMPS, ITensors, Julia and of our Julia half."""
@@ -53,6 +53,18 @@ class ITensorEngine:
             else f"sweeps: a Julia for every point, since {problem}"
         )
         return f"{found.binary} ({found.origin}), packages in {project}\n{many}"
+
+    def tools(self) -> Tools:
+        """Return Julia, its environment, and what a process that hosts it needs."""
+        found = find_julia()
+        return Tools({"julia": str(found.binary)}, found.environment, juliacall_environment())
+
+    def install(self, say: Callable[[str], None]) -> None:
+        """Have juliapkg install Julia with the packages."""
+        from bilayer_orchestra.engines.itensor.managed import install_managed
+
+        say(f"installed {install_managed()}")
+        say(f"{self.version()}\n{self.place()}")
 
     def check(self, request: Request) -> None:
         """Refuse thermal states and single sites."""
@@ -86,7 +98,6 @@ class ITensorEngine:
                 ENGINE: f"{engine_half()}\n",
             },
             environment={**thread_environment(threads), "JULIA_NUM_THREADS": "1"},
-            engine="julia",
             worker="bilayer_orchestra.engines.itensor.worker",
         )
 
@@ -96,12 +107,6 @@ class ITensorEngine:
         lines = self._sweeps.lines(directory, words)
         self._has_run = self._has_run or (bool(lines) and lines != [words])
         return lines
-
-    def parse(self, directory: Path, request: Request) -> Averages:
-        """Read ``output.npz``."""
-        numerics = request.numerics
-        assert isinstance(numerics, ITensorNumerics)
-        return averages_from_stages(load_arrays(directory / OUTPUT), request.terms, numerics)
 
 
 def _first_words() -> str:

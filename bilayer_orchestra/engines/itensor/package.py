@@ -8,7 +8,6 @@ depot Julia names it by the project alone, and two versions in use would replace
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from bilayer_orchestra.configuration import NOT_TRUSTED, cache_directory
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.files import own_directory, secure
+from bilayer_orchestra.files import files_sha256, own_directory, secure
 from bilayer_orchestra.resources import resource
 
 
@@ -30,10 +29,7 @@ def engine_files() -> list[Path]:
 @cache
 def engine_hash() -> str:
     """Return the hash of our Julia sources: whatever changes them can change a number."""
-    digest = hashlib.sha256()
-    for file in engine_files():
-        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()
+    return files_sha256(engine_files())
 
 
 def engine_half() -> Path:

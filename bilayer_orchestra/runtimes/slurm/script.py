@@ -2,53 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bilayer_orchestra.engines.base import Job
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.images.use import Image
+from bilayer_orchestra.files import file_sha256, sha256
+from bilayer_orchestra.job import Tools
 from bilayer_orchestra.resources import resource
+from bilayer_orchestra.runtimes.apptainer import contained_command
+from bilayer_orchestra.runtimes.base import PlacedJob
+from bilayer_orchestra.runtimes.local import program_path
 from bilayer_orchestra.runtimes.slurm.site import Site
 
-#: Where containers/alf.def leaves the program for several ranks.
-MPI_PROGRAM = "/opt/orchestra/alf/ALF-MPI.out"
 
-
-def task_script(job: Job, directory: Path, site: Site, contained: bool) -> str:
-    """Return ``task.sh`` of one point.
-
-    Parameters
-    ----------
-    directory : Path
-        Absolute path of its job directory, as the compute nodes see it.
-    contained : bool
-        Whether the engine comes from an image.
-    """
+def task_script(placed: PlacedJob, site: Site) -> str:
+    """Return ``task.sh`` of one job."""
+    job, tools, directory = placed.job, placed.tools, (placed.run / "job").absolute()
     environment: dict[str, str] = {}
-    if contained and job.ranks > 1 and site.launcher:
-        environment = {**job.environment, **_launched(job, directory, site)}
-        command = [job.program, *job.arguments]
-    elif contained:
-        command = _contained(job, directory, site)
+    launched = tools.image is not None and job.ranks > 1 and site.launcher and tools.launched
+    if tools.image is None or launched:
+        environment = {**job.environment, **tools.environment, **tools.launched}
+        if job.launcher and site.launcher:
+            inside = _launched(tools, directory, site) if launched else []
+            environment[job.launcher] = " ".join([site.launcher, *inside])
+        python = site.python or sys.executable
+        command = [program_path(job, tools, python), *job.arguments]
     else:
-        from bilayer_orchestra.runtimes.local import engine_environment
-
-        environment = {**job.environment, **engine_environment(job.engine)}
-        if site.launcher and job.engine == "alf":
-            environment["ORCHESTRA_ALF_LAUNCHER"] = site.launcher
-        command = [*_native(job, site), *job.arguments]
+        command = contained_command(site.container, str(directory), job, tools, site.binds)
     lines = [f"    export {name}={shlex.quote(value)}" for name, value in environment.items()]
     sums = [f"{sha256(text)}  {name}" for name, text in job.files.items()]
-    if job.engine == "alf" and not contained:
-        from bilayer_orchestra.engines.alf.install.installation import VARIABLE, binary_digest
-
-        binary = environment[VARIABLE]
-        sums.append(f"{binary_digest(Path(binary))}  {binary}")
+    sums += [f"{file_sha256(binary)}  {binary}" for binary in tools.binaries]
     values = {
         "ENVIRONMENT": "\n".join(lines),
         "COMMAND": shlex.join(command),
@@ -57,13 +43,8 @@ def task_script(job: Job, directory: Path, site: Site, contained: bool) -> str:
     return fill("task.sh", values)
 
 
-def sha256(text: str) -> str:
-    """Return the SHA-256 of ``text`` as ``sha256sum`` prints it."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def batch_script(
-    site: Site, name: str, sums: Sequence[Sequence[str]] = (), images: Iterable[Image] = ()
+    site: Site, name: str, sums: Sequence[Sequence[str]] = (), images: Mapping[Path, str] = {}
 ) -> str:
     """Return ``batch.sh`` of one array job.
 
@@ -71,8 +52,8 @@ def batch_script(
     ----------
     sums : sequence of sequences of str
         SHA-256 of the task script of every point of every array task.
-    images : iterable of Image
-        What the points start besides.
+    images : mapping of Path to str
+        Image that the points start -> its digest, ``sha256:...``.
     """
     options = [
         f"--job-name={name}",
@@ -104,7 +85,9 @@ def batch_script(
         "PARALLEL": str(site.parallel),
         "REQUEUES": str(site.requeues),
         "SUMS": "\n".join(f'"{" ".join(pack)}"' for pack in sums),
-        "IMAGES": "\n".join(f"{i.digest.removeprefix('sha256:')} {i.path}" for i in images),
+        "IMAGES": "\n".join(
+            f"{digest.removeprefix('sha256:')} {path}" for path, digest in images.items()
+        ),
     }
     return fill("batch.sh", values)
 
@@ -115,45 +98,18 @@ def fill(template: str, values: dict[str, str]) -> str:
     return re.sub(r"@([A-Z]+)@", lambda match: values[match[1]], text)
 
 
-def _native(job: Job, site: Site) -> list[str]:
-    if job.program == "python":
-        return [site.python or sys.executable]
-    from bilayer_orchestra.runtimes.local import program_words
+def _launched(tools: Tools, directory: Path, site: Site) -> list[str]:
+    """Return what a launcher, outside of the image, starts its MPI ranks inside with.
 
-    return program_words(job.program)
-
-
-def _launched(job: Job, directory: Path, site: Site) -> dict[str, str]:
-    """Return what makes the job, outside of the image, start its MPI ranks inside.
-
-    The launcher hands its ranks what they need to find each other in the environment and in
-    /tmp, so these containers are not cut off from either.
+    It hands its ranks what they need to find each other in the environment and in /tmp, so these
+    containers are not cut off from either.
     """
-    from bilayer_orchestra.images.use import find_image
-    from bilayer_orchestra.runtimes.apptainer import image_kind
-
-    image = find_image(image_kind(job), site.images)
     words = [site.container, "exec", "--no-home", "--bind", str(directory)]
     words += [word for bind in site.binds for word in ("--bind", bind)]
-    words.append(str(image.path))
+    words.append(str(tools.image))
     for word in words:
         if re.search(r"\s", word) or (word == str(directory) and re.search("[:,]", word)):
             raise OrchestraError(
                 f"{word!r} holds a space, a colon or a comma; MPI in containers cannot take it"
             )
-    return {
-        "ORCHESTRA_ALF": MPI_PROGRAM,
-        "ORCHESTRA_ALF_LAUNCHER": " ".join([str(site.launcher), *words]),
-    }
-
-
-def _contained(job: Job, directory: Path, site: Site) -> list[str]:
-    from bilayer_orchestra.images.use import find_image
-    from bilayer_orchestra.runtimes.apptainer import PROGRAMS, container, image_kind
-
-    if "\n" in str(directory):
-        raise OrchestraError(f"{str(directory)!r} holds a line break; containers cannot bind it")
-    image = find_image(image_kind(job), site.images)
-    words = container(site.container, image, str(directory), job)
-    binds = [word for bind in site.binds for word in ("--bind", bind)]
-    return [*words[:-1], *binds, words[-1], PROGRAMS[job.program], *job.arguments]
+    return words

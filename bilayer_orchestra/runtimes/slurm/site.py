@@ -25,13 +25,12 @@ import tomllib
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
 from bilayer_orchestra.configuration import config_file
-from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.errors import SpecError
 from bilayer_orchestra.files import other_owner
+from bilayer_orchestra.images.use import recipes
 from bilayer_orchestra.model.load import describe_all, in_file_order, read_text
 from bilayer_orchestra.settings import LINE, WORD, SpecModel
 from bilayer_orchestra.user_files import expand, user_path
@@ -86,19 +85,12 @@ class Site(SpecModel):
         # they are quoted in the task's script: no shell expands them
         return tuple(map(expand, value)) if isinstance(value, tuple) else value and expand(value)
 
-    @field_validator("images")
-    @classmethod
-    def _engines(cls, value: dict[str, str]) -> dict[str, str]:
-        from bilayer_orchestra.images.use import KINDS
+    _source: str | None = PrivateAttr(default=None)
 
-        for name in value:
-            if name not in KINDS:
-                raise PydanticCustomError(
-                    "engine",
-                    "names `{name}`; known: {known}",
-                    {"name": name, "known": ", ".join(KINDS)},
-                )
-        return value
+    @property
+    def source(self) -> str | None:
+        """How the profile was named."""
+        return self._source
 
     @property
     def parallel(self) -> int:
@@ -110,33 +102,23 @@ class Site(SpecModel):
         """Cores of one point."""
         return self.cpus_per_point or (self.cpus if self.points_per_task == 1 else 1)
 
-    def holds(self, backend: str) -> bool:
-        """Return whether the engine of ``backend`` runs from an image here."""
-        from bilayer_orchestra.images.use import IMAGE_OF_BACKEND
 
-        return IMAGE_OF_BACKEND[backend] in self.images
-
-    def adapt(self, backend: Engine) -> Engine:
-        """Return ``backend`` as this site runs it: from an image, or native."""
-        from bilayer_orchestra.images.use import adapt
-
-        return adapt(backend, self.images) if self.holds(backend.name) else backend
-
-
-def load_site(named: str | None, study: Path, images: dict[str, str]) -> Site:
+def load_site(named: str | None, beside: Path, images: dict[str, str]) -> Site:
     """Read a site profile.
 
     Parameters
     ----------
     named : str or None
-        A TOML file (relative to the study file or here), or the name of ``sites/NAME.toml`` beside
-        the configuration file; None: everything is the cluster's default.
+        A TOML file (relative to ``beside`` or here), or the name of ``sites/NAME.toml`` beside the
+        configuration file; None: everything is the cluster's default.
+    beside : Path
+        Directory of the file that names it.
     images : dict
-        Engine -> image; goes before the profile's.
+        Kind of image -> file; goes before the profile's.
     """
     if named is None:
         return Site(images=images)
-    path = _find(named, study)
+    path = _find(named, beside)
     if (owner := other_owner(path)) not in (None, "root") or path.stat().st_mode & stat.S_IWOTH:
         who = f"belongs to {owner}" if owner else "is writable by everybody"
         raise SpecError(
@@ -159,12 +141,19 @@ def load_site(named: str | None, study: Path, images: dict[str, str]) -> Site:
     except ValidationError as error:
         problems = describe_all(_TomlLines(text), error.errors(), Site)
         raise SpecError(str(path), in_file_order(problems)) from error
-    return site.model_copy(update={"images": {**site.images, **images}})
+    known = recipes()
+    unknown = [kind for kind in site.images if kind not in known]
+    if unknown:
+        text = f"`images` names `{unknown[0]}`; known: {', '.join(known)}"
+        raise SpecError(str(path), [text])
+    complete = site.model_copy(update={"images": {**site.images, **images}})
+    complete._source = named
+    return complete
 
 
-def _find(named: str, study: Path) -> Path:
+def _find(named: str, folder: Path) -> Path:
     beside = config_file().parent / "sites" / f"{named}.toml"
-    candidates = [study.parent / user_path(named), user_path(named), beside]
+    candidates = [folder / user_path(named), user_path(named), beside]
     for path in candidates:
         if path.is_file():
             return path

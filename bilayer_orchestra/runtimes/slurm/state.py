@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-from bilayer_orchestra.running.directory import Record, RunDirectory, State
+from bilayer_orchestra.runtimes.base import Submitted
 from bilayer_orchestra.runtimes.slurm.markers import Marker, read_marker
-from bilayer_orchestra.runtimes.slurm.queue import ENDED, RUNNING, WAITING, Queue
+from bilayer_orchestra.runtimes.slurm.queue import (
+    ENDED,
+    RUNNING,
+    WAITING,
+    Queue,
+    ask_accounting,
+    ask_queue,
+)
 
 #: Seconds after which a task without a sign of life is not called running; it shows one a minute.
 SILENCE = 300.0
@@ -29,10 +38,26 @@ _LOG_WORDS = (
 _AGAIN = "; the same sweep submits it again, and it resumes"
 
 
+State = Literal["pending", "running", "finished", "failed"]
+
+
+def states_of(submitted: Sequence[Submitted]) -> list[tuple[State, str]]:
+    """Return (state, message) of every job: one call to the scheduler for all of them."""
+    queue: Queue | None = None
+    accounting: dict[str, str] | None = None
+    states = []
+    for one in submitted:
+        queue = queue or ask_queue(users={other.run.stat().st_uid for other in submitted})
+        if queue.problem is None and one.job not in queue.tasks and accounting is None:
+            accounting = ask_accounting([other.job for other in submitted])
+        states.append(submitted_state(one, queue, accounting))
+    return states
+
+
 def submitted_state(
-    run: RunDirectory, record: Record, queue: Queue, accounting: dict[str, str] | None = None
+    one: Submitted, queue: Queue, accounting: dict[str, str] | None = None
 ) -> tuple[State, str]:
-    """Return (state, message) of a run whose record carries a scheduler's job.
+    """Return (state, message) of a submitted job.
 
     Parameters
     ----------
@@ -41,19 +66,18 @@ def submitted_state(
     accounting : dict, optional
         Task -> final state, where the site keeps accounts.
     """
-    job = record.job or ""
-    marker = read_marker(run.path)
+    job = one.job
+    marker = read_marker(one.run)
     if marker and marker.done:
         return "finished", f"computed on {marker.host}; orchestra collect labels it"
     ours = marker if marker and marker.job == job else None
-    if queue.problem is None and (job in queue.tasks or not run.foreign):
-        return _by_queue(run, record, ours, queue.tasks.get(job), (accounting or {}).get(job))
-    return _by_disk(run, record, ours, queue.problem or "it does not show this job")
+    if queue.problem is None and (job in queue.tasks or not one.foreign):
+        return _by_queue(one, ours, queue.tasks.get(job), (accounting or {}).get(job))
+    return _by_disk(one, ours, queue.problem or "it does not show this job")
 
 
 def _by_queue(
-    run: RunDirectory,
-    record: Record,
+    one: Submitted,
     marker: Marker | None,
     task: tuple[str, str] | None,
     account: str | None,
@@ -63,34 +87,32 @@ def _by_queue(
     if word in WAITING:
         why = f" ({reason})" if reason not in ("", "None") else ""
         again = "; it resumes" if ended or marker else ""
-        return "pending", f"job {record.job} waits{why}{again}"
+        return "pending", f"job {one.job} waits{why}{again}"
     if word in RUNNING and not ended:
         where = f" on {marker.host}" if marker else "; its turn within the task has not come"
-        return "running", f"job {record.job}{where}"
-    return "failed", _why(run, record, marker, word or account)
+        return "running", f"job {one.job}{where}"
+    return "failed", _why(one, marker, word or account)
 
 
-def _by_disk(
-    run: RunDirectory, record: Record, marker: Marker | None, problem: str
-) -> tuple[State, str]:
+def _by_disk(one: Submitted, marker: Marker | None, problem: str) -> tuple[State, str]:
     silent = f"the scheduler does not answer: {problem}"
     if marker is not None and marker.code is not None:
-        return "failed", _why(run, record, marker, None)
-    cause = _cause_in_log(_log(run, record))
+        return "failed", _why(one, marker, None)
+    cause = _cause_in_log(_log(one))
     if cause:
-        return "failed", _why(run, record, marker, None)
+        return "failed", _why(one, marker, None)
     if marker is None:
-        return "pending", f"submitted as job {record.job}, not started; {silent}"
-    age = _age(_alive_file(run, record))
+        return "pending", f"submitted as job {one.job}, not started; {silent}"
+    age = _age(_submission_file(one, "alive-{}"))
     if age is not None and age < SILENCE:
         return "running", f"on {marker.host}, sign of life {age:.0f} s ago; {silent}"
     since = f"for {age / 60:.0f} min" if age is not None else "at all"
     return "failed", f"started on {marker.host}, no sign of life {since}; {silent}"
 
 
-def _why(run: RunDirectory, record: Record, marker: Marker | None, word: str | None) -> str:
+def _why(one: Submitted, marker: Marker | None, word: str | None) -> str:
     """Say why a task ended, with its last lines."""
-    cause = _cause_in_log(_log(run, record)) or ENDED.get(word or "", "")
+    cause = _cause_in_log(_log(one)) or ENDED.get(word or "", "")
     code = marker.code if marker else None
     if marker and marker.reason == "timelimit":
         cause = "time limit"
@@ -104,15 +126,15 @@ def _why(run: RunDirectory, record: Record, marker: Marker | None, word: str | N
         cause = "ended without a word (killed, or its node or its disk failed)"
     exit_code = f", exit code {code}" if code is not None and marker else ""
     where = f" on {marker.host}" if marker and marker.host else ""
-    head = f"{cause}: job {record.job}{where}{exit_code}{'' if run.foreign else _AGAIN}"
-    tail = last_lines(run) if marker else ""
-    tail = tail or _tail(_log(run, record))
+    head = f"{cause}: job {one.job}{where}{exit_code}{'' if one.foreign else _AGAIN}"
+    tail = last_lines(one.run) if marker else ""
+    tail = tail or _tail(_log(one))
     return f"{head}\n{tail}" if tail else head
 
 
-def last_lines(run: RunDirectory) -> str:
+def last_lines(run: Path) -> str:
     """Return the engine's last lines of its last start."""
-    return _tail(run.job / "engine.log", after="--- ")
+    return _tail(run / "job" / "engine.log", after="--- ")
 
 
 def _tail(path: Path | None, after: str | None = None) -> str:
@@ -150,19 +172,14 @@ def _tail_text(path: Path | None) -> str:
     return text[-16384:]
 
 
-def _log(run: RunDirectory, record: Record) -> Path | None:
-    return _submission_file(run, record, "task-{}.log")
+def _log(one: Submitted) -> Path | None:
+    return _submission_file(one, "task-{}.log")
 
 
-def _alive_file(run: RunDirectory, record: Record) -> Path | None:
-    return _submission_file(run, record, "alive-{}")
-
-
-def _submission_file(run: RunDirectory, record: Record, name: str) -> Path | None:
-    folder = (record.place or {}).get("submission")
-    if folder is None or record.job is None:
+def _submission_file(one: Submitted, name: str) -> Path | None:
+    if one.folder is None:
         return None
-    return run.path.parent / folder / name.format(record.job.rpartition("_")[2])
+    return one.folder / name.format(one.job.rpartition("_")[2])
 
 
 def _age(path: Path | None) -> float | None:

@@ -1,37 +1,35 @@
-"""Submit what is missing of a study: one directory per point, one array job."""
+"""Submit jobs: one array job for many of them, which holds the SHA-256 of all that it starts."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from bilayer_orchestra.engines.base import Job
-from bilayer_orchestra.errors import OrchestraError, RunBusyError
+from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.files import (
+    ELSEWHERE,
     other_owner,
     own_directory,
     secure,
+    sha256,
     user_name,
     write_text_atomic,
 )
-from bilayer_orchestra.images.use import ContainedEngine, Image
-from bilayer_orchestra.machine import cores
-from bilayer_orchestra.running.directory import ELSEWHERE, started_record
-from bilayer_orchestra.running.point import make_request
-from bilayer_orchestra.runtimes.apptainer import image_facts
+from bilayer_orchestra.runtimes.base import PlacedJob
 from bilayer_orchestra.runtimes.slurm.queue import job_of
-from bilayer_orchestra.runtimes.slurm.script import batch_script, sha256, task_script
+from bilayer_orchestra.runtimes.slurm.script import batch_script, task_script
 from bilayer_orchestra.runtimes.slurm.site import Site
-from bilayer_orchestra.study.tasks import Task
 from bilayer_orchestra.timestamps import utc_now
+
+T = TypeVar("T")
 
 #: The line of sbatch's answer that names the job, with --parsable and without.
 _NUMBER = re.compile(r"^(?:Submitted batch job )?(\d+)(?:;\S*| on cluster \S+)?\s*$", re.MULTILINE)
@@ -45,24 +43,24 @@ class Chunk:
     Parameters
     ----------
     name : str
-        Name of the study.
+        What the scheduler calls it.
     directory : Path
         Where its script, links and logs are.
-    packs : list of list of Task
-        The points of every array task.
+    packs : list of list of PlacedJob
+        The jobs of every array task.
     command : list of str
         The call of sbatch.
     """
 
     name: str
     directory: Path
-    packs: list[list[Task]]
+    packs: list[list[PlacedJob]]
     command: list[str]
 
 
-def plan(tasks: list[Task], site: Site, root: Path, name: str) -> list[Chunk]:
-    """Return the array jobs that compute ``tasks``; writes nothing."""
-    packs = [list(pack) for pack in _batched(tasks, site.points_per_task)]
+def plan(jobs: Sequence[PlacedJob], site: Site, root: Path, name: str) -> list[Chunk]:
+    """Return the array jobs that compute ``jobs``; writes nothing."""
+    packs = list(_batched(jobs, site.points_per_task))
     chunks = []
     stamp = utc_now().replace(":", "").replace("-", "")[:15]
     folder = root / f"{name}.slurm"
@@ -79,53 +77,27 @@ def plan(tasks: list[Task], site: Site, root: Path, name: str) -> list[Chunk]:
     return chunks
 
 
-def rendered(task: Task, site: Site) -> tuple[Job, str]:
-    """Return the job of a point and its task script; writes nothing."""
-    request = make_request(task.point.model, task.backend)
-    with cores(site.point_cpus):
-        job = task.backend.render(request)
-    return job, task_script(job, task.run.job.absolute(), site, site.holds(task.backend.name))
-
-
-def batch_of(chunk: Chunk, site: Site, write: bool) -> str:
-    """Return the batch script of one array job.
-
-    Parameters
-    ----------
-    write : bool
-        Whether the job directories and task scripts are written, too.
-    """
-    images: dict[Path, Image] = {}
-    sums: list[list[str]] = []
-    for pack in chunk.packs:
-        sums.append([])
-        for task in pack:
-            job, script = rendered(task, site)
-            sums[-1].append(sha256(script))
-            if isinstance(task.backend, ContainedEngine):
-                images[task.backend.image.path] = task.backend.image
-            if write:
-                task.run.write_job(job, task.point.model.to_yaml())
-                write_text_atomic(task.run.path / TASK, script)
-    return batch_script(site, chunk.name, sums, images.values())
+def batch_of(chunk: Chunk, site: Site) -> str:
+    """Return the batch script of one array job."""
+    images = {one.tools.image: one.tools.image_digest for pack in chunk.packs for one in pack}
+    sums = [[sha256(task_script(one, site)) for one in pack] for pack in chunk.packs]
+    known = {path: digest for path, digest in images.items() if path is not None}
+    return batch_script(site, chunk.name, sums, known)
 
 
 def submit(chunk: Chunk, site: Site) -> str:
-    """Write and submit one array job; return its number.
+    """Write and submit one array job, whose run directories are there; return its number.
 
     Raises
     ------
     OrchestraError
         With what sbatch said.
     """
-    with _held(chunk):
-        _link(chunk)
-        write_text_atomic(chunk.directory / BATCH, batch_of(chunk, site, write=True))
-        number = _sbatch(chunk)
-        for index, pack in enumerate(chunk.packs):
-            for task in pack:
-                _record(task, f"{number}_{index}", chunk, site)
-    return number
+    _link(chunk)
+    for one in itertools.chain.from_iterable(chunk.packs):
+        write_text_atomic(one.run / TASK, task_script(one, site))
+    write_text_atomic(chunk.directory / BATCH, batch_of(chunk, site))
+    return _sbatch(chunk)
 
 
 def _link(chunk: Chunk) -> None:
@@ -136,8 +108,8 @@ def _link(chunk: Chunk) -> None:
     try:
         for index, pack in enumerate(chunk.packs):
             (links / str(index)).mkdir(parents=True)
-            for position, task in enumerate(pack):
-                target = os.path.relpath(task.run.path, links / str(index))
+            for position, one in enumerate(pack):
+                target = os.path.relpath(one.run, links / str(index))
                 (links / str(index) / f"{position:04d}").symlink_to(target)
     except OSError as error:
         raise OrchestraError(f"cannot write {links}: {error.strerror}") from error
@@ -169,40 +141,9 @@ def _sbatch(chunk: Chunk) -> str:
     return number
 
 
-def _record(task: Task, job: str, chunk: Chunk, site: Site) -> None:
-    place = {
-        "runtime": "slurm",
-        "submission": os.path.relpath(chunk.directory, task.run.path.parent),
-    }
-    if isinstance(task.backend, ContainedEngine):
-        place |= image_facts(task.backend.image)
-    task.run.forget_execution()
-    record = started_record(task.point.model, task.backend)
-    message = f"submitted to Slurm as job {job}"
-    task.run.write_record(
-        replace(record, state="pending", message=message, job=job, place=place, pid=None)
-    )
-
-
-@contextlib.contextmanager
-def _held(chunk: Chunk) -> Iterator[None]:
-    """Hold the lock of every point while its directory is written and its job is recorded."""
-    with contextlib.ExitStack() as stack:
-        for task in itertools.chain.from_iterable(chunk.packs):
-            try:
-                stack.enter_context(task.run.locked(wait=False))
-            except RunBusyError as error:
-                raise OrchestraError(
-                    f"another process took {task.run.path} just now; nothing of this job was "
-                    "submitted, the same command submits the rest"
-                ) from error
-        yield
-
-
-def _batched(items: list, size: int) -> Iterator[list]:  # type: ignore[type-arg]
-    iterator = iter(items)
-    while chunk := list(itertools.islice(iterator, size)):
-        yield chunk
+def _batched(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    for begin in range(0, len(items), size):
+        yield list(items[begin : begin + size])
 
 
 def _fresh(parent: Path, name: str) -> Path:

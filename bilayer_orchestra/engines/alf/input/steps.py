@@ -33,7 +33,7 @@ def time_steps(terms: Terms, numerics: ALFNumerics) -> tuple[float, ...]:
     OrchestraError
         If one does not divide beta (or the projection time), with the nearest that do.
     """
-    name, total = _duration(terms, numerics)
+    name, total = duration(terms, numerics)
     if numerics.dtau == "auto":
         return _automatic(terms, total)
     steps = numerics.dtau if isinstance(numerics.dtau, tuple) else (numerics.dtau,)
@@ -51,6 +51,22 @@ def divides(step: float, total: float) -> bool:
     """Whether ``total`` is a whole number of steps."""
     count = total / step
     return round(count) >= 1 and abs(count - round(count)) <= TOLERANCE * count
+
+
+def round_time(numerics: ALFNumerics, needed: float) -> float:
+    """Return a round time of at least ``needed`` whose half and quarter all given steps divide."""
+    assert not isinstance(numerics.dtau, str)
+    steps = numerics.dtau if isinstance(numerics.dtau, tuple) else (numerics.dtau,)
+    unit = max(steps)
+    count = math.ceil(needed / (4 * unit) * (1 - 1e-9))
+    for candidate in range(count, 2 * count + 50):
+        quarter = round(candidate * unit, 9)
+        if all(divides(step, quarter) for step in steps):
+            return round(4 * quarter, 9)
+    raise OrchestraError(
+        f"numerics.alf.dtau = {list(steps)}: no inverse temperature near {needed:.3g} is a "
+        "multiple of all of them; use `dtau: auto`"
+    )
 
 
 def nearest(step: float, total: float) -> list[str]:
@@ -71,7 +87,8 @@ def nearest(step: float, total: float) -> list[str]:
     return texts
 
 
-def _duration(terms: Terms, numerics: ALFNumerics) -> tuple[str, float]:
+def duration(terms: Terms, numerics: ALFNumerics) -> tuple[str, float]:
+    """Return the imaginary time of a run, in 1/energy, and what it is called."""
     if isinstance(terms.state, GrandCanonical):
         return "beta", terms.state.beta
     return "projection_time", numerics.projection_time

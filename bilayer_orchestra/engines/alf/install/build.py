@@ -26,7 +26,7 @@ from bilayer_orchestra.engines.alf.install.installation import (
     hamiltonian_hash,
 )
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
-from bilayer_orchestra.files import own_directory, secure, write_text_atomic
+from bilayer_orchestra.files import file_sha256, own_directory, secure, sha256, write_text_atomic
 from bilayer_orchestra.heartbeat import heartbeat
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.timestamps import utc_now
@@ -83,7 +83,7 @@ def build_alf(
         digest = tree_hash(source)
         words = [*options.words, *_configure_words(options), _flags(options)]
         identity = [digest, hamiltonian_hash(), compiler, blas, *words]
-        key = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16]
+        key = sha256("\n".join(identity))[:16]
         target = cache_directory() / "alf" / key
         record: dict[str, object] = {
             "alf_version": alf_version(source, digest),
@@ -304,9 +304,7 @@ def _install(binary: Path, log: Path, target: Path, record: dict[str, object]) -
     problem = probe(binary)
     if problem:
         raise EngineError(f"the ALF that was just compiled does not work: {problem}")
-    with binary.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    record |= {"binary_sha256": digest, "built": utc_now()}
+    record |= {"binary_sha256": file_sha256(binary), "built": utc_now()}
     own_directory(target.parent, NOT_TRUSTED)
     fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
     try:

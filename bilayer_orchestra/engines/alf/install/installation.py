@@ -7,7 +7,6 @@ program only brings a Hamiltonian that is compiled into it.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ from bilayer_orchestra.configuration import (
     config_file,
     engine_settings,
 )
-from bilayer_orchestra.errors import ForeignFileError, MissingEngineError
-from bilayer_orchestra.files import secure
+from bilayer_orchestra.errors import ForeignFileError, MissingEngineError, OrchestraError
+from bilayer_orchestra.files import file_sha256, files_sha256, secure
+from bilayer_orchestra.job import Tools
 from bilayer_orchestra.resources import resource
 from bilayer_orchestra.user_files import variable
 
@@ -59,7 +59,7 @@ class ALFInstallation:
     def label(self) -> str:
         """One line: version, Hamiltonian and build, everything that can change a number."""
         if not self.record:
-            return f"ALF, own build sha256:{binary_digest(self.binary)[:12]}"
+            return f"ALF, own build sha256:{file_sha256(self.binary)[:12]}"
         options = " ".join(self.record["options"]) or "serial"
         return (
             f"{self.record['alf_version']} + Orchestra {self.record['hamiltonian'][:8]} "
@@ -122,12 +122,44 @@ def finished_builds() -> list[ALFInstallation]:
     return found
 
 
-def alf_environment() -> dict[str, str]:
-    """Return the variables that a job needs to start ALF."""
+def alf_tools() -> Tools:
+    """Return what a job needs to start ALF."""
+    binary = find_alf().binary
     launcher = variable(LAUNCHER_VARIABLE) or engine_settings("alf").get(
         "launcher", DEFAULT_LAUNCHER
     )
-    return {VARIABLE: str(find_alf().binary), LAUNCHER_VARIABLE: launcher}
+    environment = {VARIABLE: str(binary), LAUNCHER_VARIABLE: launcher}
+    return Tools(environment=environment, binaries=(binary,))
+
+
+def source_tree(named: Path | None) -> Path:
+    """Return the source tree: the one named, or the one that was built last."""
+    remembered = engine_settings("alf").get("source")
+    if named is None and remembered is None:
+        raise OrchestraError(
+            "name your ALF source tree: orchestra engines build alf --source DIR "
+            "(git clone https://github.com/ALF-QMC/ALF brings one)"
+        )
+    return Path(named or remembered or "")
+
+
+def describe_builds() -> list[str]:
+    """Return two lines for every installation, or why there is none."""
+    lines = []
+    try:
+        used = find_alf()
+    except OrchestraError as error:
+        used = None
+        lines.append(str(error))
+    builds = finished_builds()
+    if used and used.binary not in [build.binary for build in builds]:
+        builds.append(used)
+    for build in builds:
+        marks = ["in use"] if used and build.binary == used.binary else []
+        marks += ["older Hamiltonian"] if build.stale else []
+        mark = f"  [{', '.join(marks)}]" if marks else ""
+        lines += [f"{build.label}{mark}", f"{build.binary}  ({build.origin})"]
+    return lines
 
 
 def hamiltonian_files() -> list[Path]:
@@ -138,10 +170,7 @@ def hamiltonian_files() -> list[Path]:
 @functools.cache
 def hamiltonian_hash() -> str:
     """Return the hash of our Fortran sources."""
-    digest = hashlib.sha256()
-    for file in hamiltonian_files():
-        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()
+    return files_sha256(hamiltonian_files())
 
 
 def _named(name: str, origin: str) -> ALFInstallation:
@@ -162,20 +191,4 @@ def _record(binary: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or not needed <= set(record):
         return {}
     # a record that belongs to another binary is worse than none
-    return record if record["binary_sha256"] == binary_digest(binary) else {}
-
-
-def binary_digest(binary: Path) -> str:
-    """Return the SHA-256 of an executable; empty if it cannot be read."""
-    try:
-        status = binary.stat()
-    except OSError:
-        return ""
-    return _digest_of(binary, status.st_mtime_ns, status.st_size)
-
-
-@functools.lru_cache(maxsize=64)
-def _digest_of(binary: Path, _mtime: int, _size: int) -> str:
-    # keyed by time and size: the file is hashed once per process, not twenty times
-    with binary.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return record if record["binary_sha256"] == file_sha256(binary) else {}

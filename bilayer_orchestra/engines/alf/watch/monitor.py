@@ -16,6 +16,7 @@ from bilayer_orchestra.engines.base import Request
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.terms import Terms
 
+#: What `run.sh` looks for.
 STOP = "stop"
 #: Seconds between two looks at the directory.
 INTERVAL = 1.0
@@ -54,11 +55,17 @@ class Monitor:
         self._line: str | None = None
 
     def lines(self) -> list[str]:
-        """Return the newest line; asks the engine to stop once every target is reached."""
+        """Return the newest line."""
         now = time.monotonic()
         if now >= self._next_look:
             self._look(now)
         return [] if self._line is None else [self._line]
+
+    def reached(self) -> bool:
+        """Return whether the error of every target is small enough; looked at now and then."""
+        if self.targets and time.monotonic() >= self._next_analysis:
+            self._analyse()
+        return self._reached
 
     def _look(self, now: float) -> None:
         if now >= self._next_analysis:
@@ -88,7 +95,6 @@ class Monitor:
         ]
         if reached and all(reached):
             self._reached = True
-            (self.directory / STOP).touch()
         now = time.monotonic()
         # early on, prompt news counts more than a little time
         pause = min((now - start) / ANALYSIS_SHARE, max(5.0, 0.2 * (now - self._started)))

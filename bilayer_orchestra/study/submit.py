@@ -1,18 +1,22 @@
-"""``orchestra sweep --runtime slurm``."""
+"""Submit the points of a study that are missing to a queue."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from rich.console import Console
-
-from bilayer_orchestra.images.use import image_table
 from bilayer_orchestra.running.point import refuse_search, set_aside
-from bilayer_orchestra.runtimes.slurm.collect import label_executed
-from bilayer_orchestra.runtimes.slurm.site import Site, load_site
-from bilayer_orchestra.runtimes.slurm.submit import Chunk, batch_of, plan, rendered, submit
+from bilayer_orchestra.running.queued import (
+    QUEUED_SEARCH,
+    known_states,
+    label_computed,
+    placed,
+    submit,
+)
+from bilayer_orchestra.runtimes.slurm.runtime import SlurmRuntime
+from bilayer_orchestra.runtimes.slurm.script import task_script
+from bilayer_orchestra.runtimes.slurm.submit import Chunk, batch_of
 from bilayer_orchestra.study.load import LoadedStudy
 from bilayer_orchestra.study.tasks import Task, make_tasks, split_by_owner, study_root
 
@@ -20,35 +24,34 @@ from bilayer_orchestra.study.tasks import Task, make_tasks, split_by_owner, stud
 def submit_study(
     study: LoadedStudy,
     root: Path,
-    site_name: str | None,
-    images: list[str],
-    dry_run: bool,
-    console: Console,
+    runtime: SlurmRuntime,
+    say: Callable[[str], None],
+    dry_run: bool = False,
 ) -> None:
-    """Submit the points that are neither finished nor in the queue."""
+    """Submit the points that are neither finished nor in the queue.
 
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    site = load_site(site_name or study.spec.site, study.path, image_table(images))
-    tasks = make_tasks(study, root, site.adapt)
+    Parameters
+    ----------
+    study : LoadedStudy
+        The study.
+    root : Path
+        Directory of the runs.
+    runtime : SlurmRuntime
+        Where they shall run.
+    say : callable
+        Receives lines for the user.
+    dry_run : bool
+        Say what would be submitted; change nothing.
+    """
+    tasks = make_tasks(study, root, runtime)
     for task in tasks:
-        refuse_search(
-            task.point.model,
-            "run `orchestra sweep` without --runtime slurm within a job of its own, or give the "
-            "chemical potentials",
-        )
+        refuse_search(task.model, QUEUED_SEARCH)
     ours, others = split_by_owner(tasks)
     for task in [] if dry_run else ours:
         if not task.run.finished and task.run.result.exists():
             say(f"{task.name}: {set_aside(task.run)}")
-    states = label_executed(tasks) if not dry_run else {}
-    known = {task.name: states.get(task.name, task.run.status()) for task in tasks}
-
-    if dry_run:
-        from bilayer_orchestra.runtimes.slurm.collect import states_of
-
-        known = {**known, **states_of({t.name: t.run for t in tasks if not t.run.finished})}
+    known = {} if dry_run else label_computed(tasks)
+    known |= known_states({task.name: task.run for task in tasks if task.name not in known})
     say(_counts(tasks, known))
     for line in others:
         say(line)
@@ -59,22 +62,23 @@ def submit_study(
     if not todo:
         say("nothing to submit")
         return
-    chunks = plan(todo, site, root, study.name)
+    chunks = runtime.plan([placed(task, runtime) for task in todo], root, study.name)
     if dry_run:
-        _show(chunks, todo, site, say)
+        _show(chunks, todo, runtime, say)
         return
     for chunk in chunks:
-        number = submit(chunk, site)
-        points = sum(len(pack) for pack in chunk.packs)
-        say(f"job {number}: {points} points in {len(chunk.packs)} tasks, {chunk.directory}")
+        number, points = submit(chunk, todo, runtime)
+        say(f"job {number}: {len(points)} points in {len(chunk.packs)} tasks, {chunk.directory}")
     say(f"then      orchestra status {shlex.quote(str(root))}")
-    words = ["orchestra", "collect", str(study.path), "--runtime", "slurm"]
-    words += ["--site", site_name] if site_name else []
+    words = ["orchestra", "collect", str(study.path), "--runtime", runtime.name]
+    words += ["--site", runtime.site.source] if runtime.site.source else []
     words += ["--output", str(root)] if root != study_root(study, None) else []
     say(f"          {shlex.join(words)}")
 
 
-def _missing(tasks: list[Task], known: dict[str, tuple[str, str]]) -> tuple[list[Task], list[Task]]:
+def _missing(
+    tasks: list[Task], known: Mapping[str, tuple[str, str]]
+) -> tuple[list[Task], list[Task]]:
     """Return the tasks to submit, each run once, and those that another process computes."""
     todo: list[Task] = []
     busy: list[Task] = []
@@ -89,15 +93,19 @@ def _missing(tasks: list[Task], known: dict[str, tuple[str, str]]) -> tuple[list
     return todo, busy
 
 
-def _show(chunks: list[Chunk], todo: list[Task], site: Site, say: Callable[[str], None]) -> None:
+def _show(
+    chunks: list[Chunk], todo: list[Task], runtime: SlurmRuntime, say: Callable[[str], None]
+) -> None:
     """Say what would be submitted: every job, every point, the script of one point."""
+    names = {task.run.path: task.name for task in todo}
     for chunk in chunks:
-        say(f"# {shlex.join(chunk.command)}\n{batch_of(chunk, site, write=False)}")
+        say(f"# {shlex.join(chunk.command)}\n{batch_of(chunk, runtime.site)}")
         for index, pack in enumerate(chunk.packs):
-            for task in pack:
-                say(f"# array task {index}: {task.name}: {task.run.path}")
-    say(f"# task.sh of {todo[0].name}, which batch.sh starts:")
-    say(rendered(todo[0], site)[1])
+            for one in pack:
+                say(f"# array task {index}: {names[one.run]}: {one.run}")
+    first = chunks[0].packs[0][0]
+    say(f"# task.sh of {names[first.run]}, which batch.sh starts:")
+    say(task_script(first, runtime.site))
     arrays = sum(len(chunk.packs) for chunk in chunks)
     say(f"# not submitted: {len(todo)} points in {arrays} tasks of {len(chunks)} jobs")
 
@@ -105,7 +113,7 @@ def _show(chunks: list[Chunk], todo: list[Task], site: Site, say: Callable[[str]
 _WORDS, _UNKNOWN = ("finished", "running", "pending", "failed", "unknown"), "not submitted yet"
 
 
-def _counts(tasks: list[Task], known: dict[str, tuple[str, str]]) -> str:
+def _counts(tasks: list[Task], known: Mapping[str, tuple[str, str]]) -> str:
     """Return how many points are in which state; what nobody has submitted does not wait."""
     words = []
     for task in tasks:
