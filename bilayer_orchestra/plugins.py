@@ -32,18 +32,10 @@ class Plugins(Generic[T]):
     accept : callable
         Receives the entry point's name and what it loads, and returns the object to use; raises
         OrchestraError with the reason to leave it out.
-    order : tuple of str
-        Names that come first.
     """
 
-    def __init__(
-        self,
-        group: str,
-        what: str,
-        accept: Callable[[str, object], T],
-        order: tuple[str, ...] = (),
-    ) -> None:
-        self.group, self.what, self._accept, self._order = group, what, accept, order
+    def __init__(self, group: str, what: str, accept: Callable[[str, object], T]) -> None:
+        self.group, self.what, self._accept = group, what, accept
         self._loaded: dict[str, T | None] = {}
 
     @functools.cached_property
@@ -57,11 +49,10 @@ class Plugins(Generic[T]):
                 f"two distributions bring the {self.what} `{point.name}`: {_of(other)} and "
                 f"{_of(point)}; uninstall one of them"
             )
-        first = [name for name in self._order if name in found]
-        return {name: found[name] for name in [*first, *found]}
+        return found
 
     def names(self) -> tuple[str, ...]:
-        """Return the names on offer in their order; nothing is imported."""
+        """Return the names on offer; nothing is imported."""
         return tuple(self._points)
 
     def get(self, name: str) -> T | None:

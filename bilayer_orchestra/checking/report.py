@@ -33,26 +33,12 @@ _COLUMNS = {
 }
 
 
-def write_report(
-    outcome: CheckResult, root: Path, headline: str, style: Path | None = None
-) -> dict[str, Path]:
-    """Write the report into ``root``; return kind -> path of what was written.
-
-    Without the libraries of the ``plot`` extra there is no page ("report"), only the dataset.
-    """
+def write_report(outcome: CheckResult, root: Path, headline: str) -> Path:
+    """Write ``check.nc`` into ``root`` and return it; a page of another check does not stay."""
     make_directory(root)
-    dataset = as_dataset(outcome, headline)
-    write_atomic(dataset, root / DATASET)
-    written = {"dataset": root / DATASET}
-    try:
-        from bilayer_orchestra.checking.page import write_page
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != PAGE_LIBRARY:
-            raise
-        (root / PAGE).unlink(missing_ok=True)  # that of another check
-        return written
-    written["report"] = write_page(outcome, root / PAGE, headline, style)
-    return written
+    write_atomic(as_dataset(outcome, headline), root / DATASET)
+    (root / PAGE).unlink(missing_ok=True)
+    return root / DATASET
 
 
 def as_dataset(outcome: CheckResult, headline: str) -> xr.Dataset:

@@ -15,6 +15,7 @@ from bilayer_orchestra.checking.comparison import Comparison, Pair, Word
 from bilayer_orchestra.checking.consistency import inconsistencies
 from bilayer_orchestra.checking.statistics import Test
 from bilayer_orchestra.checking.systematics import unestimated
+from bilayer_orchestra.dataset.statement import is_stochastic
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.observables import EXTRAS, OBSERVABLES
 from bilayer_orchestra.terms import FloatArray
@@ -324,7 +325,7 @@ def _overall(  # noqa: PLR0911  (one return for each kind of answer)
         return "disagree", f"inconsistent in itself: {broken[0]}", text
     names = ", ".join(by_word["disagree"])
     if by_word["disagree"]:
-        noisy = [label for label, dataset in unsure if dataset.attrs["backend"] == "alf"]
+        noisy = [label for label, dataset in unsure if is_stochastic(dataset)]
         pulls = [
             float(np.abs(f.test.pulls[f.test.worst])) if f.test is not None else np.inf
             for f in findings

@@ -365,7 +365,9 @@ app.add_typer(containers, name="containers")
 
 @containers.command("build")
 def containers_build(
-    engine: Annotated[str, typer.Argument(help="alf, block2 or itensor")],
+    engine: Annotated[
+        str, typer.Argument(help="kind of image; `orchestra containers list` shows them")
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="the image file [ENGINE.sif]")
     ] = None,
@@ -391,7 +393,9 @@ def containers_build(
 
 @containers.command("verify")
 def containers_verify(
-    engine: Annotated[str, typer.Argument(help="alf, block2 or itensor")],
+    engine: Annotated[
+        str, typer.Argument(help="kind of image; `orchestra containers list` shows them")
+    ],
     image: Annotated[Path | None, typer.Argument(help="the image file [the configured]")] = None,
 ) -> None:
     """Check an image, such as one that was built elsewhere: whole, of this version, working."""

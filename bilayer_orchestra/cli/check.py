@@ -193,10 +193,18 @@ def _site_label(label: str) -> str:
 
 
 def _store(outcome: CheckResult, root: Path, console: Console, style: Path | None) -> None:
-    from bilayer_orchestra.checking.report import write_report
+    from bilayer_orchestra.checking.report import PAGE, write_report
 
-    written = write_report(outcome, root, summary(outcome), style)
-    for label, path in written.items():
-        console.print(f"{label:8s} {path}", markup=False, highlight=False, soft_wrap=True)
-    if "report" not in written:
-        console.print("no report: pip install matplotlib jinja2", markup=False)
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    headline = summary(outcome)
+    say(f"dataset  {write_report(outcome, root, headline)}")
+    try:
+        from bilayer_orchestra.plots.check_page import write_page
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "jinja2":
+            raise
+        say("no report: pip install matplotlib jinja2")
+        return
+    say(f"report   {write_page(outcome, root / PAGE, headline, style)}")

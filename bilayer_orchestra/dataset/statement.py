@@ -37,3 +37,9 @@ def systematics_of(dataset: xr.Dataset) -> tuple[str, ...] | None:
     if text is None:
         return None
     return () if text == NONE else tuple(str(text).split(", "))
+
+
+def is_stochastic(dataset: xr.Dataset) -> bool:
+    """Return whether the averages have statistical errors, as the dataset states or shows."""
+    shown = any(str(name).endswith("_stderr") for name in dataset.data_vars)
+    return bool(dataset.attrs.get(STOCHASTIC, shown))

@@ -104,6 +104,9 @@ class Engine(ABC):
         empty if there are none but rounding.
     settings : type
         Its section of the model file.
+    auto : int or None
+        Place in the order in which ``auto`` tries engines where none is instant; None: it is asked
+        for by its name.
     configuration : mapping
         Table of the user's configuration file -> its keys.
     state_name : str or None
@@ -121,6 +124,7 @@ class Engine(ABC):
     stochastic: ClassVar[bool]
     systematics: ClassVar[tuple[str, ...]]
     settings: ClassVar[type[SpecModel]]
+    auto: ClassVar[int | None] = None
     configuration: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
     state_name: ClassVar[str | None] = None
     recipe: ClassVar[ImageRecipe | None] = None

@@ -7,10 +7,6 @@ from bilayer_orchestra.engines.base import CONTRACT, Engine
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.plugins import Plugins
 
-#: The order of lists, and in which `auto` tries where nothing is instant. Engines of others come
-#: after these, and are asked for by their names.
-ORDER = ("block2", "itensor", "exact", "alf")
-
 
 def _accept(name: str, loaded: object) -> Engine:
     if not (isinstance(loaded, type) and issubclass(loaded, Engine)):
@@ -25,12 +21,14 @@ def _accept(name: str, loaded: object) -> Engine:
     return loaded()
 
 
-ENGINES: Plugins[Engine] = Plugins("bilayer_orchestra.engines", "engine", _accept, ORDER)
+ENGINES: Plugins[Engine] = Plugins("bilayer_orchestra.engines", "engine", _accept)
 
 
 def engines() -> dict[str, Engine]:
-    """Return the engines by name: the built-in ones, and what others bring."""
-    return ENGINES.all()
+    """Return all engines by name, in the order in which ``auto`` tries them."""
+    last = float("inf")
+    found = ENGINES.all().items()
+    return dict(sorted(found, key=lambda one: last if one[1].auto is None else one[1].auto))
 
 
 def refuse_unknown_configuration() -> None:

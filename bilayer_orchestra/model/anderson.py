@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.chains import Coupling, ladder_one_body, ladder_sites
 from bilayer_orchestra.model.spec import Model, observables_field
 from bilayer_orchestra.model.state import CanonicalState
@@ -126,7 +127,11 @@ class AndersonModel(Model):
             return settings
         from bilayer_orchestra.model.particle_hole import engine_targets
 
-        return settings.model_copy(update={"target_stderr": engine_targets(targets)})
+        try:
+            translated = engine_targets(targets)
+        except OrchestraError as error:
+            raise OrchestraError(f"numerics.{backend}.{error}") from error
+        return settings.model_copy(update={"target_stderr": translated})
 
     def reported(self, averages: Averages) -> Averages:
         """Translate averages of the attractive bilayer back."""

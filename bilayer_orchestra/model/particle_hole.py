@@ -89,7 +89,7 @@ def engine_targets(targets: dict[str, float]) -> dict[str, float]:
     for name, target in targets.items():
         if name not in SOURCES and not name.endswith("energy"):
             raise OrchestraError(
-                f"numerics.alf.target_stderr names `{name}`, which the Anderson lattice does not "
+                f"target_stderr names `{name}`, which the Anderson lattice does not "
                 f"report; known: {', '.join(SOURCES)}"
             )
         result[SOURCES.get(name, name)] = target * _TARGET_FACTOR.get(name, 1.0)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
 from bilayer_orchestra.checking.plan import CheckResult
+from bilayer_orchestra.dataset.statement import is_stochastic
 from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.plots.common import curve, own_style
 
@@ -40,7 +41,7 @@ def _overlay(outcome: CheckResult) -> Figure | None:
     lowest = {max(by_beta) for by_beta in outcome.thermal.values() if by_beta}
     chosen = {
         label: d
-        for label, d in outcome.results.items()
+        for d in outcome.results.values()
         if "beta=" not in label or not lowest or float(label.split("beta=")[1]) in lowest
     }
     names = [n for n in ("pair", "density_density") if any(n in d for d in chosen.values())]
@@ -142,14 +143,14 @@ def _approach(outcome: CheckResult) -> Figure | None:
                 temperature,
                 [float(d[source].sum()) for d in usable.values()],
                 errors,
-                fmt="o-" if name == "exact" else "s",
+                fmt="s" if is_stochastic(next(iter(usable.values()))) else "o-",
                 ms=4,
                 capsize=3,
                 lw=1,
                 label=name,
             )
-        for label, d in outcome.results.items():
-            if d.attrs["ensemble"] == "canonical" and source in d and "alf" not in label:
+        for d in outcome.results.values():
+            if d.attrs["ensemble"] == "canonical" and source in d and not is_stochastic(d):
                 axis.axhline(float(d[source].sum()), lw=0.8, ls=":", color="black")
         axis.set(ylabel=f"{title}, whole system", xlabel="temperature T")
         axis.set_xlim(left=0)

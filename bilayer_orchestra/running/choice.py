@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from bilayer_orchestra.engines.base import Engine
-from bilayer_orchestra.engines.registry import ENGINES, ORDER, get_engine
+from bilayer_orchestra.engines.registry import engines, get_engine
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.images.use import contained
 from bilayer_orchestra.model.spec import Model
@@ -35,7 +35,9 @@ def engine_for(model: Model, name: str) -> Engine:
         return get_engine(name)
     able: list[tuple[Engine, float]] = []
     problems: list[OrchestraError] = []
-    for engine in filter(None, map(ENGINES.get, ORDER)):
+    for engine in engines().values():
+        if engine.auto is None:
+            continue
         try:
             request = checked_request(model, engine)
             engine.version()

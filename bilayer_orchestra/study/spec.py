@@ -41,7 +41,7 @@ class Study(SpecModel):
         Field(description="label -> {model value -> list of values}; these move together"),
     ] = Field(default_factory=dict)
     backends: Annotated[
-        tuple[str, ...], Field(min_length=1, description="auto, exact, block2, itensor, alf")
+        tuple[str, ...], Field(min_length=1, description="auto, or names of engines")
     ] = ("auto",)
     numerics: Annotated[
         dict[str, Any], Field(description="as in the model file; goes before the base model's")

@@ -36,6 +36,7 @@ class ALFEngine(Engine):
     settings = ALFNumerics
     configuration: ClassVar = {"alf": ("binary", "source", "launcher")}
     recipe = RECIPE
+    auto = 4
 
     def __init__(self) -> None:
         self._monitors: dict[Path, Monitor] = {}

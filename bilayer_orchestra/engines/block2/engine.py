@@ -26,6 +26,7 @@ class Block2Engine(DMRGEngine):
     settings = Block2Numerics
     state_name = "checkpoint"
     recipe = RECIPE
+    auto = 1
 
     def version(self) -> str:
         """Return block2's version without importing it."""

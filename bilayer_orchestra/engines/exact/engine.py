@@ -39,6 +39,7 @@ class ExactEngine(Engine):
     systematics = ()  # rounding only: bounded by the residual over the gap
     settings = ExactNumerics
     recipe = RECIPE
+    auto = 3
 
     def __init__(self) -> None:
         self._places: dict[Path, int] = {}
