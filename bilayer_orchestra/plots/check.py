@@ -41,7 +41,7 @@ def _overlay(outcome: CheckResult) -> Figure | None:
     lowest = {max(by_beta) for by_beta in outcome.thermal.values() if by_beta}
     chosen = {
         label: d
-        for d in outcome.results.values()
+        for label, d in outcome.results.items()
         if "beta=" not in label or not lowest or float(label.split("beta=")[1]) in lowest
     }
     names = [n for n in ("pair", "density_density") if any(n in d for d in chosen.values())]
