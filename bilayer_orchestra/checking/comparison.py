@@ -56,7 +56,7 @@ class Comparison:
         self.pair = pair
         model = solved_model(pair.first)
         self.terms = model.terms() if model else None
-        self.ring = model is not None and model.boundary == "periodic"
+        self.ring = model is not None and model.periodic
         self.untested: list[tuple[str, Word, str]] = []
         self.elements: dict[str, tuple[Elements, Elements]] = {}
         self.systematics: dict[str, dict[str, FloatArray]] = {}

@@ -24,7 +24,6 @@ import xarray as xr
 
 from bilayer_orchestra.checking.sectors import Placement, with_beta
 from bilayer_orchestra.engines.base import Engine, Request, Sampling
-from bilayer_orchestra.model.bilayer import BilayerModel
 from bilayer_orchestra.model.load import parse_model
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.observables import OBSERVABLES
@@ -83,7 +82,7 @@ class Ladder:
 
 
 def plan_ladder(
-    model: BilayerModel,
+    model: Model,
     placement: Placement,
     stochastic: Sequence[Engine],
     needed_by: Engine | None,
@@ -92,7 +91,7 @@ def plan_ladder(
 
     Parameters
     ----------
-    model : BilayerModel
+    model : Model
         Canonical; its numerics decide what Monte Carlo can afford.
     stochastic : sequence of Engine
         Monte Carlo engines whose imaginary-time steps have to fit.

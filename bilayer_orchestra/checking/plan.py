@@ -22,7 +22,6 @@ from bilayer_orchestra.checking.verdict import NEIGHBOURS, Verdict, judge_all, o
 from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.engines.registry import engines, get_engine
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.model.bilayer import BilayerModel
 from bilayer_orchestra.model.load import parse_model
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.model.state import CanonicalState
@@ -163,7 +162,7 @@ class Check:
 
     def _ladder(self, direct: list[tuple[str, xr.Dataset]]) -> list[Pair]:
         """Solve the thermal states that go over into the ground state."""
-        if not isinstance(self.model, BilayerModel):
+        if self.model.raised(0.0) is None:
             self.outcome.notes.append(f"T -> 0 is not checked for `model: {self.model.model}`")
             return []
         thermal = with_beta(self.model, 1.0)

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from bilayer_orchestra.dataset.reading import by_site
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.state import CanonicalState
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from bilayer_orchestra.model.bilayer import BilayerModel
+    from bilayer_orchestra.model.spec import Model
 
 #: Changes of (n_up, n_down) that are looked at: electrons, pairs, a flipped spin, two pairs.
 CHANGES = (
@@ -37,7 +38,7 @@ SAME = 1e-8
 #: A sector's margin if nothing lies on one side of it (empty or full): any value will do.
 FREE_MARGIN = 1.0
 
-Solver = Callable[["BilayerModel"], "xr.Dataset"]
+Solver = Callable[["Model"], "xr.Dataset"]
 
 
 class Level(NamedTuple):
@@ -118,25 +119,22 @@ class Placement:
         return high
 
 
-def level_of(dataset: xr.Dataset, model: BilayerModel) -> Level:
+def level_of(dataset: xr.Dataset, model: Model) -> Level:
     """Return the ground level of a canonical result."""
     state = model.state
     assert isinstance(state, CanonicalState)
-    density = dataset["density"].sum(("spin", "x"))
-    own = sum(
-        float(density.sel(layer=name)) * getattr(model.layers, name).chemical_potential
-        for name in ("P", "M")
-    )
+    terms = model.terms()
+    density = by_site(dataset["density"].sum("spin"), terms.sites)
     return Level(
         state.n_up,
         state.n_down,
-        float(dataset["energy"]) - own,
+        float(dataset["energy"]) - float(terms.chemical_potential @ density),
         float(dataset["degeneracy"]) if "degeneracy" in dataset else 1.0,
         float(dataset["gap"]) if "gap" in dataset else np.nan,
     )
 
 
-def neighbours(model: BilayerModel) -> list[tuple[int, int]]:
+def neighbours(model: Model) -> list[tuple[int, int]]:
     """Return the sectors (n_up, n_down) around the model's own that exist on its sites."""
     state, sites = model.state, len(model.sites)
     assert isinstance(state, CanonicalState)
@@ -144,28 +142,20 @@ def neighbours(model: BilayerModel) -> list[tuple[int, int]]:
     return [(a, b) for a, b in sectors if 0 <= a <= sites and 0 <= b <= sites]
 
 
-def with_sector(model: BilayerModel, n_up: int, n_down: int) -> BilayerModel:
+def with_sector(model: Model, n_up: int, n_down: int) -> Model:
     """Return the same Hamiltonian in another sector."""
-    return _changed(model, state={"n_up": n_up, "n_down": n_down})
+    return model.changed(state={"n_up": n_up, "n_down": n_down})
 
 
-def with_beta(model: BilayerModel, beta: float, mu: float = 0.0) -> BilayerModel:
+def with_beta(model: Model, beta: float, mu: float = 0.0) -> Model:
     """Return the thermal state of the same Hamiltonian, all chemical potentials raised by mu."""
-    layers = {
-        name: layer.model_dump() | {"chemical_potential": layer.chemical_potential + mu}
-        for name, layer in (("P", model.layers.P), ("M", model.layers.M))
-    }
-    return _changed(model, state={"beta": beta}, layers=layers)
-
-
-def _changed(model: BilayerModel, **changes: object) -> BilayerModel:
-    return type(model).model_validate(
-        model.model_dump(mode="python", exclude_unset=True) | changes  # checks ranges again
-    )
+    raised = model.raised(mu)
+    assert raised is not None
+    return raised.changed(state={"beta": beta})
 
 
 def solve_sectors(
-    model: BilayerModel, solve: Solver
+    model: Model, solve: Solver
 ) -> tuple[Level, list[Level], dict[tuple[int, int], xr.Dataset]]:
     """Solve the model's sector and those around it.
 

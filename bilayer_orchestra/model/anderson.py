@@ -20,8 +20,8 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.model.chains import Coupling, ladder_one_body, ladder_sites
-from bilayer_orchestra.model.spec import Model, observables_field
+from bilayer_orchestra.model.chains import CoupledChains, Coupling, chains_one_body, rung_by_rung
+from bilayer_orchestra.model.spec import observables_field
 from bilayer_orchestra.model.state import CanonicalState
 from bilayer_orchestra.settings import SpecModel
 from bilayer_orchestra.terms import Canonical, FloatArray, GrandCanonical, Site, Terms
@@ -60,10 +60,10 @@ class AndersonLayers(SpecModel):
     c: Annotated[AndersonLayer, Field(description="conduction electrons")]
 
 
-class AndersonModel(Model):
+class AndersonModel(CoupledChains):
     """A model file with `model: anderson`."""
 
-    ORDER: ClassVar = ("layers", "hybridization")
+    ORDER: ClassVar = ("length", "boundary", "layers", "hybridization")
     TRANSLATION: ClassVar = 1
 
     model: Annotated[Literal["anderson"], Field(description="geometry")]
@@ -87,7 +87,7 @@ class AndersonModel(Model):
     @property
     def sites(self) -> tuple[Site, ...]:
         """Site labels f0 c0 f1 c1 ..."""
-        return ladder_sites(self.length, ("f", "c"))
+        return rung_by_rung(self.length, ("f", "c"))
 
     def sublattice(self) -> FloatArray:
         """Return s_i = (-1)^(x + layer), shape (2 L,)."""
@@ -154,5 +154,4 @@ class AndersonModel(Model):
 
     def _one_body(self) -> FloatArray:
         hoppings = (self.layers.f.hopping, self.layers.c.hopping)
-        periodic = self.boundary == "periodic"
-        return ladder_one_body(self.length, periodic, hoppings, self.hybridization)
+        return chains_one_body(self.length, self.periodic, hoppings, (self.hybridization,))

@@ -10,36 +10,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from bilayer_orchestra.model.chains import Coupling, ladder_one_body, ladder_sites
+from bilayer_orchestra.model.chains import ChainLayer, Coupling, HubbardChains
 from bilayer_orchestra.model.filling import Filling, particles, with_state
-from bilayer_orchestra.model.spec import Model, observables_field
+from bilayer_orchestra.model.spec import observables_field
 from bilayer_orchestra.model.state import CanonicalState
 from bilayer_orchestra.observables import SELECTABLE
 from bilayer_orchestra.settings import SpecModel
-from bilayer_orchestra.terms import Canonical, FloatArray, GrandCanonical, Site, Terms
 
 ObservableName = Literal[
     "density", "double_occupancy", "pair", "green", "density_density", "spin_spin"
 ]
 
 
-class Layer(SpecModel):
-    """One chain of the bilayer."""
-
-    hopping: Annotated[Coupling, Field(description="t of -t (c+_x c_{x+1} + h.c.)")]
-    interaction: Annotated[Coupling, Field(description="U of +U n_up n_dn")] = 0.0
-    chemical_potential: Annotated[Coupling, Field(description="mu of -mu n")] = 0.0
-
-
 class Layers(SpecModel):
     """The two layers."""
 
-    P: Annotated[Layer, Field(description="pairing layer")]
-    M: Annotated[Layer, Field(description="metallic layer")]
+    P: Annotated[ChainLayer, Field(description="pairing layer")]
+    M: Annotated[ChainLayer, Field(description="metallic layer")]
 
 
 def _state_or_filling(schema: dict[str, Any]) -> None:
@@ -48,12 +38,12 @@ def _state_or_filling(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [{"required": ["state"]}, {"required": ["filling"]}]
 
 
-class BilayerModel(Model):
+class BilayerModel(HubbardChains):
     """A model file with `model: bilayer`."""
 
     model_config = ConfigDict(json_schema_extra=_state_or_filling)
 
-    ORDER: ClassVar = ("layers", "t_perp", "filling")
+    ORDER: ClassVar = ("length", "boundary", "layers", "t_perp", "filling")
 
     model: Annotated[Literal["bilayer"], Field(description="geometry")] = "bilayer"
     layers: Layers
@@ -105,29 +95,6 @@ class BilayerModel(Model):
         )
         return self.model_copy(update={"layers": layers, "filling": None})
 
-    @property
-    def sites(self) -> tuple[Site, ...]:
-        """Site labels P0 M0 P1 M1 ..."""
-        return ladder_sites(self.length, ("P", "M"))
-
-    def one_body(self) -> FloatArray:
-        """Return h, shape (2 L, 2 L); see :func:`ladder_one_body`."""
-        hoppings = (self.layers.P.hopping, self.layers.M.hopping)
-        return ladder_one_body(self.length, self.boundary == "periodic", hoppings, self.t_perp)
-
-    def on_site(self) -> tuple[FloatArray, FloatArray]:
-        """Return the interactions U_i and the chemical potentials mu_i, shape (2 L,) each."""
-        layers = (self.layers.P, self.layers.M)
-        interaction = np.tile([layer.interaction for layer in layers], self.length)
-        potential = np.tile([layer.chemical_potential for layer in layers], self.length)
-        return interaction, potential
-
-    def terms(self) -> Terms:
-        """Return the model without physics words, from which every backend starts."""
-        interaction, potential = self.on_site()
-        state = (
-            Canonical(self.state.n_up, self.state.n_down)
-            if isinstance(self.state, CanonicalState)
-            else GrandCanonical(self.state.beta)
-        )
-        return Terms(self.sites, self.one_body(), interaction, potential, state)
+    def rungs(self) -> tuple[float, ...]:
+        """Return the inter-layer tunnelling."""
+        return (self.t_perp,)

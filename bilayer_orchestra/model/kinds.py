@@ -1,16 +1,33 @@
-"""The geometries by the value of their `model` key; a new one is a class and a line here."""
+"""The geometries by the value of their `model` key; they come in through entry points."""
 
 from __future__ import annotations
 
 import difflib
+import functools
 from typing import Any
 
-from bilayer_orchestra.model.anderson import AndersonModel
-from bilayer_orchestra.model.bilayer import BilayerModel
+from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.plugins import Plugins
 
-KINDS: dict[str, type[Model]] = {"bilayer": BilayerModel, "anderson": AndersonModel}
+#: What a file without `model` is.
 DEFAULT = "bilayer"
+
+
+def _accept(name: str, loaded: object) -> type[Model]:
+    if not (isinstance(loaded, type) and issubclass(loaded, Model)):
+        raise OrchestraError(f"{loaded!r} is not a class that derives from Model")
+    return loaded
+
+
+GEOMETRIES: Plugins[type[Model]] = Plugins("bilayer_orchestra.geometries", "geometry", _accept)
+
+
+@functools.cache
+def kinds() -> dict[str, type[Model]]:
+    """Return the installed geometries by name, the default first."""
+    found = GEOMETRIES.all()
+    return {DEFAULT: found[DEFAULT]} | found
 
 
 def kind_of(data: Any) -> type[Model]:
@@ -20,24 +37,24 @@ def kind_of(data: Any) -> type[Model]:
     of the file is judged as meant.
     """
     if not isinstance(data, dict):
-        return KINDS[DEFAULT]
-    close = difflib.get_close_matches(str(data.get("model")), KINDS, n=1)
+        return kinds()[DEFAULT]
+    close = difflib.get_close_matches(str(data.get("model")), kinds(), n=1)
     if close:
-        return KINDS[close[0]]
-    return max(KINDS.values(), key=lambda kind: len(kind.model_fields.keys() & data.keys()))
+        return kinds()[close[0]]
+    return max(kinds().values(), key=lambda kind: len(kind.model_fields.keys() & data.keys()))
 
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of the model file: one branch per geometry."""
-    schemas = {name: kind.model_json_schema(mode="validation") for name, kind in KINDS.items()}
+    schemas = {name: kind.model_json_schema(mode="validation") for name, kind in kinds().items()}
     definitions: dict[str, Any] = {}
     for schema in schemas.values():
         definitions |= schema.pop("$defs", {})
     for name, schema in schemas.items():
-        definitions[KINDS[name].__name__] = schema
+        definitions[kinds()[name].__name__] = schema
     # if/then/else, unlike oneOf, lets an editor complete and complain for the branch that is meant
-    document: dict[str, Any] = {"$ref": f"#/$defs/{KINDS[DEFAULT].__name__}"}
-    for name, kind in KINDS.items():
+    document: dict[str, Any] = {"$ref": f"#/$defs/{kinds()[DEFAULT].__name__}"}
+    for name, kind in kinds().items():
         if name != DEFAULT:
             document = {
                 "if": {"properties": {"model": {"const": name}}, "required": ["model"]},

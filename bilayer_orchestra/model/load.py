@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from bilayer_orchestra.errors import SpecError
-from bilayer_orchestra.model.kinds import KINDS, kind_of
+from bilayer_orchestra.model.kinds import kind_of, kinds
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.settings import PATTERNS, UNION_TAGS, sections_in
 from bilayer_orchestra.user_files import read_bounded
@@ -28,7 +28,7 @@ def is_study(data: dict[str, Any]) -> bool | None:
 
     Who takes one for the other is told so, not that every key is unknown.
     """
-    of_model = {key for kind in KINDS.values() for key in kind.model_fields} - _SHARED_KEYS
+    of_model = {key for kind in kinds().values() for key in kind.model_fields} - _SHARED_KEYS
     base = data.get("model")
     study = bool(STUDY_KEYS & data.keys()) or isinstance(base, dict) or Path(str(base)).suffix != ""
     return None if study == bool(of_model & data.keys()) else study
@@ -221,7 +221,7 @@ def _describe(yaml: Lines, details: ErrorDetails) -> str:
         message = f"should be {PATTERNS[details['ctx']['pattern']]}"
     if kind == "literal_error":
         if path == ("model",):  # each geometry's class knows only its own name
-            message = "should be " + " or ".join(f"'{name}'" for name in KINDS)
+            message = "should be " + " or ".join(f"'{name}'" for name in kinds())
         close = difflib.get_close_matches(str(value), message.split("'")[1::2], n=1)
         message += " or a number" if "word" in details["loc"] else ""
         message += f"; did you mean `{close[0]}`?" if close else ""

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from bilayer_orchestra.model.chains import TwoChains
 from bilayer_orchestra.model.numerics import Numerics
 from bilayer_orchestra.model.state import CanonicalState, State
 from bilayer_orchestra.settings import NAME, SpecModel
@@ -29,13 +28,13 @@ def observables_field() -> Any:
     return Field(min_length=1, description="what to measure; energies are always reported")
 
 
-class Model(TwoChains):
+class Model(SpecModel):
     """One model file.
 
     Files carry ``version``; a reader of this program understands every version up to its own.
     """
 
-    #: Keys of the geometry between ``boundary`` and ``state``, in the order of the documentation.
+    #: Keys of the geometry, which stand before ``state``, in the order of the documentation.
     ORDER: ClassVar[tuple[str, ...]] = ()
 
     #: Raised when :meth:`reported` changes its numbers; 0 if it changes nothing.
@@ -64,7 +63,7 @@ class Model(TwoChains):
         from bilayer_orchestra.model.kinds import kind_of
 
         chosen = kind_of(obj) if cls is Model else cls
-        return super(TwoChains, chosen).model_validate(obj, **options)  # type: ignore[return-value]
+        return super(Model, chosen).model_validate(obj, **options)  # type: ignore[return-value]
 
     @field_validator("observables", mode="before")
     @classmethod
@@ -91,12 +90,11 @@ class Model(TwoChains):
                 if number > n_sites:
                     raise PydanticCustomError(
                         "filling",
-                        "{key} = {number} does not fit: {length} rungs have {n_sites} sites, "
-                        "one electron of each spin per site",
+                        "{key} = {number} does not fit: there are {n_sites} sites, one electron "
+                        "of each spin per site",
                         {
                             "key": key,
                             "number": number,
-                            "length": self.length,
                             "n_sites": n_sites,
                             "path": ("state", key),
                         },
@@ -121,6 +119,25 @@ class Model(TwoChains):
         settings: SpecModel = getattr(self.numerics, backend)
         return settings
 
+    @property
+    def periodic(self) -> bool:
+        """Whether the ends of its chains meet."""
+        return False
+
+    def raised(self, mu: float) -> Self | None:
+        """Return the model with all chemical potentials raised by ``mu``.
+
+        None where the geometry has no such potentials: then no thermal state is followed to a
+        ground state of fixed particle numbers.
+        """
+        return None
+
+    def changed(self, **values: Any) -> Self:
+        """Return the model with other values of its keys, validated again."""
+        return type(self).model_validate(
+            self.model_dump(mode="python", exclude_unset=True) | values
+        )
+
     def with_settings(self, engine: str, settings: SpecModel) -> Self:
         """Return the model with other settings of one engine."""
         numerics = self.numerics.model_copy(update={engine: settings})
@@ -136,7 +153,7 @@ class Model(TwoChains):
 
     def to_data(self) -> dict[str, Any]:
         """Return plain data in the order of the documentation, defaults of numerics left out."""
-        order = ["version", "name", "model", "length", "boundary", *self.ORDER, "state"]
+        order = ["version", "name", "model", *self.ORDER, "state"]
         data = self.model_dump(mode="json", exclude={"numerics"}, exclude_none=True)
         numerics = self.numerics.model_dump(mode="json", exclude_defaults=True)
         ordered = {key: data[key] for key in order if key in data}

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from bilayer_orchestra.settings import SpecModel
+from bilayer_orchestra.terms import Canonical, GrandCanonical
 
 
 class CanonicalState(SpecModel):
@@ -16,11 +17,19 @@ class CanonicalState(SpecModel):
     n_up: Annotated[int, Field(ge=0, description="number of spin-up electrons")]
     n_down: Annotated[int, Field(ge=0, description="number of spin-down electrons")]
 
+    def as_terms(self) -> Canonical:
+        """Return the state as engines get it."""
+        return Canonical(self.n_up, self.n_down)
+
 
 class ThermalState(SpecModel):
     """Grand-canonical state at inverse temperature beta, with the layers' chemical potentials."""
 
     beta: Annotated[float, Field(gt=0, le=1e6, description="inverse temperature 1/T")]
+
+    def as_terms(self) -> GrandCanonical:
+        """Return the state as engines get it."""
+        return GrandCanonical(self.beta)
 
 
 def _which(value: Any) -> str:
