@@ -37,7 +37,7 @@ IMPROBABLE = 1e-3
 NEGLIGIBLE = 1e-14
 
 
-class Verdict(NamedTuple):
+class PairVerdict(NamedTuple):
     """One run: what it says, what it is, and its elements as (error, bias, stderr)."""
 
     says: bool
@@ -131,7 +131,7 @@ def alf_cases(_: str) -> Iterator[tuple[str, Case]]:
     yield case("degenerate level", {"n_up": 2, "n_down": 2}, 3, 400, t_perp=0.0)
 
 
-def judged(found: Averages, exact: Averages) -> Verdict:
+def judged(found: Averages, exact: Averages) -> PairVerdict:
     """Compare one run with exact averages."""
     rows, improbable, wrong = [], 1.0, False
     for name, expected in exact.values.items():
@@ -151,7 +151,7 @@ def judged(found: Averages, exact: Averages) -> Verdict:
     elements = np.concatenate(rows, axis=1)
     wrong = wrong or improbable * elements.shape[1] < IMPROBABLE
     weight = float(found.diagnostics.get("discarded_weight", np.nan))
-    return Verdict(found.converged, found.reason, not wrong, elements, weight)
+    return PairVerdict(found.converged, found.reason, not wrong, elements, weight)
 
 
 def averages_of(model: Model, name: str, place: Path) -> Averages:
@@ -161,7 +161,7 @@ def averages_of(model: Model, name: str, place: Path) -> Averages:
     return backend.parse(run.job, make_request(model, backend))
 
 
-def report(title: str, runs: list[Verdict]) -> None:
+def report(title: str, runs: list[PairVerdict]) -> None:
     """Print one case."""
     counts = Counter((run.says, run.right) for run in runs)
     print(

@@ -1,6 +1,63 @@
 """One model, independent many-body engines, one labelled dataset, an honest verdict.
 
-Nothing heavy is imported here: ``orchestra --help`` must answer at once.
+::
+
+    import bilayer_orchestra as bo
+
+    model = bo.load_model("model.yaml").replace(t_perp=0.3)
+    result = bo.run(model, engine="block2")
+    verdict = bo.check(model)
+
+The names below are the public interface; what is promised of them is in docs/api.md. Nothing heavy
+is imported before it is needed.
 """
 
-__version__ = "0.1.0"
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bilayer_orchestra.api import (
+        Model,
+        OrchestraError,
+        Verdict,
+        check,
+        extrapolate,
+        fit,
+        list_engines,
+        load_model,
+        open_result,
+        run,
+        sweep,
+    )
+
+__version__ = "0.2.0.dev0"
+
+__all__ = [
+    "Model",
+    "OrchestraError",
+    "Verdict",
+    "check",
+    "extrapolate",
+    "fit",
+    "list_engines",
+    "load_model",
+    "open_result",
+    "run",
+    "sweep",
+]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.api"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -12,11 +12,11 @@ import xarray as xr
 from typer.testing import CliRunner
 
 from bilayer_orchestra.cli.app import app
-from bilayer_orchestra.cli.plot import plot_command
+from bilayer_orchestra.cli.plotting import plot_command
 from bilayer_orchestra.dataset.schema import DIAGNOSTICS, open_result
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import DamagedFileError, OrchestraError, SpecError
-from bilayer_orchestra.fits.fit import conditions
+from bilayer_orchestra.fits.datasets import conditions
 from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.running.directory import RunDirectory
 from bilayer_orchestra.running.point import stored

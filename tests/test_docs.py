@@ -123,7 +123,7 @@ def test_averages_are_not_taken_for_tags(site):
 
 def test_the_api_is_documented(site):
     shown = text_of(site, "api/fits")
-    assert "bilayer_orchestra.fits.fit" in shown
+    assert "bilayer_orchestra.fits.datasets" in shown
     assert "Fit one kind of correlation in every layer and at every point." in shown
     assert ":data:" not in shown
 

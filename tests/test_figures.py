@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bilayer_orchestra.cli.plot import plot_command
+from bilayer_orchestra.cli.plotting import plot_command
 from bilayer_orchestra.dataset.schema import open_result, write_atomic
 from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.plots.common import curve
@@ -16,7 +16,7 @@ from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.study.collect import collect
 from bilayer_orchestra.study.figure import Figure
 from bilayer_orchestra.study.load import load_study
-from bilayer_orchestra.study.sweep import sweep
+from bilayer_orchestra.study.local import sweep
 from bilayer_orchestra.study.tasks import make_tasks
 
 STUDY = """\

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from bilayer_orchestra.cli.app import app
 from bilayer_orchestra.dataset.schema import write_atomic
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.fits.fit import fit
+from bilayer_orchestra.fits.datasets import fit
 from bilayer_orchestra.fits.options import Options
 from tests.fit_support import dataset, open_green, ring_green, strings, thermal_green
 from tests.test_fits import ring_of, sampled
@@ -211,7 +211,7 @@ def test_every_point_is_fitted_as_its_own_model_says():
 
 
 def test_what_is_printed_has_an_error_that_is_no_zero():
-    from bilayer_orchestra.fits.fit import rounded
+    from bilayer_orchestra.fits.datasets import rounded
 
     assert rounded(3.7331, 0.42) == "3.73"
     assert rounded(0.0016, 0.42) == "0.002"  # a small statistical beside a large other error

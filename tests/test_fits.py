@@ -11,7 +11,7 @@ from bilayer_orchestra.analysis.limits import extrapolate
 from bilayer_orchestra.cli.app import app
 from bilayer_orchestra.dataset.schema import write_atomic
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.fits.fit import fit
+from bilayer_orchestra.fits.datasets import fit
 from bilayer_orchestra.fits.forms import pair_corrected, pair_ring
 from bilayer_orchestra.fits.options import Options
 from bilayer_orchestra.fits.pairs import pairs_of, series_of

@@ -18,9 +18,9 @@ pytest.importorskip("matplotlib")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from bilayer_orchestra.cli.plot import plot_command
+from bilayer_orchestra.cli.plotting import plot_command
 from bilayer_orchestra.dataset.schema import open_result, write_atomic
-from bilayer_orchestra.fits.fit import fit
+from bilayer_orchestra.fits.datasets import fit
 from bilayer_orchestra.plots import common as plotting
 from bilayer_orchestra.plots import fit as fit_picture
 from bilayer_orchestra.plots import study_figure as drawing
@@ -305,7 +305,7 @@ def test_what_an_axis_changes_is_drawn_as_each_point_is(drawn, solve, tmp_path):
     from bilayer_orchestra.runtimes.local import LocalRuntime
     from bilayer_orchestra.study.collect import collect
     from bilayer_orchestra.study.load import load_study
-    from bilayer_orchestra.study.sweep import sweep
+    from bilayer_orchestra.study.local import sweep
     from bilayer_orchestra.study.tasks import make_tasks
     from tests.test_figures import STUDY, Quiet
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from bilayer_orchestra import heartbeat
-from bilayer_orchestra.cli.progress import progress
+from bilayer_orchestra.display.progress import progress
 from bilayer_orchestra.engine_side.files import PROGRESS, report
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.running.point import _Poller, make_request, run_point

@@ -18,7 +18,7 @@ from bilayer_orchestra.checking import ladder as rungs_of
 from bilayer_orchestra.checking.comparison import Pair, Word
 from bilayer_orchestra.checking.ladder import Ladder, plan_ladder
 from bilayer_orchestra.checking.sectors import place, solve_sectors, with_beta
-from bilayer_orchestra.checking.verdict import NEIGHBOURS, Verdict, judge_all, overall
+from bilayer_orchestra.checking.verdict import NEIGHBOURS, PairVerdict, judge_all, overall
 from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.engines.registry import engines, get_engine
 from bilayer_orchestra.errors import OrchestraError
@@ -41,7 +41,7 @@ class CheckResult:
 
     name: str
     model: Model | None
-    verdicts: list[Verdict] = field(default_factory=list)
+    verdicts: list[PairVerdict] = field(default_factory=list)
     ladder: Ladder | None = None
     notes: list[str] = field(default_factory=list)
     results: dict[str, xr.Dataset] = field(default_factory=dict)

@@ -10,7 +10,7 @@ import xarray as xr
 from bilayer_orchestra import __version__
 from bilayer_orchestra.checking.elements import labelled
 from bilayer_orchestra.checking.plan import CheckResult
-from bilayer_orchestra.checking.verdict import LEVEL, Finding, Verdict
+from bilayer_orchestra.checking.verdict import LEVEL, Finding, PairVerdict
 from bilayer_orchestra.dataset.schema import append_history, write_atomic
 from bilayer_orchestra.files import make_directory
 from bilayer_orchestra.observables import OBSERVABLES
@@ -114,7 +114,7 @@ def as_dataset(outcome: CheckResult, headline: str) -> xr.Dataset:
     return dataset
 
 
-def _elements(verdicts: list[Verdict], name: str, terms: list[str]) -> dict[str, xr.DataArray]:
+def _elements(verdicts: list[PairVerdict], name: str, terms: list[str]) -> dict[str, xr.DataArray]:
     """Return the element-wise arrays of one observable."""
     like = _sorted(
         next(
@@ -181,7 +181,7 @@ def _sorted(array: xr.DataArray) -> xr.DataArray:
     return array.sortby([d for d in array.dims if d in array.coords])
 
 
-def _finding(verdict: Verdict, name: str) -> Finding | None:
+def _finding(verdict: PairVerdict, name: str) -> Finding | None:
     return next((f for f in verdict.findings if f.name == name), None)
 
 

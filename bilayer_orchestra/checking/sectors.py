@@ -144,14 +144,14 @@ def neighbours(model: Model) -> list[tuple[int, int]]:
 
 def with_sector(model: Model, n_up: int, n_down: int) -> Model:
     """Return the same Hamiltonian in another sector."""
-    return model.changed(state={"n_up": n_up, "n_down": n_down})
+    return model.replace(state={"n_up": n_up, "n_down": n_down})
 
 
 def with_beta(model: Model, beta: float, mu: float = 0.0) -> Model:
     """Return the thermal state of the same Hamiltonian, all chemical potentials raised by mu."""
     raised = model.raised(mu)
     assert raised is not None
-    return raised.changed(state={"beta": beta})
+    return raised.replace(state={"beta": beta})
 
 
 def solve_sectors(

@@ -61,7 +61,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PairVerdict:
     """The comparison of two results.
 
     ``distance`` is the largest up to which every class of every requested correlation would have
@@ -120,7 +120,7 @@ def different_settings(a: xr.Dataset, b: xr.Dataset) -> str:
     )
 
 
-def judge(a: xr.Dataset, b: xr.Dataset, level: float = LEVEL) -> Verdict:
+def judge(a: xr.Dataset, b: xr.Dataset, level: float = LEVEL) -> PairVerdict:
     """Compare every observable of two results of the same state.
 
     Raises
@@ -137,7 +137,7 @@ def judge(a: xr.Dataset, b: xr.Dataset, level: float = LEVEL) -> Verdict:
 
 def judge_all(
     pairs: Sequence[Pair], level: float = LEVEL, distance: int = NEIGHBOURS
-) -> list[Verdict]:
+) -> list[PairVerdict]:
     """Compare all pairs.
 
     The p-values are corrected by Holm's method over all classes of all observables of all pairs:
@@ -172,7 +172,7 @@ def judge_all(
     ]
 
 
-def overall(verdicts: Sequence[Verdict]) -> Word:
+def overall(verdicts: Sequence[PairVerdict]) -> Word:
     """Return the word for the whole check: one disagreement decides, one doubt is enough."""
     words = {verdict.word for verdict in verdicts}
     if "disagree" in words:
@@ -192,7 +192,7 @@ def holm(p_values: dict[Key, float]) -> dict[Key, float]:
 
 def _verdict(
     tests: Comparison, p_values: dict[tuple[str, str], float], level: float, asked: int
-) -> Verdict:
+) -> PairVerdict:
     pair = tests.pair
     undetermined = _undetermined(pair, tests.terms.energy_scale if tests.terms else 1.0)
     findings = [
@@ -213,7 +213,7 @@ def _verdict(
             reason += f" (beyond it errors of {', '.join(limiting)} are too large)"
     if word == "agree" and (NEIGHBOURS if distance is None else distance) < asked:
         word, reason = "undecided", f"distance {asked} was asked for; {reason}"
-    return Verdict(
+    return PairVerdict(
         *pair.labels, word, reason, findings, cause, tuple(_notes(pair, findings)), pair, distance
     )
 

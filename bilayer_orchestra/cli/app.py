@@ -52,8 +52,14 @@ Style = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="a matplotlib style for the picture [the program's own]"),
 ]
-
-
+AnyVersion = Annotated[
+    bool | None,
+    typer.Option(
+        "--any-version/--this-version",
+        help="take results of another version of an engine, or compute them again [ask]",
+        show_default=False,
+    ),
+]
 Strict = Annotated[
     bool, typer.Option("--strict", help="end with exit code 4 if a result is not converged")
 ]
@@ -81,17 +87,20 @@ def run(
     detach: Annotated[
         bool, typer.Option("--detach", help="slurm: submit and return; the same command collects")
     ] = False,
+    any_version: AnyVersion = None,
 ) -> None:
     """Solve a model; print a table, leave result.nc and result.png.
 
     The same request returns its stored result at once; an interrupted one resumes. With slurm it is
     submitted and waited for.
     """
-    from bilayer_orchestra.cli.run import Place, Show, run_command
+    from bilayer_orchestra.cli.running import Place, Show, run_command
 
     changes, images = tuple(overrides or ()), image or []
     place = Place(runtime, images, site, output)
-    run_command(model_file, backend, place, changes, wait, detach, Show(plot, style), strict)
+    run_command(
+        model_file, backend, place, changes, wait, detach, Show(plot, style), strict, any_version
+    )
 
 
 @app.command()
@@ -108,15 +117,18 @@ def sweep(
         bool, typer.Option("--dry-run", help="show what would run or be submitted")
     ] = False,
     strict: Strict = False,
+    any_version: AnyVersion = None,
 ) -> None:
     """Run all points of a study that are not there yet; leave one dataset over all axes.
 
     A failed point does not stop the others; exit code 1 says that there was one. With slurm the
     points are submitted; `orchestra status` and `orchestra collect` do the rest.
     """
-    from bilayer_orchestra.cli.sweep import sweep_command
+    from bilayer_orchestra.cli.sweeping import sweep_command
 
-    sweep_command(study_file, runtime, output, jobs, image or [], site, dry_run, strict)
+    sweep_command(
+        *(study_file, runtime, output, jobs), image or [], site, dry_run, strict, any_version
+    )
 
 
 @app.command()
@@ -127,14 +139,15 @@ def collect(
     image: Images = None,
     site: SiteName = None,
     strict: Strict = False,
+    any_version: AnyVersion = None,
 ) -> None:
     """Combine what is finished of a study to one dataset; list what is not. Any time.
 
     With --strict, exit code 1 says that a point is missing.
     """
-    from bilayer_orchestra.cli.sweep import collect_command
+    from bilayer_orchestra.cli.sweeping import collect_command
 
-    collect_command(study_file, runtime, output, image or [], site, strict)
+    collect_command(study_file, runtime, output, image or [], site, strict, any_version)
 
 
 class _CheckCommand(TyperCommand):
@@ -186,7 +199,7 @@ def check(
 
     Exit code: 0 agree (at least up to --distance), 1 disagree, 2 undecided, 3 could not run.
     """
-    from bilayer_orchestra.cli.check import check_command
+    from bilayer_orchestra.cli.checking import check_command
 
     changes = tuple(overrides or ())
     check_command(targets, backends, output, changes, identities, distance, style)
@@ -248,7 +261,7 @@ def fit(
     style: Style = None,
 ) -> None:
     """Fit decay exponents and lengths; print a table, leave fit.nc and fit.png."""
-    from bilayer_orchestra.cli.fit import fit_command
+    from bilayer_orchestra.cli.fitting import fit_command
     from bilayer_orchestra.fits.options import Options
 
     options = Options(r_min, r_max, edge, power, wave_vector, replicas)
@@ -272,7 +285,7 @@ def plot_figure(
     style: Style = None,
 ) -> None:
     """Draw the figure of a study, or the correlations of one result."""
-    from bilayer_orchestra.cli.plot import plot_command
+    from bilayer_orchestra.cli.plotting import plot_command
 
     plot_command(target, output, runs, style)
 
@@ -292,7 +305,7 @@ def extrapolate(
     ] = None,
 ) -> None:
     """Extrapolate a sweep: discarded weight, dtau, 1/L or T to zero; leave limit.nc."""
-    from bilayer_orchestra.cli.extrapolate import extrapolate_command
+    from bilayer_orchestra.cli.extrapolating import extrapolate_command
 
     extrapolate_command(result, model, dim, name or [], output)
 

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from bilayer_orchestra.checking.comparison import Word
 from bilayer_orchestra.checking.identities import Identity, check_identities
-from bilayer_orchestra.cli.progress import progress
 from bilayer_orchestra.dataset.schema import open_result
+from bilayer_orchestra.display.progress import progress
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import load_model
 from bilayer_orchestra.running.choice import engine_for

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.dataset.parameters import parameters
+from bilayer_orchestra.display.console import output_console
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.running.directory import find_runs
 from bilayer_orchestra.running.queued import known_states

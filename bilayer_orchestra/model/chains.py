@@ -66,7 +66,7 @@ class HubbardChains(CoupledChains):
             name: chain.model_dump() | {"chemical_potential": chain.chemical_potential + mu}
             for name, chain in self.chains().items()
         }
-        return self.changed(layers=layers)
+        return self.replace(layers=layers)
 
     @property
     def sites(self) -> tuple[Site, ...]:

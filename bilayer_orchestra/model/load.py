@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import difflib
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -17,6 +18,8 @@ from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.settings import PATTERNS, UNION_TAGS, sections_in
 from bilayer_orchestra.user_files import read_bounded
 from bilayer_orchestra.yaml_text import KeyPath, YamlText, odd_characters, parse_scalar
+
+M = TypeVar("M", bound=Model)
 
 #: Keys of a study that no model has.
 STUDY_KEYS = frozenset({"axes", "zip", "backends", "figure", "runtime", "site"})
@@ -87,6 +90,32 @@ def parse_model(text: str, source: str = "model", overrides: tuple[str, ...] = (
     if yaml.problems:
         raise SpecError(source, yaml.problems)
     return model
+
+
+def model_from(data: Mapping[str, Any], source: str = "model") -> Model:
+    """Validate a model that is given as plain data; see :func:`load_model`."""
+    plain = copy.deepcopy(dict(data))
+    kind = kind_of(plain)
+    try:
+        return kind.model_validate(plain)
+    except ValidationError as error:
+        raise SpecError(source, describe_all(_NoLines(), error.errors(), kind)) from error
+
+
+def replaced(model: M, values: Mapping[str, Any]) -> M:
+    """Return the model with other values at dotted paths; see :meth:`Model.replace`."""
+    data = model.model_dump(mode="python", exclude_unset=True)
+    for path, value in values.items():
+        if (clash := set_value(data, path.split("."), value)) is not None:
+            raise SpecError(model.name, [f"{path}: `{clash}` has no keys inside"])
+    changed = model_from(data, model.name)
+    assert isinstance(changed, type(model))
+    return changed
+
+
+class _NoLines:
+    def line_of(self, path: KeyPath) -> int | None:
+        return None
 
 
 def _apply(yaml: YamlText, override: str) -> None:

@@ -7,6 +7,7 @@ Terms, and says how what was measured on them is reported.
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -132,11 +133,24 @@ class Model(SpecModel):
         """
         return None
 
-    def changed(self, **values: Any) -> Self:
-        """Return the model with other values of its keys, validated again."""
-        return type(self).model_validate(
-            self.model_dump(mode="python", exclude_unset=True) | values
-        )
+    def replace(self, values: Mapping[str, Any] | None = None, /, **more: Any) -> Self:
+        """Return the model with other values, validated again.
+
+        Parameters
+        ----------
+        values : mapping, optional
+            Path of a value, such as ``"layers.P.interaction"`` -> its new value; None removes it.
+        **more
+            The same for paths of one word: ``t_perp=0.3``.
+
+        Raises
+        ------
+        OrchestraError
+            With one line for every problem.
+        """
+        from bilayer_orchestra.model.load import replaced
+
+        return replaced(self, {**(values or {}), **more})
 
     def with_settings(self, engine: str, settings: SpecModel) -> Self:
         """Return the model with other settings of one engine."""

@@ -17,14 +17,14 @@ from bilayer_orchestra.resources import resource
 from bilayer_orchestra.timestamps import utc_now
 
 if TYPE_CHECKING:
-    from bilayer_orchestra.plots.check import Figure
+    from bilayer_orchestra.plots.checked import Figure
 
 
 def write_page(outcome: CheckResult, path: Path, headline: str, style: Path | None = None) -> Path:
     """Write the page; text from model files and engines is escaped. Figures that fail are noted."""
 
     def draw() -> list[Figure]:
-        from bilayer_orchestra.plots.check import figures_of
+        from bilayer_orchestra.plots.checked import figures_of
 
         return figures_of(outcome, style)
 

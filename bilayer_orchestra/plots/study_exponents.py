@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.figure import Figure as Picture
 
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.fits.fit import fit
+from bilayer_orchestra.fits.datasets import fit
 from bilayer_orchestra.plots.study_axes import grid, legend, positions
 from bilayer_orchestra.study.figure import Figure
 

@@ -83,17 +83,18 @@ class Record:
 _RECORD = TypeAdapter(Record)
 
 
-def request_hash(model: Model, engine: Engine) -> str:
+def request_hash(model: Model, engine: Engine, version: str | None = None) -> str:
     """Return the hash of everything that can change the numbers of this run.
 
-    Names, comments and other backends' settings do not count.
+    Names, comments and other engines' settings do not count; ``version`` is the engine's unless
+    that of another result is meant.
     """
     numerics = getattr(model.numerics, engine.name)
     identity: dict[str, Any] = {
         "terms": model.terms().to_dict(),
         "observables": sorted(model.observables),
         "numerics": numerics.model_dump(mode="json"),
-        "backend": [engine.name, engine.revision, engine.version()],
+        "backend": [engine.name, engine.revision, version or engine.version()],
     }
     filling = getattr(model, "filling", None)
     if filling is not None:

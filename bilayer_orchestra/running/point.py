@@ -89,6 +89,7 @@ def run_point(
     wait: bool = True,
     meanwhile: Callable[[], None] = lambda: None,
     start: RunDirectory | None = None,
+    run: RunDirectory | None = None,
 ) -> Outcome:
     """Return the result of ``model`` on ``backend``, computing it only if it is not there yet.
 
@@ -105,6 +106,8 @@ def run_point(
     start : RunDirectory, optional
         A finished run of this engine in the same sector: where the engine can, it begins from its
         state instead of a random one. The result is the same to its accuracy.
+    run : RunDirectory, optional
+        Where the result is, or will be; default: the directory of this request below ``root``.
 
     Raises
     ------
@@ -112,7 +115,7 @@ def run_point(
         On every failure that is not a defect of this program.
     """
     request = checked_request(model, engine)
-    run = RunDirectory.for_request(root, model, engine)
+    run = run or RunDirectory.for_request(root, model, engine)
 
     def compute(lock: int) -> xr.Dataset:
         place = run.executed()

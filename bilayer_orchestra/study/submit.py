@@ -27,6 +27,7 @@ def submit_study(
     runtime: SlurmRuntime,
     say: Callable[[str], None],
     dry_run: bool = False,
+    any_version: bool | None = None,
 ) -> None:
     """Submit the points that are neither finished nor in the queue.
 
@@ -42,8 +43,10 @@ def submit_study(
         Receives lines for the user.
     dry_run : bool
         Say what would be submitted; change nothing.
+    any_version : bool, optional
+        See :func:`bilayer_orchestra.running.versions.run_directory`.
     """
-    tasks = make_tasks(study, root, runtime)
+    tasks = make_tasks(study, root, runtime, any_version)
     for task in tasks:
         refuse_search(task.model, QUEUED_SEARCH)
     ours, others = split_by_owner(tasks)

@@ -8,9 +8,10 @@ from pathlib import Path
 from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.running.choice import engine_for, installed
-from bilayer_orchestra.running.directory import NOT_OURS, RunDirectory
+from bilayer_orchestra.running.directory import NOT_OURS
 from bilayer_orchestra.running.point import checked_request
 from bilayer_orchestra.running.queued import QueuedPoint
+from bilayer_orchestra.running.versions import run_directory
 from bilayer_orchestra.runtimes.base import Runtime
 from bilayer_orchestra.study.load import LoadedStudy, Point
 
@@ -57,7 +58,9 @@ def split_by_owner(tasks: list[Task]) -> tuple[list[Task], list[str]]:
     return ours, lines
 
 
-def make_tasks(study: LoadedStudy, root: Path, runtime: Runtime) -> list[Task]:
+def make_tasks(
+    study: LoadedStudy, root: Path, runtime: Runtime, any_version: bool | None = None
+) -> list[Task]:
     """Return all tasks in the order of the study.
 
     Parameters
@@ -66,6 +69,8 @@ def make_tasks(study: LoadedStudy, root: Path, runtime: Runtime) -> list[Task]:
         Directory of the runs.
     runtime : Runtime
         Decides which installation of an engine is used.
+    any_version : bool, optional
+        See :func:`bilayer_orchestra.running.versions.run_directory`.
 
     Raises
     ------
@@ -84,7 +89,7 @@ def make_tasks(study: LoadedStudy, root: Path, runtime: Runtime) -> list[Task]:
                     adapted[chosen.name] = installed(chosen, runtime)
                 engine = adapted[chosen.name]
                 checked_request(point.model, engine)
-                run = RunDirectory.for_request(root, point.model, engine)
+                run = run_directory(root, point.model, engine, any_version)
             except OrchestraError as error:
                 problems.setdefault(str(error), []).append(name)
                 continue

@@ -46,6 +46,7 @@ def run_model(
     on_progress: Callable[[str], None] = lambda line: None,
     wait: bool = True,
     meanwhile: Callable[[], None] = lambda: None,
+    run: RunDirectory | None = None,
 ) -> Outcome:
     """Return the result of ``model``; one with a ``filling``, at the potentials that give it.
 
@@ -53,9 +54,9 @@ def run_model(
     :func:`bilayer_orchestra.running.point.run_point`.
     """
     if getattr(model, "filling", None) is None:
-        return run_point(model, engine, runtime, root, on_progress, wait, meanwhile)
+        return run_point(model, engine, runtime, root, on_progress, wait, meanwhile, run=run)
     assert isinstance(model, BilayerModel)
-    return run_tuned(model, engine, runtime, root, on_progress, wait, meanwhile)
+    return run_tuned(model, engine, runtime, root, on_progress, wait, meanwhile, run)
 
 
 def run_tuned(
@@ -66,10 +67,11 @@ def run_tuned(
     on_progress: Callable[[str], None],
     wait: bool,
     meanwhile: Callable[[], None] = lambda: None,
+    run: RunDirectory | None = None,
 ) -> Outcome:
     """Return the result at the chemical potentials that give ``model.filling``."""
     checked_request(model, engine)
-    run = RunDirectory.for_request(root, model, engine)
+    run = run or RunDirectory.for_request(root, model, engine)
 
     def compute(_lock: int) -> xr.Dataset:
         write_text_atomic(run.path / MODEL, model.to_yaml())

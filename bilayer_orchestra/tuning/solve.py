@@ -9,9 +9,9 @@ from pathlib import Path
 
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.running.choice import AUTO, engine_for, installed
-from bilayer_orchestra.running.directory import RunDirectory
 from bilayer_orchestra.running.point import Outcome, checked_request
 from bilayer_orchestra.running.queued import QueuedPoint, run_queued
+from bilayer_orchestra.running.versions import run_directory
 from bilayer_orchestra.runtimes.base import AttachedRuntime
 from bilayer_orchestra.runtimes.registry import get_runtime
 from bilayer_orchestra.runtimes.slurm.runtime import SlurmRuntime
@@ -36,6 +36,8 @@ class Options:
         Whether to wait for what a queue computes.
     meanwhile : callable
         Called in a thread while the engine works: for slow imports.
+    any_version : bool or None
+        See :func:`bilayer_orchestra.running.versions.run_directory`.
     """
 
     images: Mapping[str, str] = field(default_factory=dict)
@@ -44,6 +46,7 @@ class Options:
     wait_for_others: bool = True
     wait_for_queue: bool = True
     meanwhile: Callable[[], None] = lambda: None
+    any_version: bool | None = None
 
 
 def solve(
@@ -82,12 +85,12 @@ def solve(
     with closing(place):
         solver = installed(engine_for(model, engine), place)
         how.on_progress(f"{model.name} with {solver.version()} ({solver.name})")
+        run = run_directory(root, model, solver, how.any_version)
         if isinstance(place, SlurmRuntime):
             checked_request(model, solver)
-            run = RunDirectory.for_request(root, model, solver)
             point = QueuedPoint(model.name, model, solver, run)
             return run_queued(point, place, how.on_progress, how.wait_for_queue)
         assert isinstance(place, AttachedRuntime)
         return run_model(
-            model, solver, place, root, how.on_progress, how.wait_for_others, how.meanwhile
+            model, solver, place, root, how.on_progress, how.wait_for_others, how.meanwhile, run
         )

@@ -10,13 +10,13 @@ import typer
 import xarray as xr
 from rich.table import Table
 
-from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.cli.exit_codes import ExitCode
 from bilayer_orchestra.dataset.parameters import model_data, parameters
 from bilayer_orchestra.dataset.schema import open_result, write_atomic
+from bilayer_orchestra.display.console import output_console
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.choice import VARIABLES
-from bilayer_orchestra.fits.fit import fit, rounded
+from bilayer_orchestra.fits.datasets import fit, rounded
 from bilayer_orchestra.fits.options import Options, check_request
 from bilayer_orchestra.plots.try_to_draw import check_style, try_to_draw
 from bilayer_orchestra.running.published import FITS, make_room, owner
@@ -87,7 +87,7 @@ def fit_command(
     say(f"fits     {target / 'fit.nc'}")
 
     def picture() -> Path | None:
-        from bilayer_orchestra.plots.fit import draw_fits
+        from bilayer_orchestra.plots.fitted import draw_fits
 
         return draw_fits(merged, target / "fit.png", style)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rich.console import Console
 
 #: Columns of a log, which wraps for itself.
@@ -20,3 +22,12 @@ def output_console() -> Console:
     if not console.is_terminal:
         console.width = LOG_WIDTH
     return console
+
+
+def sayer(console: Console) -> Callable[[str], None]:
+    """Return what prints a line as it is: no markup, no folding."""
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    return say

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -33,9 +33,11 @@ class Progress:
 
 
 @contextmanager
-def progress(console: Console) -> Iterator[Progress]:
+def progress(console: Console, quiet: bool = False) -> Iterator[Callable[[str], None]]:
     """Show progress on ``console`` for the duration of the block."""
-    if console.is_terminal:
+    if quiet:
+        yield lambda line: None
+    elif console.is_terminal or console.is_jupyter:
         with console.status("starting") as status:
             yield Progress(console, status)
     else:

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from bilayer_orchestra.dataset.parameters import model_data
 from bilayer_orchestra.fits.choice import VARIABLES
-from bilayer_orchestra.fits.fit import rounded
+from bilayer_orchestra.fits.datasets import rounded
 from bilayer_orchestra.plots.common import (
     COLOURS,
     Curve,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import xarray as xr
 
-from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.dataset.parameters import yaml_data
+from bilayer_orchestra.display.console import output_console
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.plots.try_to_draw import draw
 from bilayer_orchestra.study.figure import Figure

@@ -18,20 +18,20 @@ from bilayer_orchestra.tuning.point import run_model
 class Listener(Protocol):
     """Hears what happens to the points."""
 
-    def progress(self, task: Task, line: str) -> None:
+    def progress(self, name: str, line: str) -> None:
         """Hear how far a running point is."""
         ...
 
-    def noted(self, task: Task, line: str) -> None:
+    def noted(self, name: str, line: str) -> None:
         """Hear what must be known of a point, such as a damaged result that was set aside."""
         ...
 
-    def ended(self, task: Task, error: str | None, reused: bool) -> None:
+    def ended(self, name: str, error: str | None, reused: bool) -> None:
         """Hear that a point ended."""
         ...
 
 
-def sweep(
+def run_points(
     tasks: list[Task], runtime: AttachedRuntime, jobs: int, listener: Listener, again: bool = True
 ) -> dict[str, str]:
     """Run all tasks, ``jobs`` at a time; return the messages of those that failed, by name.
@@ -57,7 +57,7 @@ def sweep(
                 error = _outcome(future)
                 if error is not None:
                     failures[task.name] = error
-                listener.ended(task, error, error is None and future.result())
+                listener.ended(task.name, error, error is None and future.result())
     except BaseException:
         stop.set()  # the engines are stopped in order, by the threads that started them
         raise
@@ -67,16 +67,17 @@ def sweep(
 
 
 def _run(task: Task, runtime: AttachedRuntime, listener: Listener) -> bool:
-    listener.progress(task, "begins")
+    listener.progress(task.name, "begins")
     outcome = run_model(
         task.model,
         task.engine,
         runtime,
         task.run.path.parent,
-        lambda line: listener.progress(task, line),
+        lambda line: listener.progress(task.name, line),
+        run=task.run,
     )
     if outcome.remark:
-        listener.noted(task, outcome.remark)
+        listener.noted(task.name, outcome.remark)
     return outcome.reused
 
 

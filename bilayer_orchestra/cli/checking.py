@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bilayer_orchestra.checking.plan import Check, CheckResult, compare_files, usable_engines
-from bilayer_orchestra.checking.verdict import LEVEL, Verdict
-from bilayer_orchestra.cli.console import output_console
+from bilayer_orchestra.checking.verdict import LEVEL, PairVerdict
 from bilayer_orchestra.cli.exit_codes import ExitCode
-from bilayer_orchestra.cli.progress import progress
 from bilayer_orchestra.dataset.parameters import parameters
+from bilayer_orchestra.display.console import output_console
+from bilayer_orchestra.display.progress import progress
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import load_model
@@ -141,7 +141,7 @@ def summary(outcome: CheckResult) -> str:
     )
 
 
-def verdict_table(verdict: Verdict) -> Table:
+def verdict_table(verdict: PairVerdict) -> Table:
     """Return one row per observable."""
     table = Table(
         "observable",

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import typer
 
-from bilayer_orchestra.cli.console import output_console
 from bilayer_orchestra.cli.exit_codes import ExitCode
-from bilayer_orchestra.cli.progress import progress
+from bilayer_orchestra.display.console import output_console
+from bilayer_orchestra.display.progress import progress
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.images.use import image_table
 from bilayer_orchestra.model.load import load_model
@@ -46,6 +46,7 @@ def run_command(
     detach: bool,
     show_as: Show,
     strict: bool,
+    any_version: bool | None,
 ) -> None:
     """Solve one model and show the result."""
     console = output_console()
@@ -60,7 +61,15 @@ def run_command(
             backend_name,
             place.runtime,
             root,
-            Options(image_table(place.images), place.site, show, wait, not detach, load_early),
+            Options(
+                images=image_table(place.images),
+                site=place.site,
+                on_progress=show,
+                wait_for_others=wait,
+                wait_for_queue=not detach,
+                meanwhile=load_early,
+                any_version=any_version,
+            ),
         )
     if outcome is None:
         console.print(f"submitted; the same command picks up the result: {root}", markup=False)

@@ -10,9 +10,9 @@ import xarray as xr
 from rich.table import Table
 
 from bilayer_orchestra.analysis.limits import MODELS, extrapolate
-from bilayer_orchestra.cli.console import output_console
-from bilayer_orchestra.cli.fit import quantity
+from bilayer_orchestra.cli.fitting import quantity
 from bilayer_orchestra.dataset.schema import append_history, open_result, write_atomic
+from bilayer_orchestra.display.console import output_console
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.running.published import LIMIT, make_room, owner
 

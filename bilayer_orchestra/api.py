@@ -1,0 +1,225 @@
+"""The public interface, imported by the package when one of its names is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bilayer_orchestra.analysis.limits import extrapolate
+from bilayer_orchestra.checking.overall import Verdict
+from bilayer_orchestra.checking.plan import Check, compare_files, usable_engines
+from bilayer_orchestra.checking.verdict import NEIGHBOURS
+from bilayer_orchestra.dataset.schema import open_result as _open_result
+from bilayer_orchestra.display.console import output_console, sayer
+from bilayer_orchestra.display.progress import progress
+from bilayer_orchestra.engines.registry import engines as _engines
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.fits.datasets import fit
+from bilayer_orchestra.model.load import load_model as _load_file
+from bilayer_orchestra.model.load import model_from
+from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.tuning.solve import Options, solve
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+__all__ = [
+    "Model",
+    "OrchestraError",
+    "Verdict",
+    "check",
+    "extrapolate",
+    "fit",
+    "list_engines",
+    "load_model",
+    "open_result",
+    "run",
+    "sweep",
+]
+
+
+def load_model(source: str | Path | Mapping[str, Any]) -> Model:
+    """Return the model of a file, or of the same content as plain data.
+
+    Raises
+    ------
+    OrchestraError
+        With one line for every problem.
+    """
+    if isinstance(source, Mapping):
+        return model_from(source)
+    return _load_file(Path(source))
+
+
+def open_result(path: str | Path) -> xr.Dataset:
+    """Load a result, or a collected sweep, into memory.
+
+    Raises
+    ------
+    OrchestraError
+        If it is not there, damaged, or something else.
+    """
+    return _open_result(Path(path))
+
+
+def list_engines() -> pd.DataFrame:
+    """Return the installed engines: version (None: missing), why it is missing, what it solves."""
+    import pandas as pd
+
+    rows = {}
+    for name, engine in _engines().items():
+        try:
+            version, problem = engine.version(), ""
+        except OrchestraError as error:
+            version, problem = None, str(error)
+        solves = ", ".join(engine.ensembles)
+        rows[name] = (version, problem, solves, engine.stochastic, engine.summary)
+    columns = ["version", "problem", "solves", "stochastic", "summary"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def run(
+    model: Model,
+    engine: str = "auto",
+    runtime: str = "local",
+    *,
+    output: str | Path | None = None,
+    images: Mapping[str, str] | None = None,
+    site: str | None = None,
+    wait: bool = True,
+    any_version: bool | None = None,
+    quiet: bool = False,
+) -> xr.Dataset | None:
+    """Return the result of a model: the stored one, or computed now.
+
+    Parameters
+    ----------
+    model : Model
+        See :func:`load_model`.
+    engine : str
+        Name of an installed engine; ``auto`` chooses.
+    runtime : {"local", "apptainer", "slurm"}
+        Where it runs.
+    output : path, optional
+        Directory of the runs; default: ``runs/NAME``.
+    images : mapping, optional
+        Kind of image -> file.
+    site : str, optional
+        Site profile of the cluster.
+    wait : bool
+        Whether to wait for a queue; else None is returned until the result is there.
+    any_version : bool, optional
+        What to do if the result is there from another version of the engine: take it (True),
+        compute again (False), or raise an error that names it (None).
+    quiet : bool
+        Whether to show no progress.
+
+    Raises
+    ------
+    OrchestraError
+        If the model cannot be solved.
+    """
+    with progress(output_console(), quiet) as show:
+        how = Options(
+            images=images or {},
+            site=site,
+            on_progress=show,
+            wait_for_queue=wait,
+            any_version=any_version,
+        )
+        root = None if output is None else Path(output)
+        outcome = solve(model, engine, runtime, root, how)
+    return None if outcome is None else outcome.dataset
+
+
+def sweep(
+    study: str | Path,
+    runtime: str | None = None,
+    *,
+    jobs: int = 1,
+    output: str | Path | None = None,
+    site: str | None = None,
+    any_version: bool | None = None,
+    quiet: bool = False,
+) -> xr.Dataset:
+    """Run what is missing of a study; return one dataset over its axes, holes where points failed.
+
+    On a cluster the points are submitted, and the dataset holds what is finished by now.
+
+    Parameters
+    ----------
+    study : path
+        The study file.
+    runtime : str, optional
+        Where the points run; default: what the study says.
+    jobs : int
+        Points at the same time, on this machine.
+    output : path, optional
+        Directory of the runs; default: ``runs/NAME`` of the base model.
+    site, any_version, quiet
+        As in :func:`run`.
+
+    Raises
+    ------
+    OrchestraError
+        If the study cannot be run; a point that fails is a hole with its reason in ``message``.
+    """
+    from bilayer_orchestra.display.points import points_shown
+    from bilayer_orchestra.runtimes.registry import get_runtime
+    from bilayer_orchestra.study.load import load_study
+    from bilayer_orchestra.study.tasks import study_root
+    from bilayer_orchestra.study.whole import run_study, store
+
+    loaded, console = load_study(Path(study)), output_console()
+    root = study_root(loaded, None if output is None else Path(output))
+    say = (lambda line: None) if quiet else sayer(console)
+    place = get_runtime(
+        runtime or loaded.spec.runtime,
+        many=True,
+        site=site or loaded.spec.site,
+        beside=loaded.path.parent,
+    )
+    ended = run_study(
+        *(loaded, root, place), lambda n: points_shown(console, n, quiet), say, jobs, any_version
+    )
+    store(ended.collected, loaded, root, say)
+    return ended.collected.dataset
+
+
+def check(
+    what: Model | Mapping[str, xr.Dataset],
+    engines: Sequence[str] | None = None,
+    *,
+    distance: int = NEIGHBOURS,
+    output: str | Path | None = None,
+    quiet: bool = False,
+) -> Verdict:
+    """Say whether independent methods agree.
+
+    Parameters
+    ----------
+    what : Model or mapping of str to Dataset
+        A model that several engines solve, or stored results by label.
+    engines : sequence of str, optional
+        Those that take part; default: all that can.
+    distance : int
+        Distance up to which agreement is asked for.
+    output : path, optional
+        Directory of the runs; default: ``runs/NAME``.
+    quiet : bool
+        Whether to show no progress.
+
+    Raises
+    ------
+    OrchestraError
+        If there are not two results that can be compared.
+    """
+    if not isinstance(what, Model):
+        first = next(iter(what.values()))
+        return Verdict(compare_files(dict(what), str(first.attrs["model_name"]), distance))
+    names = list(engines) if engines is not None else usable_engines(what)[0]
+    root = Path("runs") / what.name if output is None else Path(output)
+    with progress(output_console(), quiet) as show:
+        return Verdict(Check(what, names, root, show, distance).run())

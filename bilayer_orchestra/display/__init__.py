@@ -1,0 +1,1 @@
+"""What is shown while something is computed, on a terminal, in a log, in a notebook."""
