@@ -112,6 +112,22 @@ def test_large_errors_off_site_hide_large_deviations_and_are_no_agreement(free):
     assert pair.distance == 0
 
 
+@pytest.mark.parametrize(("error", "distance"), [(0.002, 10), (0.2, 0)])
+def test_what_one_of_them_knows_to_vanish_needs_errors_small_beside_the_others(
+    free, error, distance
+):
+    """No error is a part of nothing: that of a thermal state beside an exact zero."""
+    truth = changed(free, "pair", lambda steps: 0.0 if steps else 1.0)
+    measured, ones = sampled(truth), xr.ones_like(truth["pair"])
+    noise = sampled(truth.assign(pair=ones), relative=lambda steps: error if steps else 0.001)
+    measured["pair"] = (truth["pair"] + noise["pair"] - ones).assign_attrs(noise["pair"].attrs)
+    for part in ("pair_deviation", "pair_stderr"):
+        measured[part] = noise[part]
+    finding = next(f for f in judge(truth, measured).findings if f.name == "pair")
+    assert finding.distance == distance, finding
+    assert (finding.word == "agree") == (distance > 0)
+
+
 def test_agreement_ends_where_the_errors_are_too_large(free):
     measured = sampled(free, relative=lambda steps: 0.01 if steps <= 3 else 0.5)
     (near,) = judge_all([Pair(free, measured, ("a", "b"))])
