@@ -75,6 +75,8 @@ def own_style(given: Path | None = None) -> Iterator[None]:
             extra = mpl.rc_params_from_file(given, fail_on_error=True, use_default_template=False)
         except (OSError, ValueError) as error:
             raise OrchestraError(f"{given} is no matplotlib style: {error}") from error
+        if not extra:  # unknown keys are only a warning of matplotlib
+            raise OrchestraError(f"{given} is no matplotlib style: it sets nothing")
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
@@ -136,9 +138,10 @@ def draw(
 ) -> None:
     """Draw the magnitude where it is not zero within its error; open markers are negative."""
     size = np.abs(one.mean)
-    seen = size > SHOWN * one.error + ZERO
+    known = size < np.inf  # neither infinite nor NaN
+    seen = known & (size > SHOWN * one.error + ZERO)
     if not seen.any():
-        label = f"{label}: zero within errors"
+        label = f"{label}: {'zero within errors' if known.any() else 'no values'}"
     shown = np.where(seen, size, np.nan)
     axis.plot(one.r, shown, ls=style or "none", lw=1.2, color=colour, alpha=0.8, label=label)
     for sign, face in ((1, colour), (-1, "white")):

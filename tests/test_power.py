@@ -290,3 +290,10 @@ def test_the_distance_that_is_asked_for_decides_the_exit_code(free, tmp_path, mo
     page = (tmp_path / "check.html").read_text()
     assert "would notice" in page
     assert "P at 4" in page
+
+
+@pytest.mark.parametrize(("size", "told"), [(1e-15, False), (1e-3, True)])
+def test_errors_at_rounding_are_not_called_too_small(free, size, told):
+    """Without interaction Monte Carlo has errors of 1e-16 and is off by a few times as much."""
+    measured = sampled(free, relative=lambda _: size, stated=lambda _: 0.2)
+    assert any("look too small" in note for note in judge(free, measured).notes) == told

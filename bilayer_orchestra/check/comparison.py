@@ -142,7 +142,7 @@ class Comparison:
             return values
 
         pulls = joined("pulls")
-        width, width_p, _ = spread(one, other)
+        width, width_p, _ = spread(one, other, natural_scale(name, self.terms))
         return decides._replace(
             pulls=pulls,
             difference=joined("difference"),

@@ -137,13 +137,14 @@ def _threshold(degrees: float, level: float, count: int) -> float:
     return float(stdtrit(degrees, 1.0 - level / (4 * count))) + 1.28
 
 
-def spread(a: Elements, b: Elements) -> tuple[float, float, int]:
+def spread(a: Elements, b: Elements, scale: float) -> tuple[float, float, int]:
     """Return the spread of the raw difference over the stated errors, the chance of less, modes.
 
-    Raw: what systematic errors allow is no statistics. NaN and no modes without statistical errors.
+    Raw: what systematic errors allow is no statistics. NaN and no modes without statistical errors
+    beyond rounding, on the observable's natural ``scale``.
     """
     deviations, raw = np.concatenate([a.deviations, b.deviations]), a.values - b.values
-    noisy = np.any(deviations != 0, axis=0)
+    noisy = np.sqrt(np.sum(deviations**2, axis=0)) > RESOLUTION * scale
     if not noisy.any():
         return np.nan, np.nan, 0
     degrees = min(a.degrees, b.degrees)

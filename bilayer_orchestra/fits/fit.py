@@ -18,7 +18,7 @@ from bilayer_orchestra.fits.options import CONVENTIONS, Options, check_request
 from bilayer_orchestra.fits.pairs import Pairs, pairs_of, series_of
 from bilayer_orchestra.fits.point import Number, PointFit, fit_pairs
 from bilayer_orchestra.observables import OBSERVABLES
-from bilayer_orchestra.parameters import conditions
+from bilayer_orchestra.parameters import conditions, model_data
 
 #: What a fit keeps of its input's attributes: the model, and whose result it was.
 _KEPT = (
@@ -171,10 +171,18 @@ def _one(
     except OrchestraError as error:
         return xr.Dataset({"status": ((), str(error))})
     row = _row(what, found, pairs, convention)
+    warnings = list(found.warnings)
+    own = model_data(point)
+    if boundary is not None and own.get("boundary", boundary) != boundary:
+        warnings.append(f"fitted as if {boundary}, the model is {own['boundary']}")
+    temperature = own.get("state", {}).get("beta", np.inf)
+    if beta is not None and "state" in own and beta != temperature:
+        warnings.append(f"fitted with beta = {beta:g}, the model has {temperature:g}")
     state, reason = input_state(point)
     if state == 0:
         text = f"the input is NOT converged: {reason or 'no reason is stored'}"
-        row["warnings"] = ((), "; ".join([*found.warnings, text.replace("; ", ", ")]))
+        warnings.append(text.replace("; ", ", "))
+    row["warnings"] = ((), "; ".join(warnings))
     row["input_converged"] = ((), float(state))
     return row
 
@@ -217,7 +225,6 @@ def _row(what: str, found: PointFit, pairs: Pairs, convention: str) -> xr.Datase
         "dof": ((), float(best.dof)),
         "form": ((), best.form.name),
         "weights": ((), scan.kind),
-        "warnings": ((), "; ".join(found.warnings)),
         "status": ((), "ok"),
     }
     variables |= _curve(what, found, pairs)

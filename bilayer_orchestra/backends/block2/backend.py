@@ -9,7 +9,7 @@ from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.backends.base import Job, Request, settings_of
 from bilayer_orchestra.backends.block2.numerics import Block2Numerics
 from bilayer_orchestra.backends.dmrg_progress import Sweeps
-from bilayer_orchestra.backends.dmrg_results import averages_from_stages
+from bilayer_orchestra.backends.dmrg_results import averages_from_stages, in_own_units, unit_of
 from bilayer_orchestra.engine_io import JOB, OUTPUT, load_arrays, render_job
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.machine import available_cores, memory_limit, thread_environment
@@ -23,7 +23,7 @@ class Block2Backend:
     """Ground-state DMRG in SU(2) or U(1)xU(1) symmetry."""
 
     name = "block2"
-    revision = 3  # the gap is none of the penalty; biases are sizes
+    revision = 4  # all energies in units of the largest coupling
     summary = "DMRG with block2 (PyPI); ground states, long chains"
     state_name: str | None = "checkpoint"
 
@@ -59,6 +59,9 @@ class Block2Backend:
             raise OrchestraError(
                 "block2 needs at least 4 sites, one electron and one hole; use --backend exact"
             )
+        energies = ("one_body", "interaction", "chemical_potential")
+        if not any(getattr(request.terms, name).any() for name in energies):
+            raise OrchestraError("H is zero: every state is a ground state; use --backend exact")
 
     def render(self, request: Request) -> Job:
         """Return the job."""
@@ -70,13 +73,13 @@ class Block2Backend:
         return Job(
             program="python",
             arguments=("-P", "-m", "bilayer_orchestra.backends.block2.engine", "."),
-            files={JOB: render_job(request.terms, request.observables, settings)},
+            files={JOB: render_job(in_own_units(request.terms), request.observables, settings)},
             environment=thread_environment(threads),
         )
 
     def progress(self, directory: Path, request: Request) -> list[str]:
         """Return the new sweeps, or what comes before the first."""
-        return self._sweeps.lines(directory, "first sweep")
+        return self._sweeps.lines(directory, "first sweep", unit_of(request.terms))
 
     def parse(self, directory: Path, request: Request) -> Averages:
         """Read ``output.npz``."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.backends.base import Job, Request, settings_of
 from bilayer_orchestra.backends.dmrg_progress import Sweeps
-from bilayer_orchestra.backends.dmrg_results import averages_from_stages
+from bilayer_orchestra.backends.dmrg_results import averages_from_stages, in_own_units, unit_of
 from bilayer_orchestra.backends.itensor.job import JOB, render_job
 from bilayer_orchestra.backends.itensor.memory import refuse_if_too_large, write_bond_dimension
 from bilayer_orchestra.backends.itensor.numerics import ITensorNumerics
@@ -29,7 +29,7 @@ class ITensorBackend:
     """Ground-state DMRG with conserved numbers of up and down electrons."""
 
     name = "itensor"
-    revision = 3  # the gap is none of the penalty; biases are sizes
+    revision = 4  # all energies in units of the largest coupling
     summary = "DMRG with ITensorMPS.jl (Julia); ground states, long chains"
     state_name: str | None = "checkpoint.jls"
     #: Whether a job got as far as computing, so that machine code is there by now.
@@ -81,7 +81,7 @@ class ITensorBackend:
             program="julia",
             arguments=("--startup-file=no", SCRIPT),
             files={
-                JOB: render_job(request.terms, request.observables, settings),
+                JOB: render_job(in_own_units(request.terms), request.observables, settings),
                 SCRIPT: resource("templates", "itensor", SCRIPT).read_text(encoding="utf-8"),
                 ENGINE: f"{engine_half()}\n",
             },
@@ -93,7 +93,7 @@ class ITensorBackend:
     def progress(self, directory: Path, request: Request) -> list[str]:
         """Return the new sweeps, or what comes before the first."""
         words = STARTING if self._has_run else _first_words()
-        lines = self._sweeps.lines(directory, words)
+        lines = self._sweeps.lines(directory, words, unit_of(request.terms))
         self._has_run = self._has_run or (bool(lines) and lines != [words])
         return lines
 
