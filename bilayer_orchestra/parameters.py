@@ -86,6 +86,8 @@ def conditions(
         raise OrchestraError("the dataset does not say its boundary: give --boundary open|periodic")
     if beta is None:
         beta = model.get("state", {}).get("beta")
+    if beta is None and "beta" in point.coords and point["beta"].ndim == 0:  # an old sweep
+        beta = float(point["beta"])
     return boundary == "periodic", None if beta is None or math.isinf(beta) else float(beta)
 
 

@@ -360,7 +360,7 @@ def test_a_result_that_is_being_written_to_is_not_called_damaged(swept, tmp_path
     shutil.copy(next(swept.glob("runs/*/result.nc")), path)
     with path.open("rb") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)  # as HDF5 does while it writes
-        with pytest.raises(OrchestraError, match="another program writes to it") as caught:
+        with pytest.raises(OrchestraError, match="open for writing in another program") as caught:
             open_result(path)
     assert not isinstance(caught.value, DamagedFileError)
     assert "energy" in open_result(path)

@@ -161,7 +161,7 @@ def test_limits_of_two_sweeps_do_not_replace_each_other(tmp_path):
         data = xr.Dataset(
             {"energy": ("dtau", energies)},
             {"dtau": [0.1, 0.2]},
-            {"orchestra_schema": 1, "model": f"length: {k}", "study_name": "sweep"},
+            {"orchestra_schema": 1, "model": f"length: {k}", "study": "", "study_name": "sweep"},
         )
         write_atomic(data, tmp_path / f"sweep{k}.nc")
         orchestra("extrapolate", tmp_path / f"sweep{k}.nc", "--model", "trotter")

@@ -93,9 +93,10 @@ def collect_command(
 
         states = label_executed(tasks)
     for task in split_by_owner(tasks)[0]:
-        if not task.run.finished and task.run.executed():
+        if not task.run.result.exists() and task.run.executed():
             with contextlib.suppress(OrchestraError):  # which its status tells
-                run_point(task.point.model, task.backend, get_runtime("local"), root)
+                local = get_runtime("local")
+                run_point(task.point.model, task.backend, local, root, wait=False)
     collected = collect(study, tasks, states)
     report(collected, _store(collected, study, root), console)
     _end(strict and bool(collected.missing), collected, strict)
