@@ -31,6 +31,13 @@ numerics:
 
 #: (replace this, by this, the line of the problem or None, what the message must contain)
 BROKEN = [
+    ("t_perp: 0.5", f"t_perp: {'9' * 5000}", 9, "is no number"),
+    ("t_perp: 0.5", "t_perp: 2001-13-45", 9, "`2001-13-45` is no date"),
+    ("t_perp: 0.5", "t_perp: !!int", 9, "is no number"),
+    ("t_perp: 0.5", "t_perp: !!bool maybe", 9, "`maybe` is no bool"),
+    ("t_perp: 0.5", "t_perp: !!timestamp now", 9, "`now` is no date"),
+    ("name: doped-bilayer", r'name: "\UFFFFFFFF"', None, "an escape in double quotes"),
+    ("t_perp: 0.5", "t_perp: 0.5\n---\nt_perp: 0.6", 10, "a second document begins"),
     ("version: 1\n", "", None, "`version` is missing"),
     ("version: 1", "version: 2", 1, "should be 1"),
     ("version: 1", "version: '1'", 1, "should be 1"),
