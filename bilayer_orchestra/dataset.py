@@ -273,7 +273,8 @@ def open_result(
             runs = [str(run) for run in dataset["run"].values.flat if run]
             needed += f", such as {path.parent / runs[0] / 'result.nc'}"
         raise OrchestraError(f"{path} holds {kind}; needed here: {needed}")
-    if (lacks := _defect(dataset, complete=wanted == ("a result",))) is not None:
+    lacks = _defect(dataset, complete=wanted == ("a result",)) if kind == "a result" else None
+    if lacks is not None:
         raise DamagedFileError(f"{path} was changed by another program: {lacks}")
     for name, variable in dataset.data_vars.items():
         if str(name).endswith("_bias"):  # earlier versions stored a sign
@@ -293,9 +294,7 @@ def _defect(dataset: xr.Dataset, complete: bool) -> str | None:
         own = OBSERVABLES[base].dims if base in OBSERVABLES else ()
         if base not in OBSERVABLES and base not in DIAGNOSTICS:
             continue
-        if not set(own) <= set(variable.dims) or (
-            complete and not set(variable.dims) <= {*own, "block"}
-        ):
+        if not set(own) <= set(variable.dims) <= {*own, "block"}:
             return f"`{name}` has the dimensions {', '.join(map(str, variable.dims)) or 'none'}"
         if variable.dtype.kind not in "fiu":
             return f"`{name}` holds no numbers"
