@@ -20,9 +20,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter, NullLocator
 
-from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.files import replacing
 from bilayer_orchestra.fits.pairs import pairs_of, series_of
+from bilayer_orchestra.model.load import read_text
 from bilayer_orchestra.parameters import conditions, model_data, parameters
 
 mpl.rcdefaults()  # not those of a matplotlibrc, which may stand in the working directory
@@ -71,6 +72,17 @@ def own_style(given: Path | None = None) -> Iterator[None]:
     if given is not None and str(given) in mpl_style.library:
         extra = mpl_style.library[str(given)]
     elif given is not None:
+        try:
+            text = read_text(given)
+        except SpecError as error:
+            what = error.problems[0]
+            raise OrchestraError(f"{given} is no matplotlib style: {what}") from error
+        lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+        keys = [line.partition(":")[0].strip() for line in lines if line]
+        # matplotlib would say four lines about each, and go on
+        if unknown := [key for key in keys if key not in mpl.rcParams]:
+            what = f"there is no setting {', '.join(unknown[:5])}"
+            raise OrchestraError(f"{given} is no matplotlib style: {what}")
         try:
             extra = mpl.rc_params_from_file(given, fail_on_error=True, use_default_template=False)
         except (OSError, ValueError) as error:

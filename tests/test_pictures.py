@@ -134,12 +134,12 @@ def test_a_style_is_taken_on_purpose(here):
     (own,) = (here / "runs/test").glob("*/result.png")
     assert own.read_bytes() == first  # the run's own picture keeps the program's style
     assert 0 < len((here / "runs/test/result.png").read_bytes()) < len(first)
-    # a file of something else: each of its keys is only a warning of matplotlib
-    for name in ("wrong.mplstyle", "none.mplstyle", "model.yaml"):
+    (here / "binary.mplstyle").write_bytes(b"\xff\xfe")
+    for name in ("wrong.mplstyle", "none.mplstyle", "binary.mplstyle", "model.yaml"):
         done = orchestra("run", "model.yaml", "--set", "t_perp=0.1", "--style", name, cwd=here)
         assert done.returncode == 1
-        last = done.stderr.splitlines()[-1]
-        assert re.fullmatch(rf"orchestra: {name} is no matplotlib style: [^\n]*", last)
+        assert re.fullmatch(rf"orchestra: {name} is no matplotlib style: [^\n]*\n", done.stderr)
+        assert "Errno" not in done.stderr
     assert len(list((here / "runs/test").glob("test-*"))) == 1  # refused before anything ran
 
 
