@@ -75,9 +75,9 @@ def make_directory(path: Path, mode: int = 0o777) -> Path:
         path.mkdir(mode, parents=True, exist_ok=True)
     except OSError as error:
         for one in (path, *path.parents):
-            if one.exists() and not one.is_dir():
-                text = f"cannot write to {path}: {one} is a file, not a directory"
-                raise OrchestraError(text) from error
+            if os.path.lexists(one) and not one.is_dir():
+                what = "a file, not a directory" if one.exists() else "a link to nothing"
+                raise OrchestraError(f"cannot write to {path}: {one} is {what}") from error
         raise OrchestraError(f"cannot write to {path}: {error.strerror}") from error
     return path
 

@@ -6,8 +6,11 @@ plain operator products written out here). Backends convert to it at their own b
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+#: What follows the name of a quantity in the names of its errors and of what limits say of it.
+COMPANION = re.compile("_(stderr|bias|deviation|systematic|trotter_slope|chi2_per_dof|gap)$")
 TWO_POINT = ("layer", "x", "layer_", "x_")
 #: Between two sites of the chain in which the engines order the sites.
 CUT = "cut"

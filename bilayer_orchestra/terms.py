@@ -129,6 +129,15 @@ class Terms:
         middle = 0.5 * (levels.max() + levels.min())
         return replace(self, chemical_potential=self.chemical_potential + middle)
 
+    def in_units(self, unit: float) -> Terms:
+        """Return the same model with all energies divided by ``unit``."""
+        return replace(
+            self,
+            one_body=self.one_body / unit,
+            interaction=self.interaction / unit,
+            chemical_potential=self.chemical_potential / unit,
+        )
+
     def permuted(self, order: list[int]) -> Terms:
         """Return the same model with site ``order[k]`` at place ``k``."""
         index = np.asarray(order)

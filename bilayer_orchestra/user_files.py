@@ -54,7 +54,7 @@ def read_bounded(path: Path) -> bytes:
     """
     data = b""
     # opening a pipe would wait for its other end, for ever
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as stream:
+    with open(path, "rb", buffering=0, opener=_without_waiting) as stream:
         while select.select([stream], [], [], PATIENCE)[0]:
             piece = stream.read(1 << 16)
             if not piece:
@@ -63,3 +63,7 @@ def read_bounded(path: Path) -> bytes:
             if len(data) > MAX_BYTES:
                 raise OSError(errno.EFBIG, f"it is longer than {MAX_BYTES} bytes", str(path))
     raise OSError(errno.ETIMEDOUT, f"it says nothing for {PATIENCE:g} s; is it a pipe?", str(path))
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)

@@ -53,6 +53,7 @@ class YamlText:
         self.source = source
         self.lines: dict[KeyPath, int] = {}
         self.problems: list[str] = []
+        self._constructor = YAML(typ="safe", pure=True).constructor
         if len(text) > MAX_CHARACTERS:
             raise SpecError(source, [f"is longer than {MAX_CHARACTERS} characters"])
         for number, line in enumerate(text.split("\n"), start=1):
@@ -84,8 +85,9 @@ class YamlText:
             raise SpecError(self.source, [_syntax_problem(error, text)]) from error
         except RecursionError as error:
             raise SpecError(self.source, ["is nested too deeply"]) from error
-        except ValueError as error:
-            raise SpecError(self.source, [str(error)]) from error
+        except (ValueError, OverflowError) as error:  # of chr()
+            text = r"an escape in double quotes, such as \U00110000, is no character"
+            raise SpecError(self.source, [text]) from error
         return root
 
     def _construct(self, text: str) -> Any:
@@ -93,7 +95,7 @@ class YamlText:
         yaml.allow_duplicate_keys = True  # reported by _walk, all of them
         try:
             return yaml.load(text)
-        except (YAMLError, ValueError, OverflowError) as error:
+        except YAMLError as error:
             raise SpecError(self.source, [_syntax_problem(error, text)]) from error
 
     def _walk(self, node: Node, path: KeyPath) -> Iterator[tuple[KeyPath, int]]:
@@ -131,6 +133,15 @@ class YamlText:
             line = node.start_mark.line + 1
             text = f"line {line}: anchors, aliases and tags are not used here"
             raise SpecError(self.source, [text])
+        if isinstance(node, ScalarNode):
+            try:  # alone, for its line: the parser does not tell which value it could not take
+                self._constructor.construct_object(node)
+            except (YAMLError, ValueError, OverflowError, LookupError) as error:
+                line, kind = node.start_mark.line + 1, str(node.tag).removeprefix(_TAG)
+                kind = {"timestamp": "date", "int": "number", "float": "number"}.get(kind, kind)
+                shown = node.value if len(node.value) <= 40 else f"{node.value[:37]}..."
+                text = f"line {line}: `{shown}` is no {kind}"
+                raise SpecError(self.source, [text]) from error
 
 
 def parse_scalar(text: str) -> Any:
@@ -188,6 +199,8 @@ def _named(character: str) -> str:
 def _syntax_problem(error: Exception, text: str) -> str:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    if problem == "but found another document":
+        problem = "a second document begins (`---`), and one file holds one"
     if problem == "could not find expected ':'":  # noticed at the line after
         mark, problem = getattr(error, "context_mark", mark), "expected `key: value`"
     if mark is None:

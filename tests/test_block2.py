@@ -127,6 +127,24 @@ def test_a_constant_in_the_chemical_potentials_changes_nothing(solve, common):
         np.testing.assert_array_equal(moved[name], plain[name], err_msg=name)
 
 
+@pytest.mark.parametrize("unit", [2.0**-10, 2.0**10])
+def test_thresholds_are_in_the_units_of_the_model(solve, unit):
+    """All energies times one number: the same states, and the same verdict on them."""
+
+    def scaled(unit):
+        layers = {"P": {"interaction": -4.0 * unit}, "M": {"hopping": unit}}
+        return make_model({"n_up": 3, "n_down": 3}, t_perp=0.5 * unit, **layers)
+
+    other, plain = solve(scaled(unit), "block2"), solve(scaled(1.0), "block2")
+    assert other.attrs["converged"]
+    for name in ("pair", "pair_bias", "green"):
+        np.testing.assert_array_equal(other[name], plain[name], err_msg=name)
+    for name in ("energy", "energy_bias", "kinetic_energy", "kinetic_energy_bias", "gap"):
+        assert float(other[name]) / unit == pytest.approx(float(plain[name]), rel=1e-12), name
+    exact = float(solve(scaled(unit), "exact").energy)
+    assert float(other.energy) == pytest.approx(exact, abs=1e-9 * unit)
+
+
 def test_states_too_close_to_tell_apart_are_not_called_converged(solve):
     """Gap 1.2e-6 (exact): the energy is right, the correlators are anybody's guess."""
     model = make_model(
@@ -338,6 +356,10 @@ def test_measurement_stays_quadratic_in_the_number_of_sites():
         (make_model({"beta": 2.0}), "ground states"),
         (make_model({"n_up": 0, "n_down": 0}), "one electron"),
         (make_model({"n_up": 1, "n_down": 1}, 1), "4 sites"),
+        (
+            make_model({"n_up": 1, "n_down": 1}, t_perp=0, P={"interaction": 0}, M={"hopping": 0}),
+            "H is zero",
+        ),
     ],
 )
 def test_what_it_cannot_do_is_refused(model, message):

@@ -84,6 +84,9 @@ def problem(path):
         ("axes: {gap: {path: t_perp, values: [0.3]}}", "gap"),
         ("axes: {pair_stderr: {path: t_perp, values: [0.3]}}", "pair_stderr"),
         ("axes: {energy_bias: {path: t_perp, values: [0.3]}}", "energy_bias"),
+        ("axes: {green_xi: {path: t_perp, values: [0.3]}}", "green_xi"),
+        ("axes: {pair_status: {path: t_perp, values: [0.3]}}", "pair_status"),
+        ("axes: {energy_chi2_per_dof: {path: t_perp, values: [0.3]}}", "energy_chi2_per_dof"),
         ("axes: {cut: {path: t_perp, values: [0.3]}}", "cut"),
         ("axes: {window: {path: t_perp, values: [0.3]}}", "window"),
         ("axes: {r: {path: t_perp, values: [0.3]}}", "r"),
@@ -360,7 +363,7 @@ def test_a_result_that_is_being_written_to_is_not_called_damaged(swept, tmp_path
     shutil.copy(next(swept.glob("runs/*/result.nc")), path)
     with path.open("rb") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)  # as HDF5 does while it writes
-        with pytest.raises(OrchestraError, match="another program writes to it") as caught:
+        with pytest.raises(OrchestraError, match="open for writing in another program") as caught:
             open_result(path)
     assert not isinstance(caught.value, DamagedFileError)
     assert "energy" in open_result(path)

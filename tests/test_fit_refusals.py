@@ -216,3 +216,23 @@ def test_what_is_printed_has_an_error_that_is_no_zero():
     assert rounded(3.7331, 0.42) == "3.73"
     assert rounded(0.0016, 0.42) == "0.002"  # a small statistical beside a large other error
     assert rounded(0.0, 0.42) == "0.00"
+
+
+@pytest.mark.parametrize("size", [np.inf, 1e200])
+def test_what_no_electrons_have_is_not_fitted(size):
+    """1e200 r^-0.5 overflows in chi^2: the search stayed at its first guess, without an error."""
+    data = dataset(size * (1.0 + R) ** -0.5, "open")
+    with pytest.raises(OrchestraError, match="infinite, or beyond any correlation"):
+        fit(data, "pair")
+
+
+def test_a_fit_that_contradicts_its_model_says_so():
+    data = dataset(strings(open_green(SIZE, 10)), "open")
+    for more, text in (
+        ({"boundary": "periodic"}, "fitted as if periodic, the model is open"),
+        ({"beta": 50.0}, "fitted with beta = 50, the model has inf"),
+        ({"boundary": "open", "beta": np.inf}, ""),
+    ):
+        warnings = fit(data, "pair", **more)["pair_warnings"].values.tolist()
+        assert text in warnings[0]
+        assert ("the model" in warnings[0]) == bool(text)

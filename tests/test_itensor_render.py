@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from bilayer_orchestra.engine_side.files import OUTPUT
 from bilayer_orchestra.engines.base import Job
+from bilayer_orchestra.engines.dmrg.results import in_own_units
 from bilayer_orchestra.engines.itensor import managed as julia_managed
 from bilayer_orchestra.engines.itensor import memory
 from bilayer_orchestra.engines.itensor.engine import ITensorEngine
@@ -124,7 +125,7 @@ def numbers() -> st.SearchStrategy[float]:
 def test_every_number_survives_exactly(hopping, interaction, potential, t_perp):
     layer = {"hopping": hopping, "interaction": interaction, "chemical_potential": potential}
     model = make_model({"n_up": 2, "n_down": 2}, 3, P=layer, t_perp=t_perp)
-    terms = make_request(model, BACKEND).terms
+    terms = in_own_units(make_request(model, BACKEND).terms)
     job = tomllib.loads(rendered(model).files["job.toml"])
     n = terms.n_sites
     one_body = np.zeros((n, n))
@@ -134,6 +135,14 @@ def test_every_number_survives_exactly(hopping, interaction, potential, t_perp):
     np.testing.assert_array_equal(one_body, terms.one_body)
     np.testing.assert_array_equal(job["interaction"], terms.interaction)
     np.testing.assert_array_equal(job["chemical_potential"], terms.chemical_potential)
+
+
+def test_a_model_in_other_units_is_the_same_job():
+    couplings = {"P": {"interaction": -4.0}, "M": {"hopping": 1.0, "chemical_potential": 0.5}}
+    small = {name: {k: 2**-10 * v for k, v in layer.items()} for name, layer in couplings.items()}
+    state = {"n_up": 2, "n_down": 1}
+    plain = rendered(make_model(state, t_perp=0.5, **couplings))
+    assert rendered(make_model(state, t_perp=0.5 * 2**-10, **small)).files == plain.files
 
 
 def test_no_electron_hops_through_an_empty_list():

@@ -31,6 +31,12 @@ numerics:
 
 #: (replace this, by this, the line of the problem or None, what the message must contain)
 BROKEN = [
+    ("t_perp: 0.5", f"t_perp: {'9' * 5000}", 9, "is no number"),
+    ("t_perp: 0.5", "t_perp: 2001-13-45", 9, "`2001-13-45` is no date"),
+    ("t_perp: 0.5", "t_perp: !!int", 9, "is no number"),
+    ("t_perp: 0.5", "t_perp: !!bool maybe", 9, "`maybe` is no bool"),
+    ("t_perp: 0.5", "t_perp: !!timestamp now", 9, "`now` is no date"),
+    ("name: doped-bilayer", r'name: "\UFFFFFFFF"', None, "an escape in double quotes"),
     ("version: 1\n", "", None, "`version` is missing"),
     ("version: 1", "version: 2", 1, "should be 1"),
     ("version: 1", "version: '1'", 1, "should be 1"),
@@ -99,7 +105,7 @@ BROKEN = [
     ("length: 4", "&a length: 4", 4, "anchors"),
     ("length: 4", "1: 4\nlength: 4", 4, "put `1` in quotes"),
     ("length: 4", "~: 4\nlength: 4", 4, "single word"),
-    ("t_perp: 0.5", "t_perp: 0.5\n---\nversion: 1", 10, "another document"),
+    ("t_perp: 0.5", "t_perp: 0.5\n---\nversion: 1", 10, "a second document begins"),
     # what cannot be seen, or looks like something else
     ("t_perp: 0.5", "t_perp: 0.5\t", 9, "tab (U+0009)"),
     ("length: 4", "length: 4\t# rungs", 4, "tab (U+0009)"),

@@ -134,10 +134,12 @@ def test_a_style_is_taken_on_purpose(here):
     (own,) = (here / "runs/test").glob("*/result.png")
     assert own.read_bytes() == first  # the run's own picture keeps the program's style
     assert 0 < len((here / "runs/test/result.png").read_bytes()) < len(first)
-    for name in ("wrong.mplstyle", "none.mplstyle"):
+    (here / "binary.mplstyle").write_bytes(b"\xff\xfe")
+    for name in ("wrong.mplstyle", "none.mplstyle", "binary.mplstyle", "model.yaml"):
         done = orchestra("run", "model.yaml", "--set", "t_perp=0.1", "--style", name, cwd=here)
         assert done.returncode == 1
         assert re.fullmatch(rf"orchestra: {name} is no matplotlib style: [^\n]*\n", done.stderr)
+        assert "Errno" not in done.stderr
     assert len(list((here / "runs/test").glob("test-*"))) == 1  # refused before anything ran
 
 
@@ -249,6 +251,11 @@ def test_a_zero_within_its_error_does_not_set_the_axis():
     draw(empty, Curve(r, 0 * mean, 0 * mean, 0 * mean), "black", "P")
     log_ordinate([empty])
     assert "P: zero within errors" in [line.get_label() for line in empty.get_lines()]
+    for wrong in (np.inf, -np.inf, np.nan):  # no zeros, and nothing that spoils the axis
+        broken = Picture().subplots()
+        draw(broken, Curve(r, np.full(5, wrong), 0 * mean, 0 * mean), "black", "P")
+        log_ordinate([broken])
+        assert "P: no values" in [line.get_label() for line in broken.get_lines()]
     assert len(named_ticks(empty)) >= 2
 
 

@@ -112,6 +112,22 @@ def test_large_errors_off_site_hide_large_deviations_and_are_no_agreement(free):
     assert pair.distance == 0
 
 
+@pytest.mark.parametrize(("error", "distance"), [(0.002, 10), (0.2, 0)])
+def test_what_one_of_them_knows_to_vanish_needs_errors_small_beside_the_others(
+    free, error, distance
+):
+    """No error is a part of nothing: that of a thermal state beside an exact zero."""
+    truth = changed(free, "pair", lambda steps: 0.0 if steps else 1.0)
+    measured, ones = sampled(truth), xr.ones_like(truth["pair"])
+    noise = sampled(truth.assign(pair=ones), relative=lambda steps: error if steps else 0.001)
+    measured["pair"] = (truth["pair"] + noise["pair"] - ones).assign_attrs(noise["pair"].attrs)
+    for part in ("pair_deviation", "pair_stderr"):
+        measured[part] = noise[part]
+    finding = next(f for f in judge(truth, measured).findings if f.name == "pair")
+    assert finding.distance == distance, finding
+    assert (finding.word == "agree") == (distance > 0)
+
+
 def test_agreement_ends_where_the_errors_are_too_large(free):
     measured = sampled(free, relative=lambda steps: 0.01 if steps <= 3 else 0.5)
     (near,) = judge_all([Pair(free, measured, ("a", "b"))])
@@ -274,3 +290,10 @@ def test_the_distance_that_is_asked_for_decides_the_exit_code(free, tmp_path, mo
     page = (tmp_path / "check.html").read_text()
     assert "would notice" in page
     assert "P at 4" in page
+
+
+@pytest.mark.parametrize(("size", "told"), [(1e-15, False), (1e-3, True)])
+def test_errors_at_rounding_are_not_called_too_small(free, size, told):
+    """Without interaction Monte Carlo has errors of 1e-16 and is off by a few times as much."""
+    measured = sampled(free, relative=lambda _: size, stated=lambda _: 0.2)
+    assert any("look too small" in note for note in judge(free, measured).notes) == told

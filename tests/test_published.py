@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -156,12 +158,34 @@ def test_a_picture_of_another_study_does_not_stay_beside_its_data(model_file, tm
     assert (len(list(root.glob("small-*/small.nc"))), (root / "small.nc").exists()) == (1, True)
 
 
+def test_what_nobody_knows_the_origin_of_is_never_replaced(tmp_path):
+    run = tmp_path / "new-exact-0123"
+    run.mkdir()
+    (run / "result.nc").write_bytes(b"new")
+    (tmp_path / "of-another-run-1").write_bytes(b"a file of the user")
+    for text in (b"one", b"two", b"three"):
+        (tmp_path / "result.nc").unlink(missing_ok=True)
+        (tmp_path / "result.nc").write_bytes(text)
+        publish(run, tmp_path, lambda line: None)
+    kept = [path.read_bytes() for path in sorted(tmp_path.glob("of-another-run*/result.nc"))]
+    assert kept == [b"one", b"two", b"three"]
+
+
+def test_a_pipe_in_the_place_of_a_file_does_not_hold_the_program_up(tmp_path):
+    run = tmp_path / "new-exact-0123"
+    run.mkdir()
+    (run / "result.nc").write_bytes(b"new")
+    os.mkfifo(tmp_path / "result.nc")
+    publish(run, tmp_path, lambda line: None)
+    assert (tmp_path / "result.nc").read_bytes() == b"new"
+
+
 def test_limits_of_two_sweeps_do_not_replace_each_other(tmp_path):
     for k, energies in enumerate(([-1.9, -1.6], [-3.9, -3.6])):
         data = xr.Dataset(
             {"energy": ("dtau", energies)},
             {"dtau": [0.1, 0.2]},
-            {"orchestra_schema": 1, "model": f"length: {k}", "study_name": "sweep"},
+            {"study": "", "model": f"length: {k}", "study_name": "sweep"},
         )
         write_atomic(data, tmp_path / f"sweep{k}.nc")
         orchestra("extrapolate", tmp_path / f"sweep{k}.nc", "--model", "trotter")

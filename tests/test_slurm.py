@@ -146,6 +146,7 @@ ANSWERS = {
     "a banner after": 'echo 701; echo; echo "Have a nice day."',
     "without --parsable": 'echo "Submitted batch job 701"',
     "with a cluster": 'echo "Submitted batch job 701 on cluster c1"',
+    "numbers of its own": "echo 42; echo 701; echo 9",
     "blanks": 'printf "  701 \\r\\n"',
     "nothing": "true",
     "only a banner": 'echo "4000 hours left"',
@@ -179,9 +180,9 @@ def test_an_answer_without_a_number_is_not_called_a_refusal(tmp_path, fake):
     done = submit(write(tmp_path, SMALL), tmp_path / "runs")
     assert done.returncode == 1
     assert "refused" not in done.stderr
-    assert "gave no number" in done.stderr
+    assert "gave no single number" in done.stderr
     assert "  all is well\n" in done.stderr
-    assert "before you submit again" in done.stderr
+    assert "look before you submit again" in done.stderr
 
 
 def test_points_are_packed_and_arrays_are_cut(tmp_path, fake):

@@ -113,6 +113,8 @@ def test_a_study_elsewhere_names_its_model_and_site_at_home(home):
 
 
 def test_the_configuration_file_and_variables(home, monkeypatch):
+    for name in ("ORCHESTRA_ALF", "ORCHESTRA_JULIA", "ORCHESTRA_JULIA_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ORCHESTRA_CONFIG", "~/config.toml")
     (home / "config.toml").write_text(
         '[alf]\nbinary = "~/ALF.out"\nlauncher = "~/bin/mpiexec -n {ranks}"\n'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
@@ -217,3 +218,151 @@ def test_a_base_that_is_a_study_is_told_as_one(files, monkeypatch):
     (files / "above.yaml").write_text("version: 1\nname: a\nmodel: study.yaml\n")
     assert "is a study; `model` names the file of one model" in orchestra("sweep", "above.yaml")[1]
     assert "is a study, not a model" in orchestra("run", "above.yaml")[1]
+
+
+@pytest.mark.parametrize("name", ["result", "fit", "limit", "check", "scan-fits"])
+def test_a_study_is_not_called_as_another_file_beside_it(files, tmp_path, name):
+    path = tmp_path / "study.yaml"
+    text = STUDY.replace("name: study", f"name: {name}")
+    path.write_text(text.replace("model.yaml", str(files / "model.yaml")))
+    code, message = orchestra("sweep", path, "-o", tmp_path / "out")
+    assert code == 1
+    assert "line 2: `name` is what this program calls a file of its own beside it" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "source", "written"),
+    [
+        (["fit", "--what", "pair"], "result.nc", "fit.nc"),
+        (["extrapolate", "--model", "size", "--name", "energy"], "sweep.nc", "limit.nc"),
+        (["check", "result.nc"], "result.nc", "check.nc"),
+    ],
+)
+def test_no_command_replaces_what_it_reads(
+    files, monkeypatch, tmp_path, arguments, source, written
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(files / "result.nc", "result.nc")
+    shutil.copy(files / source, written)
+    content = (tmp_path / written).read_bytes()
+    code, message = orchestra(arguments[0], written, *arguments[1:])
+    assert code == (3 if arguments[0] == "check" else 1)
+    assert message.startswith(f"{written} would be replaced by what is made of it")
+    assert (tmp_path / written).read_bytes() == content
+
+
+def test_what_is_made_of_a_sweep_is_no_sweep(files, tmp_path):
+    attributes = {"orchestra_fit_schema": 1, "study": STUDY, "study_name": "study"}
+    xr.Dataset(attrs=attributes).to_netcdf(tmp_path / "fit.nc")
+    for command in (["fit"], ["plot"], ["check", files / "result.nc"]):
+        code, message = orchestra(command[0], tmp_path / "fit.nc", *command[1:])
+        assert code == (3 if command[0] == "check" else 1)
+        assert "holds fits, not what was fitted" in message
+
+
+def rewritten(files, folder, change):
+    """A result as another program has left it."""
+    dataset = xr.load_dataset(files / "result.nc")
+    change(dataset).to_netcdf(folder / "changed.nc")
+    return folder / "changed.nc"
+
+
+def without(name):
+    def change(data):
+        del data.attrs[name]
+        return data
+
+    return change
+
+
+CHANGES = {
+    "no converged": without("converged"),
+    "no backend": without("backend"),
+    "no request_hash": without("request_hash"),
+    "a word": lambda data: data.assign_attrs(converged="maybe"),
+    "no coordinate": lambda data: data.drop_vars("layer"),
+    "another dimension": lambda data: data.rename({"x": "y", "x_": "y_"}),
+    "one more dimension": lambda data: data.assign(energy=("x", [1.0, 2.0])),
+    "no number": lambda data: data.assign(energy="low"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_result_that_another_program_rewrote_is_one_clear_line(files, tmp_path, change):
+    path = rewritten(files, tmp_path, CHANGES[change])
+    for more in (["--identities"], [files / "result.nc"]):
+        code, message = orchestra("check", path, *more, "-o", tmp_path)
+        assert code == 3
+        assert message.startswith(f"{path} was changed by another program: ")
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_one_result_that_another_program_rewrote_stops_no_study(files, tmp_path, change):
+    out = tmp_path / "out"
+    shutil.copytree(files / "out", out)
+    victim = next(path for path in sorted(out.glob("*/result.nc")) if "-exact-" in str(path))
+    dataset = xr.load_dataset(victim)
+    if change == "one more dimension":
+        dataset["energy"] = ("x", dataset.x.values.astype(float))
+    else:
+        dataset = CHANGES[change](dataset)
+    victim.unlink()
+    dataset.to_netcdf(victim)
+    code, _ = orchestra("sweep", files / "study.yaml", "-o", out)
+    assert code == 0
+    assert victim.with_name("result.nc.damaged").exists()
+    with xr.open_dataset(out / "study.nc") as collected:
+        assert (collected.status == "finished").all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "numerics: [1]",
+        "layers: 3\nstate: x\nnumerics: {exact: 3}",
+        "date: 2001-13-45",
+        "a: " + "[" * 3000,
+        "a: " + "9" * 5000,
+        None,
+    ],
+)
+def test_status_lists_a_run_whatever_its_model_file_holds(files, tmp_path, text):
+    """In a shared directory, one user's file must not stop the list of all."""
+    out = tmp_path / "out"
+    shutil.copytree(files / "out", out)
+    model = next(out.glob("*/model.yaml"))
+    model.unlink()
+    if text is None:
+        os.mkfifo(model)
+    else:
+        model.write_text(text)
+    done = CliRunner().invoke(app, ["status", str(out)])
+    assert done.exit_code == 0, done.exception
+    assert model.parent.name in done.output
+
+
+def test_status_lists_a_run_without_its_record(files, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(files / "out", out)
+    run = next(out.glob("*/run.json"))
+    run.unlink()
+    done = CliRunner().invoke(app, ["status", str(out)])
+    assert done.exit_code == 0
+    assert run.parent.name in done.output
+
+
+def test_damaged_notes_of_an_execution_are_those_of_none(files, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(files / "out", out)
+    place = next(out.glob("*/executed.json"))
+    place.write_text('{"runtime": "local", "host": null}')
+    (place.parent / "result.nc").unlink()
+    assert orchestra("sweep", files / "study.yaml", "-o", out)[0] == 0
+    assert (place.parent / "result.nc").exists()
+
+
+def test_an_output_that_is_a_link_to_nothing_is_called_that(files, tmp_path):
+    (tmp_path / "gone").symlink_to("nowhere")
+    code, message = orchestra("run", files / "model.yaml", "-o", tmp_path / "gone", "--no-plot")
+    assert code == 1
+    assert message.endswith(f"{tmp_path}/gone is a link to nothing")

@@ -31,11 +31,14 @@ def missing_users() -> str | None:
 @functools.cache
 def _readable() -> tuple[str, ...] | None:
     """Return the options that let another user read this Python, wherever it is installed."""
+    # in a process of the process: setpriv itself starts the first one with root's rights
+    code = "import subprocess, sys; import bilayer_orchestra.cli.app; "
+    code += "sys.exit(subprocess.call([sys.executable, '-c', '']))"
     for more in ((), ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")):
         words = ["setpriv", "--reuid=1", "--regid=1", "--clear-groups", *more, sys.executable]
         try:
             done = subprocess.run(
-                [*words, "-c", "import bilayer_orchestra.cli.app"],
+                [*words, "-c", code],
                 capture_output=True,
                 check=False,
                 timeout=60,

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from bilayer_orchestra.checking.classes import (
     ElementClass,
@@ -15,7 +16,7 @@ from bilayer_orchestra.checking.classes import (
     solved_model,
 )
 from bilayer_orchestra.checking.elements import Elements, elements_of, vector
-from bilayer_orchestra.checking.statistics import Test, compare, spread
+from bilayer_orchestra.checking.statistics import ZERO, Test, compare, spread
 from bilayer_orchestra.checking.systematics import systematic_terms
 from bilayer_orchestra.observables import EXTRAS, OBSERVABLES
 from bilayer_orchestra.terms import FloatArray
@@ -59,6 +60,7 @@ class Comparison:
         self.ring = model is not None and model.periodic
         self.untested: list[tuple[str, Word, str]] = []
         self.elements: dict[str, tuple[Elements, Elements]] = {}
+        self.bounds: dict[str, tuple[FloatArray, FloatArray]] = {}
         self.systematics: dict[str, dict[str, FloatArray]] = {}
         self.classes: dict[str, list[ElementClass]] = {}
         self.tests: dict[tuple[str, str], Test] = {}
@@ -86,15 +88,17 @@ class Comparison:
         if not all(np.isfinite(e.deviations).all() for e in (one, other)):
             self.untested.append((name, "undecided", "the error bars are not finite"))
             return
+        own = [systematic_terms(dataset, elements) for dataset, elements in ((a, one), (b, other))]
         terms = {
             f"{what} ({label})": size
-            for dataset, elements, label in zip((a, b), (one, other), self.pair.labels, strict=True)
-            for what, size in systematic_terms(dataset, elements).items()
+            for stated, label in zip(own, self.pair.labels, strict=True)
+            for what, size in stated.items()
         }
         for what, sizes in self.pair.extra.items():
             if name in sizes:
                 terms[what] = vector(sizes[name], name)
         self.elements[name] = (one, other)
+        self.bounds[name] = (_bound(one, own[0]), _bound(other, own[1]))
         self.systematics[name] = terms
         self.classes[name] = classes_of(a, name, self.ring)
 
@@ -106,9 +110,23 @@ class Comparison:
             scale = natural_scale(name, self.terms)
             for part in self.classes[name]:
                 chosen = part.members
+                size = self._size(name, chosen, ZERO * scale, scale)
                 self.tests[name, part.name] = compare(
-                    one.of(chosen), other.of(chosen), allowance[chosen], level, scale
+                    one.of(chosen), other.of(chosen), allowance[chosen], level, scale, size
                 )
+
+    def _size(self, name: str, chosen: NDArray[np.intp], zero: float, scale: float) -> float | None:
+        """Return what a deviation is a part of where one of the two knows that elements vanish.
+
+        It is no part of their values then, but of the largest value of the observable, as the one
+        that knows has it; None where neither does.
+        """
+        sizes = []
+        for each, bound in zip(self.elements[name], self.bounds[name], strict=True):
+            if bound[chosen].max(initial=0.0) <= zero:
+                largest = float(np.abs(each.values).max())
+                sizes.append(largest if largest > zero else scale)
+        return max(sizes, default=None)
 
     def whole(self, name: str) -> Test:
         """Return the test of all elements of ``name``: that of the most different class."""
@@ -124,7 +142,7 @@ class Comparison:
             return values
 
         pulls = joined("pulls")
-        width, width_p, _ = spread(one, other)
+        width, width_p, _ = spread(one, other, natural_scale(name, self.terms))
         return decides._replace(
             pulls=pulls,
             difference=joined("difference"),
@@ -134,3 +152,10 @@ class Comparison:
             width=width,
             width_p=width_p,
         )
+
+
+def _bound(elements: Elements, systematics: dict[str, FloatArray]) -> FloatArray:
+    """Return what the size of every element can be at most, errors included; inf if not known."""
+    stderr = np.sqrt(np.sum(elements.deviations**2, axis=0)) if len(elements.deviations) else 0.0
+    bound = np.abs(elements.values) + 3 * stderr
+    return np.nan_to_num(sum(systematics.values(), bound), nan=np.inf)

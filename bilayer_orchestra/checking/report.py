@@ -14,9 +14,10 @@ from bilayer_orchestra.checking.verdict import LEVEL, Finding, PairVerdict
 from bilayer_orchestra.dataset.schema import append_history, write_atomic
 from bilayer_orchestra.files import make_directory
 from bilayer_orchestra.observables import OBSERVABLES
+from bilayer_orchestra.running.published import CHECK
 from bilayer_orchestra.timestamps import utc_now
 
-DATASET, PAGE = "check.nc", "check.html"
+DATASET, PAGE = CHECK[0], "check.html"
 #: What the page needs and a minimal installation lacks.
 PAGE_LIBRARY = "jinja2"
 

@@ -73,6 +73,7 @@ def compare(
     allowance: FloatArray,
     level: float,
     scale: float = 1.0,
+    size: float | None = None,
     seed: int = 0,
 ) -> Test:
     """Test whether ``a`` and ``b`` are equal up to ``allowance``.
@@ -87,6 +88,8 @@ def compare(
         Significance at which ``detectable`` is evaluated.
     scale : float
         Natural size of the observable, for values that vanish.
+    size : float, optional
+        What ``detectable`` is a part of, where it is not the values themselves.
 
     Raises
     ------
@@ -96,8 +99,8 @@ def compare(
     if a.labels != b.labels:
         raise ValueError("the two results do not have the same elements")
     raw = a.values - b.values
-    size = max(_rms(a.values), _rms(b.values))
-    allowed = allowance + max(ROUNDING * size, RESOLUTION * scale)
+    own = max(_rms(a.values), _rms(b.values))
+    allowed = allowance + max(ROUNDING * own, RESOLUTION * scale)
     difference = np.sign(raw) * np.maximum(np.abs(raw) - allowed, 0.0)
     deviations = np.concatenate([a.deviations, b.deviations])
     stderr = np.sqrt(np.sum(deviations**2, axis=0)) if len(deviations) else np.zeros_like(raw)
@@ -122,7 +125,7 @@ def compare(
             chi2=chi2 / modes,
             modes=modes,
         )
-    return outcome._replace(detectable=_rms(reach) / max(size, ZERO * scale))
+    return outcome._replace(detectable=_rms(reach) / (size or max(own, ZERO * scale)))
 
 
 def _rms(values: FloatArray) -> float:
@@ -134,13 +137,14 @@ def _threshold(degrees: float, level: float, count: int) -> float:
     return float(stdtrit(degrees, 1.0 - level / (4 * count))) + 1.28
 
 
-def spread(a: Elements, b: Elements) -> tuple[float, float, int]:
+def spread(a: Elements, b: Elements, scale: float) -> tuple[float, float, int]:
     """Return the spread of the raw difference over the stated errors, the chance of less, modes.
 
-    Raw: what systematic errors allow is no statistics. NaN and no modes without statistical errors.
+    Raw: what systematic errors allow is no statistics. NaN and no modes without statistical errors
+    beyond rounding, on the observable's natural ``scale``.
     """
     deviations, raw = np.concatenate([a.deviations, b.deviations]), a.values - b.values
-    noisy = np.any(deviations != 0, axis=0)
+    noisy = np.sqrt(np.sum(deviations**2, axis=0)) > RESOLUTION * scale
     if not noisy.any():
         return np.nan, np.nan, 0
     degrees = min(a.degrees, b.degrees)

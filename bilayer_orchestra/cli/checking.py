@@ -19,6 +19,7 @@ from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import load_model
 from bilayer_orchestra.plots.try_to_draw import check_style
+from bilayer_orchestra.running.published import CHECK, refuse_own_source
 
 EXIT_CODES = {"agree": 0, "disagree": 1, "undecided": 2}
 COULD_NOT_RUN = ExitCode.COULD_NOT_RUN
@@ -92,6 +93,8 @@ def _compare_files(
         )
     if has_options:
         raise OrchestraError("--backends and --set have no meaning for stored results")
+    root = output if output is not None else Path()
+    refuse_own_source(root / CHECK[0], *targets)
     results: dict[str, xr.Dataset] = {}
     for dataset in opened:
         label = str(dataset.attrs["backend"])
@@ -99,7 +102,7 @@ def _compare_files(
             label = f"{label} {len(results) + 1}"
         results[label] = dataset
     name = str(next(iter(results.values())).attrs["model_name"])
-    return compare_files(results, name, distance), output if output is not None else Path.cwd()
+    return compare_files(results, name, distance), root
 
 
 def _show(outcome: CheckResult, console: Console) -> None:

@@ -14,9 +14,9 @@ from bilayer_orchestra.cli.fitting import quantity
 from bilayer_orchestra.dataset.schema import append_history, open_result, write_atomic
 from bilayer_orchestra.display.console import output_console
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.running.published import LIMIT, make_room, owner
+from bilayer_orchestra.observables import COMPANION
+from bilayer_orchestra.running.published import LIMIT, make_room, owner, refuse_own_source
 
-_SUFFIXES = ("_stderr", "_bias", "_deviation", "_systematic", "_trotter_slope")
 #: More elements than this are not printed.
 _PRINTED = 40
 
@@ -28,6 +28,8 @@ def extrapolate_command(
     console = output_console()
     console.width = max(console.width, 110)
     dataset = open_result(result, ("a collected sweep",))
+    target = output if output is not None else result.parent
+    refuse_own_source(target / LIMIT[0], result)
     if model not in MODELS:
         raise OrchestraError(f"unknown model {model!r}; choose from {', '.join(MODELS)}")
     dim = dim or MODELS[model].dim
@@ -37,7 +39,7 @@ def extrapolate_command(
         if dim in variable.dims
         and variable.dtype.kind == "f"
         and "x" not in variable.dims
-        and not str(name).endswith(_SUFFIXES)
+        and not COMPANION.search(str(name))
     ]
     limits = extrapolate(dataset, dim, model, names)
     table = Table("variable", "limit", "chi2/dof", box=None, pad_edge=False)
@@ -62,7 +64,6 @@ def extrapolate_command(
         if key in dataset.attrs
     } | {"orchestra_limit_schema": 1}
     append_history(limits, f"extrapolated {', '.join(names)} over {dim} ({model})")
-    target = output if output is not None else result.parent
     make_room(target, LIMIT, owner(limits), typer.echo)
     write_atomic(limits, target / "limit.nc")
     console.print(f"limits   {target / 'limit.nc'}", markup=False, highlight=False, soft_wrap=True)

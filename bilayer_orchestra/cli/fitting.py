@@ -19,7 +19,7 @@ from bilayer_orchestra.fits.choice import VARIABLES
 from bilayer_orchestra.fits.datasets import fit, rounded
 from bilayer_orchestra.fits.options import Options, check_request
 from bilayer_orchestra.plots.try_to_draw import check_style, try_to_draw
-from bilayer_orchestra.running.published import FITS, make_room, owner
+from bilayer_orchestra.running.published import FITS, make_room, owner, refuse_own_source
 
 _SHORT = {"wave_vector": "q"}
 _INPUT = {1: "converged", 0: "NOT converged", -1: "?"}
@@ -47,6 +47,8 @@ def fit_command(
     console.width = max(console.width, 110)
     check_style(style)
     dataset = open_result(result)
+    target = output if output is not None else result.parent
+    refuse_own_source(target / FITS[0], result)
     kinds = list(dict.fromkeys(what)) or [k for k in VARIABLES if VARIABLES[k] in dataset]
     check_request(dataset, kinds, layers or [], boundary, beta, convention, options)
     if options.power is not None and "green" not in kinds:
@@ -81,7 +83,6 @@ def fit_command(
         longest = max(one.sizes["window"] for one in fitted)
         fitted = [_padded(one, longest) for one in fitted]
     merged = xr.merge(fitted, join="outer", combine_attrs="override", compat="override")
-    target = output if output is not None else result.parent
     make_room(target, FITS, owner(merged), say)
     write_atomic(merged, target / "fit.nc")
     say(f"fits     {target / 'fit.nc'}")

@@ -24,10 +24,14 @@ def yaml_data(text: str) -> dict[str, Any]:
     from ruamel.yaml.error import YAMLError
 
     try:
-        data = YAML(typ="safe", pure=True).load(text)
-    except YAMLError:
-        data = None
-    return data if isinstance(data, dict) else {}
+        return _section(YAML(typ="safe", pure=True).load(text))
+    except (YAMLError, ValueError, RecursionError):  # files of others may hold anything
+        return {}
+
+
+def _section(value: Any) -> dict[str, Any]:
+    """Return what should be a section; an empty one for what is none."""
+    return value if isinstance(value, dict) else {}
 
 
 def model_data(dataset: xr.Dataset) -> dict[str, Any]:
@@ -51,19 +55,20 @@ def model_data(dataset: xr.Dataset) -> dict[str, Any]:
         value = coordinate.item() if coordinate.ndim == 0 else None
         if isinstance(value, str):  # perhaps the name of a section
             if axes is None:
-                axes = yaml_data(str(dataset.attrs.get("study", ""))).get("axes", {})
-            values = axes[name]["values"] if isinstance(axes.get(name), dict) else None
+                axes = _section(yaml_data(str(dataset.attrs.get("study", ""))).get("axes"))
+            values = _section(axes.get(str(name))).get("values")
             value = values.get(value) if isinstance(values, dict) else value
         keys = str(path).split(".")
         _set(data, keys, value)
-        if tuned and keys[0] in ("filling", "length") and "n_up" in data.get("state", {}):
+        if tuned and keys[0] in ("filling", "length") and "n_up" in _section(data.get("state")):
             del data["state"]  # the particle numbers are those of the first point
     return data
 
 
 def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
-        data = data.setdefault(key, {})
+        data[key] = _section(data.get(key))  # an emptied one is one left out
+        data = data[key]
     if value is None:
         data.pop(keys[-1], None)
     else:
@@ -85,8 +90,12 @@ def conditions(
     if boundary not in ("open", "periodic"):
         raise OrchestraError("the dataset does not say its boundary: give --boundary open|periodic")
     if beta is None:
-        beta = model.get("state", {}).get("beta")
-    return boundary == "periodic", None if beta is None or math.isinf(beta) else float(beta)
+        beta = _section(model.get("state")).get("beta")
+    if beta is None and "beta" in point.coords and point["beta"].ndim == 0:  # an old sweep
+        beta = float(point["beta"])
+    if not isinstance(beta, (int, float)) or not math.isfinite(beta):
+        return boundary == "periodic", None
+    return boundary == "periodic", float(beta)
 
 
 def parameters(data: dict[str, Any], backend: str | None = None) -> str:
@@ -101,7 +110,7 @@ def parameters(data: dict[str, Any], backend: str | None = None) -> str:
     backend : str, optional
         Whose settings are parameters, too, where they are not the usual ones.
     """
-    numerics = data.get("numerics", {}).get(backend, {}) if backend else {}
+    numerics = _section(_section(data.get("numerics")).get(backend)) if backend else {}
     shown = {key: value for key, value in data.items() if key not in _OTHER} | numerics
     return ", ".join(_words((), shown))
 
@@ -112,6 +121,6 @@ def _words(path: tuple[str, ...], value: Any) -> list[str]:
     if len(path) > 1 and value == 0 and path[0] != "state":
         return []
     # `layers.P.hopping` is P.hopping, `state.beta` is beta
-    names = path[1:] if path[0] in ("layers", "state") else path
+    names = path[path[0] in ("layers", "state") :] if len(path) > 1 else path
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return [f"{'.'.join(names)}={text}"]

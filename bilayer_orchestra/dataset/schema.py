@@ -17,7 +17,7 @@ from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.dataset.statement import complete
 from bilayer_orchestra.errors import DamagedFileError, OrchestraError
 from bilayer_orchestra.files import refuse_locked, replacing
-from bilayer_orchestra.observables import CUT, OBSERVABLES, OPTIONAL, Observable
+from bilayer_orchestra.observables import COMPANION, CUT, OBSERVABLES, OPTIONAL, Observable
 from bilayer_orchestra.terms import FloatArray, Terms
 from bilayer_orchestra.timestamps import utc_now
 
@@ -207,13 +207,26 @@ def write_atomic(dataset: xr.Dataset, path: Path) -> None:
         raise OrchestraError(f"cannot write {path}: {error}; is the disk full?") from error
 
 
-#: What our files hold, by the attribute that only they have; the first that is there decides.
+#: What our files hold, by an attribute; the first that is there decides, since what is made of a
+#: sweep tells its study as well.
 _FILES = {
-    "study": "a collected sweep",
-    "orchestra_schema": "a result",
     "orchestra_fit_schema": "fits, not what was fitted",
     "orchestra_limit_schema": "limits, not the sweep that they were taken of",
     "orchestra_check": "the report of a check, not the results that were compared",
+    "study": "a collected sweep",
+    "orchestra_schema": "a result",
+}
+#: Attributes that every result has, and what they are: tools that rewrite netCDF files drop some.
+_ATTRIBUTES: dict[str, type | tuple[type, ...]] = {
+    "model": str,
+    "model_name": str,
+    "request_hash": str,
+    "terms_hash": str,
+    "backend": str,
+    "engine": str,
+    "seed": (int, np.integer),
+    "converged": (int, np.integer),
+    "converged_reason": str,
 }
 Wanted = Literal["a result", "a collected sweep"]
 
@@ -228,12 +241,12 @@ def open_result(
     path : Path
         The file.
     wanted : tuple
-        What it may hold.
+        What it may hold. Where that is a result alone, it must have all that is written into one.
 
     Raises
     ------
     DamagedFileError
-        If it cannot be read, or is no file of this program.
+        If it cannot be read, is no file of this program, or lacks what is needed.
     OrchestraError
         If it does not exist, is being written, or holds something else.
     """
@@ -262,7 +275,31 @@ def open_result(
             needed += f", such as {path.parent / runs[0] / 'result.nc'}"
         raise OrchestraError(f"{path} holds {kind}; needed here: {needed}")
     complete(dataset)
+    lacks = _defect(dataset, complete=wanted == ("a result",)) if kind == "a result" else None
+    if lacks is not None:
+        raise DamagedFileError(f"{path} was changed by another program: {lacks}")
     for name, variable in dataset.data_vars.items():
         if str(name).endswith("_bias"):  # earlier versions stored a sign
             variable.values = np.abs(variable.values)
     return dataset
+
+
+def _defect(dataset: xr.Dataset, complete: bool) -> str | None:
+    """Return what is wrong with a dataset that another program has rewritten, or None."""
+    for key, kind in _ATTRIBUTES.items() if complete else ():
+        if key not in dataset.attrs:
+            return f"it has no attribute `{key}`"
+        if not isinstance(dataset.attrs[key], kind):
+            return f"its attribute `{key}` is {dataset.attrs[key]!r}"
+    for name, variable in dataset.data_vars.items():
+        base = COMPANION.sub("", str(name))
+        own = OBSERVABLES[base].dims if base in OBSERVABLES else ()
+        if base not in OBSERVABLES and base not in DIAGNOSTICS:
+            continue
+        if not set(own) <= set(variable.dims) <= {*own, "block"}:
+            return f"`{name}` has the dimensions {', '.join(map(str, variable.dims)) or 'none'}"
+        if variable.dtype.kind not in "fiu":
+            return f"`{name}` holds no numbers"
+        if any(dim not in dataset.coords for dim in own):
+            return f"`{name}` has no coordinates"
+    return None

@@ -11,7 +11,7 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from bilayer_orchestra import __version__
-from bilayer_orchestra.dataset.parameters import conditions
+from bilayer_orchestra.dataset.parameters import conditions, model_data
 from bilayer_orchestra.dataset.schema import append_history
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.choice import VARIABLES, grouped
@@ -171,10 +171,18 @@ def _one(
     except OrchestraError as error:
         return xr.Dataset({"status": ((), str(error))})
     row = _row(what, found, pairs, convention)
+    warnings = list(found.warnings)
+    own = model_data(point)
+    if boundary is not None and own.get("boundary", boundary) != boundary:
+        warnings.append(f"fitted as if {boundary}, the model is {own['boundary']}")
+    temperature = own.get("state", {}).get("beta", np.inf)
+    if beta is not None and "state" in own and beta != temperature:
+        warnings.append(f"fitted with beta = {beta:g}, the model has {temperature:g}")
     state, reason = input_state(point)
     if state == 0:
         text = f"the input is NOT converged: {reason or 'no reason is stored'}"
-        row["warnings"] = ((), "; ".join([*found.warnings, text.replace("; ", ", ")]))
+        warnings.append(text.replace("; ", ", "))
+    row["warnings"] = ((), "; ".join(warnings))
     row["input_converged"] = ((), float(state))
     return row
 
@@ -217,7 +225,6 @@ def _row(what: str, found: PointFit, pairs: Pairs, convention: str) -> xr.Datase
         "dof": ((), float(best.dof)),
         "form": ((), best.form.name),
         "weights": ((), scan.kind),
-        "warnings": ((), "; ".join(found.warnings)),
         "status": ((), "ok"),
     }
     variables |= _curve(what, found, pairs)

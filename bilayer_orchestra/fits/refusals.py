@@ -22,6 +22,8 @@ FLAT = 0.01
 SEEN = 3.0
 #: ... and what is left of exact zeros (correlations of electrons are of order one or less).
 ZERO = 1e-12
+#: What is larger is no correlation of electrons, in whatever normalization.
+LARGEST = 1e12
 
 
 def no_window_fits(found: Scan) -> bool:
@@ -33,6 +35,8 @@ def no_window_fits(found: Scan) -> bool:
 def refuse_nothing_seen(pairs: Pairs, edge: int) -> None:
     """Raise OrchestraError if hardly any distance has a correlation beyond its error."""
     series = series_of(pairs, edge, True, False)
+    if not (np.abs(series.values) < LARGEST).all():
+        raise OrchestraError("the data are infinite, or beyond any correlation of electrons")
     size, noise = np.abs(series.values), np.abs(np.nan_to_num(series.bias)) + ZERO
     if series.stderr is not None:
         noise = noise + SEEN * series.stderr

@@ -21,9 +21,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter, NullLocator
 
 from bilayer_orchestra.dataset.parameters import conditions, model_data, parameters
-from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.files import replacing
 from bilayer_orchestra.fits.pairs import pairs_of, series_of
+from bilayer_orchestra.model.load import read_text
 
 mpl.rcdefaults()  # not those of a matplotlibrc, which may stand in the working directory
 
@@ -72,9 +73,22 @@ def own_style(given: Path | None = None) -> Iterator[None]:
         extra = mpl_style.library[str(given)]
     elif given is not None:
         try:
+            text = read_text(given)
+        except SpecError as error:
+            what = error.problems[0]
+            raise OrchestraError(f"{given} is no matplotlib style: {what}") from error
+        lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+        keys = [line.partition(":")[0].strip() for line in lines if line]
+        # matplotlib would say four lines about each, and go on
+        if unknown := [key for key in keys if key not in mpl.rcParams]:
+            what = f"there is no setting {', '.join(unknown[:5])}"
+            raise OrchestraError(f"{given} is no matplotlib style: {what}")
+        try:
             extra = mpl.rc_params_from_file(given, fail_on_error=True, use_default_template=False)
         except (OSError, ValueError) as error:
             raise OrchestraError(f"{given} is no matplotlib style: {error}") from error
+        if not extra:  # unknown keys are only a warning of matplotlib
+            raise OrchestraError(f"{given} is no matplotlib style: it sets nothing")
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
@@ -136,9 +150,10 @@ def draw(
 ) -> None:
     """Draw the magnitude where it is not zero within its error; open markers are negative."""
     size = np.abs(one.mean)
-    seen = size > SHOWN * one.error + ZERO
+    known = size < np.inf  # neither infinite nor NaN
+    seen = known & (size > SHOWN * one.error + ZERO)
     if not seen.any():
-        label = f"{label}: zero within errors"
+        label = f"{label}: {'zero within errors' if known.any() else 'no values'}"
     shown = np.where(seen, size, np.nan)
     axis.plot(one.r, shown, ls=style or "none", lw=1.2, color=colour, alpha=0.8, label=label)
     for sign, face in ((1, colour), (-1, "white")):

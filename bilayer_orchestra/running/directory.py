@@ -50,6 +50,7 @@ from bilayer_orchestra.job import Job
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.terms import Terms
 from bilayer_orchestra.timestamps import utc_now
+from bilayer_orchestra.user_files import read_bounded
 
 #: ``unknown``: only a lock could tell, and there are none on this file system.
 State = Literal["pending", "running", "finished", "failed", "unknown"]
@@ -155,7 +156,7 @@ class RunDirectory:
     def model_data(self) -> dict[str, Any]:
         """Return the model as plain data; nothing if it was not written yet."""
         try:
-            return yaml_data((self.path / MODEL).read_text(encoding="utf-8"))
+            return yaml_data(read_bounded(self.path / MODEL).decode())
         except (OSError, UnicodeDecodeError):
             return {}
 
@@ -218,7 +219,8 @@ class RunDirectory:
             place = json.loads((self.path / EXECUTED).read_text())
         except (OSError, ValueError):
             return None
-        return place if isinstance(place, dict) else None
+        known = isinstance(place, dict) and all(isinstance(one, str) for one in place.values())
+        return place if known else None
 
     def mark_executed(self, place: dict[str, str]) -> None:
         """Note that the engine ended well."""
@@ -351,7 +353,7 @@ def find_runs(root: Path) -> list[RunDirectory]:
 
 def _is_run(path: Path) -> bool:
     try:
-        return (path / STATE_FILE).is_file()
+        return (path / STATE_FILE).is_file() or (path / LOCK).is_file()
     except PermissionError:  # of another user: known by its name
         return re.search(r"-[0-9a-f]{12}$", path.name) is not None
 

@@ -219,7 +219,7 @@ def stored(run: RunDirectory) -> Outcome | None:
         return None
     with LIBRARIES:
         try:
-            dataset = open_result(run.result)
+            dataset = open_result(run.result, ("a result",))
         except DamagedFileError:
             return None
         except OrchestraError:

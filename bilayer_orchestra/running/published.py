@@ -6,7 +6,9 @@ nothing of another run may stay; what a user made of them (fits) goes where its 
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +22,25 @@ if TYPE_CHECKING:
 
 #: Groups of names; the first of each says whose all of them are.
 RESULT, FITS, LIMIT = ("result.nc", "result.png"), ("fit.nc", "fit.png"), ("limit.nc",)
+CHECK = ("check.nc",)
 
 
 def of_study(name: str) -> tuple[str, ...]:
     """Return the names under which a study's dataset and what is drawn of it are published."""
     return tuple(f"{name}{end}" for end in (".nc", ".png", ".pdf", ".svg", "-fits.nc"))
+
+
+def is_taken(study: str) -> bool:
+    """Return whether the dataset of a study of this name would be called as something else is."""
+    return f"{study}.nc" in (*RESULT, *FITS, *LIMIT, *CHECK) or study.endswith("-fits")
+
+
+def refuse_own_source(written: Path, *sources: Path) -> None:
+    """Raise OrchestraError if ``written`` would replace what it is made of."""
+    if written.exists() and any(one.exists() and one.samefile(written) for one in sources):
+        raise OrchestraError(
+            f"{written} would be replaced by what is made of it; -o names another directory"
+        )
 
 
 def owner(dataset: xr.Dataset) -> str:
@@ -50,6 +66,8 @@ def _owner_of(path: Path) -> str:
     import xarray as xr
 
     try:
+        if not path.is_file():  # opening a pipe would wait for its other end
+            return ""
         with xr.open_dataset(path, engine="netcdf4") as dataset:
             return owner(dataset)
     except (OSError, ValueError, KeyError):
@@ -66,17 +84,34 @@ def make_room(root: Path, names: tuple[str, ...], new: str, say: Callable[[str],
     """
     try:
         make_directory(root)
-        there = [root / name for name in names if (root / name).exists()]
+        # a directory is nothing that was published: it stays, and is refused when it is written to
+        there = [path for path in (root / name for name in names) if _is_published(path)]
         old = _owner_of(root / names[0]) if there else new
         if old == new:
             return
-        place = root / (old or "of-another-run")
+        # what nobody knows the origin of has no second copy: it replaces nothing
+        place = root / old if old else _free(root, [path.name for path in there])
         place.mkdir(exist_ok=True)
         for path in there:
             path.replace(place / path.name)
     except OSError as error:
         raise OrchestraError(f"cannot write to {root}: {error.strerror}") from error
     say(f"kept     {', '.join(path.name for path in there)} of another run: {place}")
+
+
+def _is_published(path: Path) -> bool:
+    return os.path.lexists(path) and not path.is_dir()
+
+
+def _free(root: Path, names: list[str]) -> Path:
+    """Return a directory for what another run has left, in which none of ``names`` is there."""
+    places = (root / f"of-another-run{'-' * bool(k)}{k or ''}" for k in itertools.count())
+    return next(
+        place
+        for place in places
+        if not os.path.lexists(place)
+        or (place.is_dir() and not any(os.path.lexists(place / name) for name in names))
+    )
 
 
 def publish(run: Path, root: Path, say: Callable[[str], None]) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from bilayer_orchestra.observables import OBSERVABLES
+from bilayer_orchestra.observables import COMPANION, OBSERVABLES
 from bilayer_orchestra.yaml_text import KeyPath, odd_characters
 
 #: What every point says about itself in the dataset of a study -> what stands for "missing".
@@ -31,7 +31,6 @@ _TAKEN = (
 )
 #: What a search for densities adds.
 TUNING = ("chemical_potential", "chemical_potential_uncertainty", "target_density", "tuning")
-_COMPANION = re.compile("_(stderr|bias|deviation|systematic|trotter_slope)$")
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._=+-]{0,39}[A-Za-z0-9._=+-])?")
 Scalar = int | float | str
@@ -145,9 +144,13 @@ def collisions(axes: Iterable[Axis], taken: Callable[[str], bool]) -> list[AxisE
 def _means_something_else(name: str) -> bool:
     """Whether the dataset of a study may have a variable, dimension or attribute of that name."""
     from bilayer_orchestra.dataset.schema import DIAGNOSTICS
+    from bilayer_orchestra.fits.choice import VARIABLES
 
-    base = _COMPANION.sub("", name)
-    return name in FACTS or name in _TAKEN.split() or name in DIAGNOSTICS or base in OBSERVABLES
+    base = COMPANION.sub("", name)
+    of_fits = name.startswith(tuple(f"{kind}_" for kind in VARIABLES))
+    return (
+        of_fits or name in (*FACTS, *_TAKEN.split()) or base in DIAGNOSTICS or base in OBSERVABLES
+    )
 
 
 def _crossed(key: str, value: Any, paths: list[str]) -> Axis:

@@ -56,6 +56,17 @@ class Study(SpecModel):
         str | None, Field(description="site profile for slurm: a TOML file, or a name")
     ] = None
 
+    @field_validator("name")
+    @classmethod
+    def _no_other_name(cls, value: str) -> str:
+        from bilayer_orchestra.running.published import is_taken
+
+        if is_taken(value):
+            raise PydanticCustomError(
+                "taken", "is what this program calls a file of its own beside it; take another"
+            )
+        return value
+
     @field_validator("backends", mode="before")
     @classmethod
     def _list_of_names(cls, value: Any) -> Any:

@@ -94,9 +94,9 @@ def collect_study(
     if any((record := task.run.record()) and record.job for task in tasks):
         states = label_computed(tasks)
     for task in split_by_owner(tasks)[0]:
-        if not task.run.finished and task.run.executed():
+        if not task.run.result.exists() and task.run.executed():
             with contextlib.suppress(OrchestraError):  # which its status tells
-                run_model(task.model, task.engine, LocalRuntime(), root)
+                run_model(task.model, task.engine, LocalRuntime(), root, wait=False)
     return collect(study, tasks, states)
 
 

@@ -9,6 +9,7 @@ from bilayer_orchestra.engines.base import Job, Request, settings_of
 from bilayer_orchestra.engines.block2.image import RECIPE
 from bilayer_orchestra.engines.block2.settings import Block2Numerics
 from bilayer_orchestra.engines.dmrg.engine import DMRGEngine
+from bilayer_orchestra.engines.dmrg.results import in_own_units
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.machine import available_cores, memory_limit, thread_environment
 from bilayer_orchestra.terms import Canonical
@@ -21,7 +22,7 @@ class Block2Engine(DMRGEngine):
     """Ground-state DMRG in SU(2) or U(1)xU(1) symmetry."""
 
     name = "block2"
-    revision = 3  # the gap is none of the penalty; biases are sizes
+    revision = 4  # all energies in units of the largest coupling
     summary = "DMRG with block2 (PyPI); ground states, long chains"
     settings = Block2Numerics
     state_name = "checkpoint"
@@ -57,6 +58,9 @@ class Block2Engine(DMRGEngine):
             raise OrchestraError(
                 "block2 needs at least 4 sites, one electron and one hole; use --backend exact"
             )
+        energies = ("one_body", "interaction", "chemical_potential")
+        if not any(getattr(request.terms, name).any() for name in energies):
+            raise OrchestraError("H is zero: every state is a ground state; use --backend exact")
 
     def render(self, request: Request) -> Job:
         """Return the job."""
@@ -68,6 +72,6 @@ class Block2Engine(DMRGEngine):
         return Job(
             program="python",
             arguments=("-P", "-m", "bilayer_orchestra.engines.block2.process", "."),
-            files={JOB: render_job(request.terms, request.observables, settings)},
+            files={JOB: render_job(in_own_units(request.terms), request.observables, settings)},
             environment=thread_environment(threads),
         )

@@ -8,7 +8,7 @@ from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.engine_side.files import OUTPUT, load_arrays
 from bilayer_orchestra.engines.base import Engine, Request
 from bilayer_orchestra.engines.dmrg.progress import Sweeps
-from bilayer_orchestra.engines.dmrg.results import averages_from_stages
+from bilayer_orchestra.engines.dmrg.results import averages_from_stages, unit_of
 from bilayer_orchestra.engines.dmrg.settings import DMRGNumerics
 from bilayer_orchestra.settings import SpecModel
 
@@ -48,7 +48,7 @@ class DMRGEngine(Engine):
 
     def progress(self, directory: Path, request: Request) -> list[str]:
         """Return the new sweeps, or what comes before the first."""
-        return self._sweeps.lines(directory, "first sweep")
+        return self._sweeps.lines(directory, "first sweep", unit_of(request.terms))
 
     def parse(self, directory: Path, request: Request) -> Averages:
         """Read ``output.npz``."""

@@ -27,10 +27,13 @@ class Sweeps:
         self._places: dict[Path, int] = {}
         self._silent: set[Path] = set()
 
-    def lines(self, directory: Path, first_words: str) -> list[str]:
-        """Return the new lines; see :meth:`bilayer_orchestra.engines.base.Engine.progress`."""
+    def lines(self, directory: Path, first_words: str, unit: float) -> list[str]:
+        """Return the new lines; see :meth:`bilayer_orchestra.engines.base.Engine.progress`.
+
+        Engines report energies in units of ``unit``.
+        """
         begins = directory not in self._places
-        lines = [_line(event) for event in new_events(directory, self._places)]
+        lines = [_line(event, unit) for event in new_events(directory, self._places)]
         if begins:
             self._silent.add(directory)
         elif lines:
@@ -38,8 +41,10 @@ class Sweeps:
         return [first_words] if directory in self._silent else lines
 
 
-def _line(event: dict[str, Any]) -> str:
+def _line(event: dict[str, Any], unit: float) -> str:
     """Return the line of one event; sweeps of the proof carry the name of their part."""
+    powers = {"energy": unit, "variance": unit**2}
+    event = event | {name: event[name] * powers[name] for name in powers if name in event}
     if event["step"] in _LINES:
         return _LINES[event["step"]].format(**event)
     return f"{event['step']}: sweep {event['sweep'] + 1}  E = {event['energy']:.10f}"

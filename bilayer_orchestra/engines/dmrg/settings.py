@@ -13,7 +13,11 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class DMRGNumerics(SpecModel):
-    """Accuracy and effort of a ground-state DMRG."""
+    """Accuracy and effort of a ground-state DMRG.
+
+    Energies are in units of the largest hopping, or of a quarter of the largest interaction where
+    that is more.
+    """
 
     max_bond_dimension: Annotated[
         int, Field(ge=2, le=100_000, description="the bond dimension never exceeds this")

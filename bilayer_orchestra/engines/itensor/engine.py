@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from bilayer_orchestra.engines.base import Job, Request, Tools, settings_of
 from bilayer_orchestra.engines.dmrg.engine import DMRGEngine
+from bilayer_orchestra.engines.dmrg.results import in_own_units, unit_of
 from bilayer_orchestra.engines.itensor.image import RECIPE
 from bilayer_orchestra.engines.itensor.job import JOB, render_job
 from bilayer_orchestra.engines.itensor.julia import find_julia
@@ -29,7 +30,7 @@ class ITensorEngine(DMRGEngine):
     """Ground-state DMRG with conserved numbers of up and down electrons."""
 
     name = "itensor"
-    revision = 3  # the gap is none of the penalty; biases are sizes
+    revision = 4  # all energies in units of the largest coupling
     summary = "DMRG with ITensorMPS.jl (Julia); ground states, long chains"
     settings = ITensorNumerics
     configuration: ClassVar = {"julia": ("binary", "project", "depot")}
@@ -94,7 +95,7 @@ class ITensorEngine(DMRGEngine):
             program="julia",
             arguments=("--startup-file=no", SCRIPT),
             files={
-                JOB: render_job(request.terms, request.observables, settings),
+                JOB: render_job(in_own_units(request.terms), request.observables, settings),
                 SCRIPT: resource("templates", "itensor", SCRIPT).read_text(encoding="utf-8"),
                 ENGINE: f"{engine_half()}\n",
             },
@@ -105,7 +106,7 @@ class ITensorEngine(DMRGEngine):
     def progress(self, directory: Path, request: Request) -> list[str]:
         """Return the new sweeps, or what comes before the first."""
         words = STARTING if self._has_run else _first_words()
-        lines = self._sweeps.lines(directory, words)
+        lines = self._sweeps.lines(directory, words, unit_of(request.terms))
         self._has_run = self._has_run or (bool(lines) and lines != [words])
         return lines
 

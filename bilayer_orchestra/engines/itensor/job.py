@@ -20,7 +20,8 @@ JOB = "job.toml"
 def render_job(terms: Terms, observables: tuple[str, ...], settings: dict[str, Any]) -> str:
     """Return the text of ``job.toml``.
 
-    Sites are counted from 1. Floats are written with as many digits as make them exact.
+    ``terms`` are in the engine's own units of energy. Sites are counted from 1. Floats are written
+    with as many digits as make them exact.
     """
     assert isinstance(terms.state, Canonical)
     upper = np.triu(terms.one_body)

@@ -122,16 +122,17 @@ def _sbatch(chunk: Chunk) -> str:
     except OSError as error:
         shutil.rmtree(chunk.directory, ignore_errors=True)
         raise OrchestraError(f"sbatch cannot be started: {error.strerror}") from error
-    found = _NUMBER.findall(answer.stdout) if answer.returncode == 0 else []
-    # sites wrap sbatch, and a busy scheduler may take a job without saying so: it is asked then
-    number = found[-1] if found else job_of(chunk.directory.absolute() / BATCH)
+    found = set(_NUMBER.findall(answer.stdout)) if answer.returncode == 0 else set()
+    # sites wrap sbatch and print numbers of their own, and a busy scheduler may take a job without
+    # saying so: it is asked then
+    number = found.pop() if len(found) == 1 else job_of(chunk.directory.absolute() / BATCH)
     if number is None:
         said = (answer.stderr.strip() or answer.stdout.strip() or "nothing").splitlines()
         text = "\n".join(f"  {line}" for line in said)
         did = (
             f"refused this job (exit code {answer.returncode})"
             if answer.returncode
-            else "gave no number for this job, and squeue does not show it; look for it before you "
+            else "gave no single number for this job, and squeue does not show it; look before you "
             "submit again,"
         )
         raise OrchestraError(
