@@ -107,7 +107,9 @@ def collect_command(
     for task in split_by_owner(tasks)[0]:
         if not task.run.finished and task.run.executed():
             with contextlib.suppress(OrchestraError):  # which its status tells
-                run_model(task.model, task.engine, LocalRuntime(), root)
+                outcome = run_model(task.model, task.engine, LocalRuntime(), root)
+                if outcome.remark:
+                    typer.echo(f"{task.name}: {outcome.remark}")
     collected = collect(study, tasks, states)
     report(collected, _store(collected, study, root), console)
     _end(strict and bool(collected.missing), collected, strict)
