@@ -14,8 +14,8 @@ import xarray as xr
 
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.running.point import run_point
 from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.tuning.point import run_model
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -60,7 +60,7 @@ def solve(tmp_path: Path) -> Callable[[Model, str], xr.Dataset]:
     """Run a model on a backend, as the command line does, and return its dataset."""
 
     def run(model: Model, backend: str) -> xr.Dataset:
-        return run_point(model, get_engine(backend), LocalRuntime(), tmp_path / "runs").dataset
+        return run_model(model, get_engine(backend), LocalRuntime(), tmp_path / "runs").dataset
 
     return run
 

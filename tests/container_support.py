@@ -9,8 +9,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from bilayer_orchestra.engines.recipe import ENGINE_LABEL
 from bilayer_orchestra.errors import MissingEngineError
-from bilayer_orchestra.images.use import ENGINE, HOLDS, PACKAGE, container_command, engine_half
+from bilayer_orchestra.images.use import HOLDS, PACKAGE, container_command, recipe_of
 
 TOOLS = (
     *("sh", "cat", "cksum", "cmp", "cp", "date", "env", "grep", "ls", "mkdir", "mv", "rm", "sed"),
@@ -53,7 +54,7 @@ def tiny_image(folder: Path, alf: Path, label: str) -> Path:
     (root / "etc" / "group").write_text("root:x:0:\n")
     meta = root / ".singularity.d"
     (meta / "env").mkdir(parents=True)
-    labels = {ENGINE: label, HOLDS: "alf", PACKAGE: engine_half("alf")}
+    labels = {ENGINE_LABEL: label, HOLDS: "alf", PACKAGE: recipe_of("alf").own_hash()}
     (meta / "labels.json").write_text(json.dumps(labels))
     (meta / "env" / "90-environment.sh").write_text(
         "#!/bin/sh\nexport ORCHESTRA_ALF=/opt/ALF.out\nexport OMP_NUM_THREADS=1\n"

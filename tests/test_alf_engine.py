@@ -22,7 +22,7 @@ import pytest
 from bilayer_orchestra.analysis.jackknife import chi_squared
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.engines.alf.estimate.projection import not_projected
-from bilayer_orchestra.engines.alf.install.installation import alf_environment, find_alf
+from bilayer_orchestra.engines.alf.install.installation import alf_tools, find_alf
 from bilayer_orchestra.engines.alf.install.probe import probe
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import EngineError
@@ -57,7 +57,7 @@ def job_of(model: Model, path: Path) -> Path:
 
 
 def start(job: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, **alf_environment()}
+    environment = {**os.environ, **alf_tools().environment}
     return subprocess.Popen(
         ["sh", "run.sh"], cwd=job, env=environment, stderr=subprocess.PIPE, start_new_session=True
     )

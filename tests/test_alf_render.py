@@ -179,7 +179,12 @@ def test_the_time_that_is_left_and_how_to_end_sooner_are_said(tmp_path, monkeypa
     assert text(120).splitlines()[0].endswith("  7.0 of 10 min left (time_budget)")
     assert text(1200).splitlines()[1] == f"to end it now, with what it has: touch '{stop}'"
     assert "0.0 of 10 min left" in text(60)
+    assert not monitor.reached()
     error[0] = 0.01
+    clock[0] += 600
+    assert monitor.reached()
+    assert not stop.exists()  # who started the job leaves it
+    stop.touch()
     assert text(600).endswith("target reached, stopping")
     again = Monitor(tmp_path / "a job", request, lambda *_: (9, 0.5))
     assert again.lines()[0].endswith("  stopping")

@@ -15,6 +15,7 @@ from bilayer_orchestra.checking.plan import CheckResult
 from bilayer_orchestra.checking.report import write_report
 from bilayer_orchestra.checking.verdict import Pair, holm, judge, judge_all
 from bilayer_orchestra.cli.app import app
+from bilayer_orchestra.dataset.statement import statement
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.observables import OBSERVABLES
 from tests.conftest import make_model
@@ -45,7 +46,7 @@ def sampled(truth: xr.Dataset, seed: int, blocks: int = 48, size: float = 0.01) 
     """
     rng = np.random.default_rng(seed)
     result = truth.copy(deep=True)
-    result.attrs |= {"backend": "alf", "converged": 1}
+    result.attrs |= {"backend": "alf", "converged": 1, **statement(True, ("Trotter",))}
     common = rng.standard_normal((blocks, 3))  # moves all elements together, as charge does
     for name in OBSERVABLES:
         if name not in truth:
@@ -314,6 +315,25 @@ def test_an_error_that_was_not_estimated_is_undecided(exact):
     assert next(f for f in verdict.findings if f.name == "pair").word == "undecided"
 
 
+def test_what_a_dataset_states_decides_and_not_who_wrote_it(exact):
+    """The same numbers under a foreign name; without a statement no error counts as zero."""
+    truth = exact()
+    for wrong, word in ((0.0, "agree"), (0.05, "disagree")):
+        ours = sampled(truth, seed=1)
+        ours["pair"] = ours.pair * (1 + wrong)
+        biased = ours.assign(pair_bias=xr.full_like(ours.pair, wrong * float(ours.pair.max())))
+        for name in ("alf", "guest"):
+            assert judge(truth, ours.assign_attrs(backend=name)).word == word
+            found = {
+                f.name: f.word for f in judge(truth, biased.assign_attrs(backend=name)).findings
+            }
+            assert found["pair"] != "disagree"
+            assert found == {f.name: f.word for f in judge(truth, biased).findings}
+    silent = sampled(truth, seed=1)
+    del silent.attrs["systematics"]
+    assert judge(truth, silent).word == "undecided"
+
+
 @pytest.mark.lowest
 def test_different_models_are_refused(exact):
     with pytest.raises(OrchestraError, match="cannot be compared"):
@@ -337,7 +357,7 @@ def test_without_the_plot_extra_the_page_is_missing_and_that_is_said(exact, tmp_
         paths.append(tmp_path / f"{name}.nc")
         dataset.to_netcdf(paths[-1])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "bilayer_orchestra.checking.page", raising=False)
+    monkeypatch.delitem(sys.modules, "bilayer_orchestra.plots.check_page", raising=False)
     monkeypatch.setitem(sys.modules, "jinja2", None)  # importing it fails
     done = CliRunner().invoke(app, ["check", *map(str, paths)])
     assert done.exit_code == 0, done.output

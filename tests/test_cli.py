@@ -9,8 +9,9 @@ import sys
 import pytest
 import xarray as xr
 
-from bilayer_orchestra.engines.registry import choose
-from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.engines.registry import get_engine
+from bilayer_orchestra.errors import MissingEngineError
+from bilayer_orchestra.running.choice import AUTO, engine_for
 from tests.conftest import make_model
 
 ORCHESTRA = [sys.executable, "-m", "bilayer_orchestra.cli.main"]
@@ -110,20 +111,16 @@ def test_help_loads_nothing_heavy():
 
 
 def test_auto_picks_what_fits():
-    assert choose(make_model({"n_up": 1, "n_down": 1}, 2).terms()) == "exact"
-    assert choose(make_model({"beta": 2.0}, 4).terms()) == "exact"
+    assert engine_for(make_model({"n_up": 1, "n_down": 1}, 2), AUTO).name == "exact"
+    assert engine_for(make_model({"beta": 2.0}, 4), AUTO).name == "exact"
     pytest.importorskip("block2", reason="block2 is missing: pip install block2")
-    assert choose(make_model({"n_up": 8, "n_down": 8}, 16).terms()) == "block2"
+    assert engine_for(make_model({"n_up": 8, "n_down": 8}, 16), AUTO).name == "block2"
 
 
 def test_auto_names_what_is_missing(monkeypatch):
-    from bilayer_orchestra.engines import registry
-    from bilayer_orchestra.errors import MissingEngineError
-
     def missing():
         raise MissingEngineError("no ALF here")
 
-    if "alf" in registry.BACKENDS:
-        monkeypatch.setattr(registry.BACKENDS["alf"], "version", missing)
-    with pytest.raises(OrchestraError, match="ALF"):
-        choose(make_model({"beta": 2.0}, 12).terms())
+    monkeypatch.setattr(get_engine("alf"), "version", missing)
+    with pytest.raises(MissingEngineError, match="no ALF here"):
+        engine_for(make_model({"beta": 2.0}, 12), AUTO)

@@ -17,14 +17,15 @@ import pytest
 import xarray as xr
 
 from bilayer_orchestra.engines.alf.install.installation import find_alf
-from bilayer_orchestra.engines.base import Job
+from bilayer_orchestra.engines.base import Job, Tools
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
 from bilayer_orchestra.images.build import Sources, build_image, verify_image
-from bilayer_orchestra.images.use import Image, image_table, inspect
+from bilayer_orchestra.images.use import contained, image_table, inspect, recipe_of
 from bilayer_orchestra.resources import resource
+from bilayer_orchestra.running.choice import installed
 from bilayer_orchestra.running.point import make_request, run_point
-from bilayer_orchestra.runtimes.apptainer import ApptainerRuntime, container
+from bilayer_orchestra.runtimes.apptainer import ApptainerRuntime, contained_command
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from tests.alf_support import missing_alf
 from tests.conftest import make_model
@@ -86,12 +87,76 @@ def test_the_test_of_the_block2_definition_passes(tmp_path):
     assert energy == pytest.approx(-4.354554895800679, abs=1e-9)
 
 
+@pytest.mark.parametrize("engine", ["exact", "block2"])
+def test_what_is_copied_into_the_image_is_all_that_the_engine_imports(tmp_path, engine):
+    root, files = recipe_of("block2").own_files()
+    for file in files:
+        target = tmp_path / file.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+    # our own package is found nowhere else: neither installed nor in the working directory
+    code = (
+        f"import sys; sys.path[:] = [p for p in sys.path if p and p != {str(root)!r}]\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        f"import bilayer_orchestra.engines.{engine}.process as process\n"
+        "print(process.__file__)"
+    )
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(tmp_path))
+
+
+@pytest.fixture
+def pretended(tmp_path, monkeypatch):
+    """Return a function that makes a file pass for an image with the given labels."""
+
+    def make(**labels: str) -> Path:
+        answer = json.dumps({"data": {"attributes": {"labels": labels}}})
+        program, image = tmp_path / "apptainer", tmp_path / "pretended.sif"
+        program.write_text(f"#!/bin/sh\necho '{answer}'\n")
+        program.chmod(0o755)
+        image.write_text(answer)
+        monkeypatch.setenv("ORCHESTRA_APPTAINER", str(program))
+        monkeypatch.setenv("ORCHESTRA_CACHE", str(tmp_path / "cache"))
+        return image
+
+    return make
+
+
+def test_an_engine_in_an_image_answers_like_the_native_one(pretended):
+    """But for its version and its programs: those are the image's."""
+    image = pretended(**{"orchestra.engine": "ALF 9"})
+    native, inside = get_engine("alf"), contained(get_engine("alf"), {"alf": str(image)})
+    settings = make_model({"beta": 2.0}, 2).settings("alf")
+    assert inside.version() == "ALF 9"
+    assert inside.tools().image == image
+    assert inside.projection_time(settings) == native.projection_time(settings) is not None
+    changed = inside.with_projection_time(settings, 8.0)
+    assert inside.projection_time(changed) == 8.0
+    image = pretended(**{"orchestra.engine": "block2 9"})
+    native, inside = get_engine("block2"), contained(get_engine("block2"), {"block2": str(image)})
+    cheap = native.cheaper(make_model({"n_up": 1, "n_down": 1}).settings("block2"), 0.1)
+    assert native.may_begin_from_state(cheap) is inside.may_begin_from_state(cheap) is False
+
+
+def test_an_image_of_something_else_or_of_another_version_is_refused(pretended):
+    own = recipe_of("block2").own_hash()
+    for labels, words in (
+        ({"orchestra.holds": "alf", "orchestra.revision": own}, "holds alf, not block2"),
+        ({"orchestra.holds": "block2", "orchestra.revision": "0"}, "another version"),
+    ):
+        engine = contained(get_engine("exact"), {"block2": str(pretended(**labels))})
+        with pytest.raises(MissingEngineError, match=words):
+            engine.check(make_request(make_model({"n_up": 1, "n_down": 1}), engine))
+
+
 def test_paths_of_any_kind_are_bound(tmp_path):
-    image = Image(Path("/i.sif"), "sha256:0", {})
-    words = container("apptainer", image, '/a b/"c",d:e', Job("sh", (), {}))
+    job, tools = Job("sh", (), {}), Tools(image=Path("/i.sif"), image_digest="sha256:0")
+    words = contained_command("apptainer", '/a b/"c",d:e', job, tools)
     assert 'type=bind,"source=/a b/""c"",d:e",destination=/job' in words
     with pytest.raises(OrchestraError, match="line break"):
-        container("apptainer", image, "/a\nb", Job("sh", (), {}))
+        contained_command("apptainer", "/a\nb", job, tools)
 
 
 def test_mistakes_are_told(tmp_path, monkeypatch):
@@ -102,7 +167,7 @@ def test_mistakes_are_told(tmp_path, monkeypatch):
     with pytest.raises(MissingEngineError, match="no-such-program"):
         inspect(tmp_path / "x.sif")
     with pytest.raises(MissingEngineError, match="does not exist"):
-        ApptainerRuntime({"alf": "/no/image.sif"}).adapt(get_engine("alf"))
+        contained(get_engine("alf"), {"alf": "/no/image.sif"})
 
 
 @needs_apptainer
@@ -114,7 +179,7 @@ def test_results_are_bit_identical_to_the_native_ones(tiny, tmp_path):
     native = run_point(model, get_engine("alf"), LocalRuntime(), tmp_path / "native")
     runtime = ApptainerRuntime({"alf": str(tiny)})
     odd = tmp_path / 'it\'s, a: "$HOME" %d'
-    inside = run_point(model, runtime.adapt(get_engine("alf")), runtime, odd)
+    inside = run_point(model, installed(get_engine("alf"), runtime), runtime, odd)
     assert inside.run.path.name == native.run.path.name  # the same engine, the same request
     xr.testing.assert_identical(
         native.dataset.drop_attrs(deep=False), inside.dataset.drop_attrs(deep=False)
@@ -127,8 +192,8 @@ def test_results_are_bit_identical_to_the_native_ones(tiny, tmp_path):
 def execute(tiny: Path, directory: Path, script: str) -> str:
     directory.mkdir(exist_ok=True)
     with (directory / "lock").open("w") as lock:
-        job = Job("sh", ("-c", script), {}, {"GIVEN": "42"}, engine="alf")
-        ApptainerRuntime({"alf": str(tiny)}).execute(job, directory, lock.fileno(), lambda: None)
+        job, tools = Job("sh", ("-c", script), {}, {"GIVEN": "42"}), Tools(image=tiny)
+        ApptainerRuntime({}).execute(job, tools, directory, lock.fileno(), lambda: None)
     return (directory / "engine.log").read_text()
 
 

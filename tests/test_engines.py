@@ -16,8 +16,9 @@ from bilayer_orchestra import configuration as config
 from bilayer_orchestra import heartbeat
 from bilayer_orchestra.engines.alf.install import build as alf_build
 from bilayer_orchestra.engines.alf.install import installation as alf
-from bilayer_orchestra.engines.registry import choose
+from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
+from bilayer_orchestra.running.choice import AUTO, engine_for
 from tests.conftest import make_model
 
 
@@ -106,9 +107,9 @@ def test_record_of_another_binary_is_not_believed(tmp_path, monkeypatch):
 
 def test_launcher_reaches_the_job(tmp_path):
     build(tmp_path, "one", "2026-01-01")
-    assert alf.alf_environment()["ORCHESTRA_ALF_LAUNCHER"] == "mpiexec -n {ranks}"
+    assert alf.alf_tools().environment["ORCHESTRA_ALF_LAUNCHER"] == "mpiexec -n {ranks}"
     config.set_engine_setting("alf", "launcher", "srun -n {ranks}")
-    assert alf.alf_environment()["ORCHESTRA_ALF_LAUNCHER"] == "srun -n {ranks}"
+    assert alf.alf_tools().environment["ORCHESTRA_ALF_LAUNCHER"] == "srun -n {ranks}"
 
 
 def test_settings_keep_the_rest_of_the_file():
@@ -140,7 +141,12 @@ def test_mistakes_in_the_file_are_said(text, word):
     path.parent.mkdir(parents=True)
     path.write_text(text)
     with pytest.raises(OrchestraError, match=word):
-        config.engine_settings("alf")
+        get_engine("exact")
+    with pytest.raises(OrchestraError, match=word):
+        engine_for(make_model({"n_up": 1, "n_down": 1}, 2), AUTO)
+    for command in (("doctor",), ("engines", "list"), ("containers", "list")):
+        said = orchestra(*command)
+        assert (said.returncode, word in said.stderr) == (1, True), said
 
 
 # ---- building ---------------------------------------------------------------------------------
@@ -323,9 +329,9 @@ def test_doctor_tries_the_binary(tmp_path, monkeypatch):
 
 
 def test_auto_takes_alf_for_large_thermal_states(tmp_path):
-    terms = make_model({"beta": 2.0}, 8).terms()
-    with pytest.raises(MissingEngineError, match=r"16 sites.*orchestra engines build alf"):
-        choose(terms)
+    large = make_model({"beta": 2.0}, 8)
+    with pytest.raises(MissingEngineError, match=r"(?s)16 sites.*orchestra engines build alf"):
+        engine_for(large, AUTO)
     build(tmp_path, "one", "2026-01-01")
-    assert choose(terms) == "alf"
-    assert choose(make_model({"beta": 2.0}, 2).terms()) == "exact"
+    assert engine_for(large, AUTO).name == "alf"
+    assert engine_for(make_model({"beta": 2.0}, 2), AUTO).name == "exact"

@@ -7,8 +7,9 @@ import pytest
 from scipy.linalg import eigh
 from scipy.special import expit
 
-from bilayer_orchestra.engines.registry import choose, get_engine
+from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.running.choice import AUTO, engine_for
 from bilayer_orchestra.running.point import make_request
 from bilayer_orchestra.terms import Terms
 from tests.brute_force import oracle, reflected_states
@@ -260,5 +261,5 @@ def test_more_sites_than_bits_are_refused_whatever_the_sector():
     backend = get_engine("exact")
     with pytest.raises(OrchestraError, match="100 sites are out of reach"):
         backend.check(make_request(model, backend))
-    assert choose(model.terms()) != "exact"
+    assert engine_for(model, AUTO).name != "exact"
     backend.check(make_request(make_model({"n_up": 1, "n_down": 1}, 31), backend))

@@ -60,7 +60,7 @@ def collected(tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures")
     (folder / "study.yaml").write_text(STUDY)
     study = load_study(folder / "study.yaml")
-    tasks = make_tasks(study, folder / "runs")
+    tasks = make_tasks(study, folder / "runs", LocalRuntime())
     sweep(tasks, LocalRuntime(), 1, Quiet())
     dataset = collect(study, tasks).dataset
     write_atomic(dataset, folder / "runs" / "small.nc")

@@ -20,6 +20,7 @@ from bilayer_orchestra.running.directory import find_runs
 from bilayer_orchestra.running.point import run_point
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.tuning.monotone import JumpError, OutOfRangeError, Point, monotone_root
+from bilayer_orchestra.tuning.point import run_model
 from bilayer_orchestra.tuning.steps import Step
 from bilayer_orchestra.tuning.thermal import tune_thermal
 from tests.alf_support import missing_alf
@@ -257,20 +258,20 @@ class KillAfter(LocalRuntime):
         super().__init__()
         self.left, self.count = runs, 0
 
-    def execute(self, job, directory, lock, on_poll):
+    def execute(self, job, tools, directory, lock, on_poll):
         if self.left == 0:
             raise Interrupted
         self.left -= 1
         self.count += 1
-        return super().execute(job, directory, lock, on_poll)
+        return super().execute(job, tools, directory, lock, on_poll)
 
 
 @pytest.mark.parametrize("model", [filled(0.7, 0.3), filled(0.5, 0.25, state={"beta": 4.0})])
 def test_a_killed_search_goes_on_where_it_was(model, tmp_path):
     backend = get_engine("exact")
-    whole = run_point(model, backend, KillAfter(99), tmp_path / "whole")
+    whole = run_model(model, backend, KillAfter(99), tmp_path / "whole")
     with pytest.raises(Interrupted):
-        run_point(model, backend, KillAfter(3), tmp_path / "killed")
+        run_model(model, backend, KillAfter(3), tmp_path / "killed")
     (run,) = find_runs(tmp_path / "killed")
     assert run.status()[0] == "failed"
     assert len(find_runs(run.path / "steps")) >= 3
@@ -282,16 +283,22 @@ def test_a_killed_search_goes_on_where_it_was(model, tmp_path):
         whole.dataset.drop_vars(clock).drop_attrs(), again.dataset.drop_vars(clock).drop_attrs()
     )
     assert (again.dataset.tuning_seconds > 0).all()  # of the runs before the kill, too
-    assert run_point(model, backend, KillAfter(0), tmp_path / "killed").reused
+    assert run_model(model, backend, KillAfter(0), tmp_path / "killed").reused
 
 
 def test_other_targets_are_other_runs(tmp_path):
     backend, root_ = get_engine("exact"), tmp_path
-    one = run_point(filled(0.7, 0.3), backend, LocalRuntime(), root_)
-    other = run_point(filled(0.8, 0.2), backend, LocalRuntime(), root_)
+    one = run_model(filled(0.7, 0.3), backend, LocalRuntime(), root_)
+    other = run_model(filled(0.8, 0.2), backend, LocalRuntime(), root_)
     assert one.run.path != other.run.path
     assert not other.reused
     assert json.loads((one.run.path / "run.json").read_text())["state"] == "finished"
+
+
+def test_a_single_run_does_not_pass_for_a_search(tmp_path):
+    """Its chemical potentials would be those that the file does not give."""
+    with pytest.raises(OrchestraError, match=r"takes several runs.*run_model"):
+        run_point(filled(0.7, 0.3), get_engine("exact"), LocalRuntime(), tmp_path)
 
 
 def test_density_that_nobody_asked_for_stays_away(solve):
@@ -358,7 +365,7 @@ def test_runs_of_a_search_begin_from_the_state_before(tmp_path, name):
     engine_or_skip(name)
     numerics = {name: {"max_bond_dimension": 80, "initial_bond_dimension": 20}}
     model = filled(0.75, 0.25, 4, numerics=numerics, observables=("density", "pair", "green"))
-    found = run_point(model, get_engine(name), LocalRuntime(), tmp_path / "warm")
+    found = run_model(model, get_engine(name), LocalRuntime(), tmp_path / "warm")
     steps = [open_result(run.result) for run in find_runs(found.run.path / "steps")]
     proven = [
         getattr(parse_model(step.attrs["model"], "step").numerics, name).proof for step in steps
@@ -439,10 +446,10 @@ def test_a_killed_search_begins_its_runs_from_the_same_states(tmp_path):
         (run,) = find_runs(root_)
         return {s.path.name: s.started_from() for s in find_runs(run.path / "steps")}
 
-    whole = run_point(model, backend, KillAfter(99), tmp_path / "whole")
+    whole = run_model(model, backend, KillAfter(99), tmp_path / "whole")
     with pytest.raises(Interrupted):
-        run_point(model, backend, KillAfter(2), tmp_path / "killed")
-    again = run_point(model, backend, KillAfter(99), tmp_path / "killed")
+        run_model(model, backend, KillAfter(2), tmp_path / "killed")
+    again = run_model(model, backend, KillAfter(99), tmp_path / "killed")
     assert starts(tmp_path / "whole") == starts(tmp_path / "killed")
     assert any(starts(tmp_path / "whole").values())
     for name in ("energy", "density", "pair", "tuning_chemical_potential"):

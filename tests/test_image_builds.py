@@ -24,6 +24,7 @@ from bilayer_orchestra.errors import EngineError, OrchestraError
 from bilayer_orchestra.images.build import Sources, build_image, verify_image
 from bilayer_orchestra.images.use import Image, container_command, inspect
 from bilayer_orchestra.resources import resource
+from bilayer_orchestra.running.choice import installed
 from bilayer_orchestra.running.point import run_point
 from bilayer_orchestra.runtimes.apptainer import ApptainerRuntime
 from bilayer_orchestra.runtimes.local import LocalRuntime
@@ -97,7 +98,7 @@ def the_test_in_the_definition_compares(kind: str, image: Image) -> None:
 
 def solve(kind: str, image: Image, model, folder: Path) -> xr.Dataset:
     runtime = ApptainerRuntime({kind: str(image.path)})
-    outcome = run_point(model, runtime.adapt(get_engine(kind)), runtime, folder / "inside")
+    outcome = run_point(model, installed(get_engine(kind), runtime), runtime, folder / "inside")
     assert outcome.dataset.attrs["image_digest"] == image.digest
     return outcome.dataset
 

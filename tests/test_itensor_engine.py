@@ -23,9 +23,10 @@ from bilayer_orchestra.errors import EngineError, Interrupted, MissingEngineErro
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.running.directory import RunDirectory
-from bilayer_orchestra.running.point import make_request, run_point
+from bilayer_orchestra.running.point import make_request
 from bilayer_orchestra.runtimes.child import LOG
 from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.tuning.point import run_model
 from tests.brute_force import assert_entropies
 from tests.conftest import make_model
 from tests.test_exact import assert_matches, free_entropies, wick
@@ -365,7 +366,7 @@ class Hosted:
         """Solve what is in ``job``; return the process number of the worker."""
         rendered = BACKEND.render(make_request(SMALL["two sites"], BACKEND))
         with (job.parent / "lock").open("w") as lock:
-            self.runtime.execute(rendered, job, lock.fileno(), on_poll)
+            self.runtime.execute(rendered, BACKEND.tools(), job, lock.fileno(), on_poll)
         return re.findall(r"--- worker (\d+)", (job / LOG).read_text())[-1]
 
 
@@ -413,7 +414,7 @@ def test_densities_are_found(tmp_path, hosted):
         )
         | {"filling": {"P": 0.75, "M": 0.25}}
     )
-    tuned = run_point(model, BACKEND, hosted.runtime, tmp_path).dataset
+    tuned = run_model(model, BACKEND, hosted.runtime, tmp_path).dataset
     layers = tuned.density.sum("spin").mean("x")
     np.testing.assert_allclose(layers.sel(layer=["P", "M"]), [0.75, 0.25], atol=1e-5)
 

@@ -322,7 +322,7 @@ def test_what_an_axis_changes_is_drawn_as_each_point_is(drawn, solve, tmp_path):
     )
     (tmp_path / "study.yaml").write_text(text)
     study = load_study(tmp_path / "study.yaml")
-    tasks = make_tasks(study, tmp_path / "runs")
+    tasks = make_tasks(study, tmp_path / "runs", LocalRuntime())
     sweep(tasks, LocalRuntime(), 1, Quiet())
     data = collect(study, tasks).dataset
     path = tmp_path / "small.nc"

@@ -17,13 +17,13 @@ from types import SimpleNamespace
 
 import pytest
 import xarray as xr
-from bilayer_orchestra.runtimes.slurm.collect import states_of
 
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import ForeignFileError, OrchestraError
 from bilayer_orchestra.files import DEFAULT_ACL, open_log
 from bilayer_orchestra.running.directory import RunDirectory, find_runs
 from bilayer_orchestra.running.point import run_point
+from bilayer_orchestra.running.queued import known_states
 from bilayer_orchestra.runtimes.child import start_child
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from tests.conftest import make_model
@@ -320,7 +320,7 @@ def test_what_nobody_may_read_is_another_users_and_no_failure(shared):
     submit(shared, alice, umask=0o077)
 
     def look() -> None:
-        states = states_of({run.path.name: run for run in find_runs(shared.root)})
+        states = known_states({run.path.name: run for run in find_runs(shared.root)})
         assert len(states) == 4
         for state, message in states.values():
             assert state == "unknown"

@@ -15,10 +15,12 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from bilayer_orchestra.engines.base import Job
+from bilayer_orchestra.engines.base import Job, Tools
+from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError, SpecError
-from bilayer_orchestra.images.use import HOLDS, PACKAGE, Image, engine_half
+from bilayer_orchestra.images.use import HOLDS, PACKAGE, recipe_of
 from bilayer_orchestra.running.directory import RunDirectory, find_runs
+from bilayer_orchestra.runtimes.base import PlacedJob, Submitted
 from bilayer_orchestra.runtimes.slurm.markers import read_marker
 from bilayer_orchestra.runtimes.slurm.queue import Queue, ask_queue
 from bilayer_orchestra.runtimes.slurm.script import batch_script, task_script
@@ -221,6 +223,13 @@ def one_run(root: Path) -> RunDirectory:
     return find_runs(root)[0]
 
 
+def state_of(run: RunDirectory, queue: Queue) -> tuple[str, str]:
+    """What is said of a submitted point of ours when the scheduler answers ``queue``."""
+    record = run.record()
+    folder = run.path.parent / record.place["submission"]
+    return submitted_state(Submitted(run.path, record.job, folder, foreign=False), queue)
+
+
 def test_the_disk_alone_answers_when_the_scheduler_is_gone(tmp_path, fake):
     root = tmp_path / "runs"
     submit(write(tmp_path, SMALL), root)
@@ -236,10 +245,10 @@ def test_the_disk_alone_answers_when_the_scheduler_is_gone(tmp_path, fake):
     (run.path / "task" / "running").write_text(f"job={record.job}\nhost=node7\n")
     alive = folder / f"alive-{task}"
     alive.touch()
-    assert submitted_state(run, record, gone)[0] == "running"
+    assert state_of(run, gone)[0] == "running"
     long_ago = time.time() - 2 * SILENCE
     os.utime(alive, (long_ago, long_ago))
-    state, message = submitted_state(run, record, gone)
+    state, message = state_of(run, gone)
     assert (state, "no sign of life" in message) == ("failed", True)
     for words, cause in (
         ("slurmstepd: error: *** JOB 7 ON n CANCELLED AT 2026 DUE TO TIME LIMIT ***", "time limit"),
@@ -248,11 +257,11 @@ def test_the_disk_alone_answers_when_the_scheduler_is_gone(tmp_path, fake):
         ("slurmstepd: error: *** JOB 7 ON n CANCELLED AT 2026-11-25 ***", "cancelled"),
     ):
         (folder / f"task-{task}.log").write_text(words + "\n")
-        state, message = submitted_state(run, record, gone)
+        state, message = state_of(run, gone)
         assert (state, message.split(":")[0]) == ("failed", cause)
     # a scheduler that is there has the last word over a marker that claims to run
-    assert submitted_state(run, record, Queue({}))[0] == "failed"
-    assert submitted_state(run, record, Queue({record.job: ("RUNNING", "")}))[0] == "running"
+    assert state_of(run, Queue({}))[0] == "failed"
+    assert state_of(run, Queue({record.job: ("RUNNING", "")}))[0] == "running"
 
 
 def test_a_point_that_another_process_computes_is_left_to_it(tmp_path, fake):
@@ -277,9 +286,7 @@ def test_a_prologue_is_ordinary_shell_and_its_failure_is_told(tmp_path, fake):
     submit(path, root, "--site", site)
     assert run_tasks(root) == [3, 3, 3, 3]
     run = one_run(root)
-    state, message = submitted_state(
-        run, run.record(), Queue({str(run.record().job): ("FAILED", "")})
-    )
+    state, message = state_of(run, Queue({str(run.record().job): ("FAILED", "")}))
     assert state == "failed"
     assert message.startswith("ended before its engine started")
     assert "no such module" in message
@@ -317,7 +324,7 @@ def test_an_engine_error_is_told_with_its_last_lines_and_computed_again(tmp_path
     run = one_run(root)
     (run.job / "broken").touch()
     assert sorted(run_tasks(root)) == [0, 0, 0, 1]
-    state, message = submitted_state(run, run.record(), Queue({}))
+    state, message = state_of(run, Queue({}))
     assert state == "failed"
     assert message.startswith("engine error")
     assert "KeyError" in message
@@ -357,8 +364,6 @@ def test_a_result_that_was_cut_off_is_labelled_again(tmp_path, fake, command):
     said = orchestra(command, path, *slurm)
     assert said.returncode == 0, said.stderr
     assert f"{run.path.name}/result.nc is damaged; set aside as result.nc.damaged" in said.stdout
-    if command == "collect":
-        assert "3 of 4 points finished" in said.stdout
     again = orchestra("collect", path, *slurm)
     assert "4 of 4 points finished" in again.stdout
     assert (fake / "calls").read_text() == calls
@@ -426,9 +431,9 @@ def test_the_time_limit_signal_stops_engines_and_asks_for_another_turn(tmp_path,
     assert process.wait(30) == 0
     assert (run.path / "task" / "ended-143-timelimit").exists()
     assert (fake / "scontrol.calls").read_text() == "requeue 701_0\n"
-    state, message = submitted_state(run, run.record(), Queue({"701_0": ("PENDING", "BeginTime")}))
+    state, message = state_of(run, Queue({"701_0": ("PENDING", "BeginTime")}))
     assert (state, "resumes" in message) == ("pending", True)
-    assert submitted_state(run, run.record(), Queue({}))[1].startswith("time limit")
+    assert state_of(run, Queue({}))[1].startswith("time limit")
 
 
 def test_without_locks_the_scheduler_decides(tmp_path, fake):
@@ -461,7 +466,11 @@ def test_without_locks_the_scheduler_decides(tmp_path, fake):
 
 def test_an_image_that_changed_since_the_submission_is_refused(tmp_path, fake):
     """The dataset names its digest."""
-    labels = {HOLDS: "block2", PACKAGE: engine_half("block2"), "orchestra.scipy": "scipy 1"}
+    labels = {
+        HOLDS: "block2",
+        PACKAGE: recipe_of("block2").own_hash(),
+        "orchestra.scipy": "scipy 1",
+    }
     answer = json.dumps({"data": {"attributes": {"labels": labels}}})
     (fake / "apptainer").write_text(
         f"#!/bin/sh\n[ $1 = exec ] || exec echo '{answer}'\necho >>\"$FAKE/started\"\n"
@@ -480,7 +489,7 @@ def test_an_image_that_changed_since_the_submission_is_refused(tmp_path, fake):
     assert run_tasks(root) == [77, 77, 77, 77]
     assert len((fake / "started").read_text()) == 4
     run = one_run(root)
-    state, message = submitted_state(run, run.record(), Queue({}))
+    state, message = state_of(run, Queue({}))
     assert (state, message.partition(":")[0]) == ("failed", "changed since it was submitted")
     assert "an image.sif is not what was submitted" in message
 
@@ -500,7 +509,7 @@ def test_an_engine_that_changed_since_the_submission_is_refused(tmp_path, fake):
         stream.write("exit 4\n")
     assert run_tasks(root) == [1, 1]
     run = one_run(root)
-    message = submitted_state(run, run.record(), Queue({}))[1]
+    message = state_of(run, Queue({}))[1]
     assert f"{binary}: FAILED" in message
     assert not (run.job / "engine.log").exists()
 
@@ -533,7 +542,7 @@ def test_squeue_is_asked_again_then_given_up(fake):
 def test_a_wrong_site_profile_says_where(tmp_path, text, expected):
     (tmp_path / "site.toml").write_text(text.replace("'--hint=x\\nrm'", '"--hint=x\\nrm"'))
     with pytest.raises(SpecError) as caught:
-        load_site("site.toml", tmp_path / "study.yaml", {})
+        load_site("site.toml", tmp_path, {})
     assert len(caught.value.problems) == len(expected), caught.value.problems
     for problem, start in zip(caught.value.problems, expected, strict=True):
         assert problem.startswith(start), problem
@@ -541,7 +550,7 @@ def test_a_wrong_site_profile_says_where(tmp_path, text, expected):
 
 def test_a_mark_of_the_encoding_is_no_mistake(tmp_path):
     (tmp_path / "site.toml").write_text("\ufeffcpus = 4\t# of one task\u00a0\r\n")
-    assert load_site("site.toml", tmp_path / "study.yaml", {}).cpus == 4
+    assert load_site("site.toml", tmp_path, {}).cpus == 4
 
 
 def test_scripts_pass_shellcheck(tmp_path):
@@ -549,10 +558,10 @@ def test_scripts_pass_shellcheck(tmp_path):
     if checker is None:
         pytest.skip("shellcheck is missing: apt install shellcheck")
     site = Site(partition="main", modules=("apptainer/1.4",), prologue=("export A=1",))
-    image = Image(tmp_path / "alf.sif", "sha256:0", {})
-    (tmp_path / "batch.sh").write_text(batch_script(site, "name", [["a", "b"], ["c"]], [image]))
-    job = Job("sh", ("run.sh",), {"run.sh": "true\n"})
-    (tmp_path / "task.sh").write_text(task_script(job, tmp_path, site, contained=False))
+    images = {tmp_path / "alf.sif": "sha256:0"}
+    (tmp_path / "batch.sh").write_text(batch_script(site, "name", [["a", "b"], ["c"]], images))
+    placed = PlacedJob(tmp_path, Job("sh", ("run.sh",), {"run.sh": "true\n"}), Tools())
+    (tmp_path / "task.sh").write_text(task_script(placed, site))
     for name in ("batch.sh", "task.sh"):
         words = [checker, "-x", "-e", "SC1091", str(tmp_path / name)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -567,19 +576,21 @@ def test_records_of_earlier_versions_are_read(tmp_path):
     assert RunDirectory(tmp_path).record() == Record(**old)
 
 
-def test_the_host_starts_the_ranks_of_an_image(tmp_path, monkeypatch):
+def test_the_host_starts_the_ranks_of_an_image(tmp_path):
     """With a launcher, run.sh runs outside and every rank in a container of its own."""
-    image = Image(tmp_path / "alf.sif", "sha256:0", {})
-    monkeypatch.setattr("bilayer_orchestra.images.use.find_image", lambda *_: image)
+    image = tmp_path / "alf.sif"
+    launched = get_engine("alf").recipe.launched
+    tools = Tools(image=image, image_digest="sha256:0", launched=launched)
     site = Site(launcher="srun -n {ranks}", binds=("/a:/b",), images={"alf": "alf.sif"})
-    job = Job("sh", ("run.sh",), {}, {"OMP_NUM_THREADS": "1"}, engine="alf", ranks=3)
-    script = task_script(job, tmp_path, site, contained=True)
-    words = f"apptainer exec --no-home --bind {tmp_path} --bind /a:/b {image.path}"
+    launcher = "ORCHESTRA_ALF_LAUNCHER"
+    job = Job("sh", ("run.sh",), {}, {"OMP_NUM_THREADS": "1"}, ranks=3, launcher=launcher)
+    script = task_script(PlacedJob(tmp_path, job, tools), site)
+    words = f"apptainer exec --no-home --bind {tmp_path}/job --bind /a:/b {image}"
     assert f"export ORCHESTRA_ALF_LAUNCHER='srun -n {{ranks}} {words}'" in script
     assert "export ORCHESTRA_ALF=/opt/orchestra/alf/ALF-MPI.out" in script
     assert "exec sh run.sh " in script
-    alone = task_script(dataclasses.replace(job, ranks=1), tmp_path, site, contained=True)
+    alone = task_script(PlacedJob(tmp_path, dataclasses.replace(job, ranks=1), tools), site)
     assert "LAUNCHER" not in alone
     assert "exec apptainer exec --containall" in alone
     with pytest.raises(OrchestraError, match="MPI in containers"):
-        task_script(job, tmp_path / "a b", site, contained=True)
+        task_script(PlacedJob(tmp_path / "a b", job, tools), site)

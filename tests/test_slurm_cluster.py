@@ -96,7 +96,7 @@ def engine_processes(run: RunDirectory) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             inside = (folder / "cwd").readlink() == run.job
-            if inside and b"block2.engine" in (folder / "cmdline").read_bytes():
+            if inside and b"block2.process" in (folder / "cmdline").read_bytes():
                 found.append(int(folder.name))
         except OSError:
             continue

@@ -8,6 +8,7 @@ import typer
 
 from bilayer_orchestra.configuration import config_file, engine_settings
 from bilayer_orchestra.engines.recipe import ENGINE_LABEL
+from bilayer_orchestra.engines.registry import refuse_unknown_configuration
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.images.build import ELSEWHERE, Sources, build_image, verify_image
 from bilayer_orchestra.images.use import Image, find_image, recipes
@@ -31,6 +32,7 @@ def verify_command(kind: str, path: Path | None) -> None:
 
 def list_command() -> None:
     """Print the images of the configuration file."""
+    refuse_unknown_configuration()
     settings = engine_settings("containers")
     for kind in recipes():
         if kind not in settings:

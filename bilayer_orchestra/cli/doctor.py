@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from bilayer_orchestra.engines.registry import engines
+from bilayer_orchestra.engines.registry import engines, refuse_unknown_configuration
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.machine import available_cores
 
 
 def doctor_command() -> None:
     """Print which engines are usable here."""
+    refuse_unknown_configuration()
     typer.echo(f"cores available: {available_cores()}")
     for name, engine in engines().items():
         try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from bilayer_orchestra.engines.registry import engines, get_engine
+from bilayer_orchestra.engines.registry import engines, get_engine, refuse_unknown_configuration
 
 
 def build_command(
@@ -23,6 +23,7 @@ def install_command(engine: str) -> None:
 
 def list_command() -> None:
     """Print the installations that there are, and which one is in use."""
+    refuse_unknown_configuration()
     for name, engine in engines().items():
         for line in engine.installations():
             typer.echo(f"{name}: {line}")

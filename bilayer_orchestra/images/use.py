@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bilayer_orchestra.configuration import (
     NOT_TRUSTED,
@@ -15,16 +15,12 @@ from bilayer_orchestra.configuration import (
     config_file,
     engine_settings,
 )
-from bilayer_orchestra.engines.base import Cost, Engine, Job, Request, Tools
+from bilayer_orchestra.engines.base import Engine, Request, Tools
 from bilayer_orchestra.engines.recipe import ImageRecipe
 from bilayer_orchestra.engines.registry import engines
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.files import file_sha256, own_directory, sha256, trusted, write_text_atomic
-from bilayer_orchestra.settings import SpecModel
 from bilayer_orchestra.user_files import user_path, variable
-
-if TYPE_CHECKING:
-    from bilayer_orchestra.averages import Averages
 
 VARIABLE = "ORCHESTRA_APPTAINER"
 #: Labels that our definitions write: the recipe, and the hash of what is ours.
@@ -123,66 +119,45 @@ def inspect(path: Path) -> Image:
     return Image(path, digest, labels)
 
 
-class ContainedEngine(Engine):
-    """An engine in an image: the image says which version it is."""
+class _InImage(Engine):
+    """What changes where an engine is in an image; the rest is its own."""
 
-    def __init__(self, engine: Engine, image: Image) -> None:
-        self._native, self.image, self._recipe = engine, image, _recipe(engine)
-        for declared in Engine.__annotations__:
-            setattr(self, declared, getattr(engine, declared))
+    image: Image
 
     def version(self) -> str:
         """Return what the image's label says."""
-        label = self.image.labels.get(self._recipe.label)
+        recipe = _recipe(self)
+        label = self.image.labels.get(recipe.label)
         if label is None:
             raise MissingEngineError(
                 f"{self.image.path} does not say which {self.name} it holds; build it with "
-                f"`orchestra containers build {self._recipe.kind}`"
+                f"`orchestra containers build {recipe.kind}`"
             )
         return label
 
     def tools(self) -> Tools:
         """Return where programs are inside."""
+        recipe = _recipe(self)
         return Tools(
-            self._recipe.programs,
+            recipe.programs,
             image=self.image.path,
             image_digest=self.image.digest,
-            launched=self._recipe.launched,
+            launched=recipe.launched,
         )
 
     def check(self, request: Request) -> None:
         """Refuse what the engine refuses, and an image of another version of this program."""
-        refuse_other_image(self.image, self._recipe)
-        self._native.check(request)
-
-    def render(self, request: Request) -> Job:
-        """Return the engine's job."""
-        return self._native.render(request)
-
-    def progress(self, directory: Path, request: Request) -> list[str]:
-        """Return the engine's progress."""
-        return self._native.progress(directory, request)
-
-    def enough(self, directory: Path, request: Request) -> bool:
-        """Return the engine's word."""
-        return self._native.enough(directory, request)
-
-    def cost(self, request: Request) -> Cost:
-        """Return the engine's estimate."""
-        return self._native.cost(request)
-
-    def cheaper(self, settings: SpecModel, effort: float) -> SpecModel | None:
-        """Return the engine's cheaper settings."""
-        return self._native.cheaper(settings, effort)
-
-    def parse(self, directory: Path, request: Request) -> Averages:
-        """Return what the engine reads."""
-        return self._native.parse(directory, request)
+        refuse_other_image(self.image, _recipe(self))
+        super().check(request)
 
 
 def contained(engine: Engine, images: dict[str, str]) -> Engine:
     """Return ``engine`` in its image."""
-    return ContainedEngine(engine, find_image(_recipe(engine).kind, images))
+    image = find_image(_recipe(engine).kind, images)
+    kind = type(f"{type(engine).__name__}InImage", (_InImage, type(engine)), {"image": image})
+    inside = copy.copy(engine)
+    inside.__class__ = kind
+    return inside
 
 
 def recipes() -> dict[str, ImageRecipe]:

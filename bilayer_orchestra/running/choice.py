@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from bilayer_orchestra.engines.base import Engine
-from bilayer_orchestra.engines.registry import engines, get_engine
+from bilayer_orchestra.engines.registry import engines, get_engine, refuse_unknown_configuration
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.images.use import contained
 from bilayer_orchestra.model.spec import Model
@@ -33,6 +33,7 @@ def engine_for(model: Model, name: str) -> Engine:
     """
     if name != AUTO:
         return get_engine(name)
+    refuse_unknown_configuration()
     able: list[tuple[Engine, float]] = []
     problems: list[OrchestraError] = []
     for engine in engines().values():

@@ -114,6 +114,7 @@ def run_point(
     OrchestraError
         On every failure that is not a defect of this program.
     """
+    refuse_search(model, "bilayer_orchestra.tuning.point.run_model does them")
     request = checked_request(model, engine)
     run = run or RunDirectory.for_request(root, model, engine)
 

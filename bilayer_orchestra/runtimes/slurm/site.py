@@ -144,8 +144,9 @@ def load_site(named: str | None, beside: Path, images: dict[str, str]) -> Site:
     known = recipes()
     unknown = [kind for kind in site.images if kind not in known]
     if unknown:
-        text = f"`images` names `{unknown[0]}`; known: {', '.join(known)}"
-        raise SpecError(str(path), [text])
+        line = _TomlLines(text).line_of(("images",))
+        problem = f"`images` names `{unknown[0]}`; known: {', '.join(known)}"
+        raise SpecError(str(path), [f"line {line}: {problem}"])
     complete = site.model_copy(update={"images": {**site.images, **images}})
     complete._source = named
     return complete
