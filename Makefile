@@ -39,6 +39,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # into build/site; a warning is an error. The variable silences an advertisement of the theme
 docs: $(VENV)/installed-dev

@@ -144,9 +144,9 @@ def load_site(named: str | None, beside: Path, images: dict[str, str]) -> Site:
     known = recipes()
     unknown = [kind for kind in site.images if kind not in known]
     if unknown:
-        line = _TomlLines(text).line_of(("images",))
+        number = _TomlLines(text).line_of(("images",))
         problem = f"`images` names `{unknown[0]}`; known: {', '.join(known)}"
-        raise SpecError(str(path), [f"line {line}: {problem}"])
+        raise SpecError(str(path), [f"line {number}: {problem}"])
     complete = site.model_copy(update={"images": {**site.images, **images}})
     complete._source = named
     return complete
