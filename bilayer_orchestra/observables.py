@@ -18,11 +18,29 @@ CUT = "cut"
 
 @dataclass(frozen=True)
 class Observable:
-    """Name, dimensions and definition of one measured quantity.
+    """One measured quantity.
 
-    ``dims`` are the xarray dimensions of the labelled variable. Energies are in the unit of the
-    hopping amplitudes of the model file; averages of occupations are dimensionless.
-    ``fixed_on_site`` are the observables from which its elements with equal sites follow.
+    Parameters
+    ----------
+    name : str
+        Of its variable in datasets and in the model file.
+    dims : tuple of str
+        Dimensions of the labelled variable.
+    long_name, definition : str
+        In words, and as a formula.
+    units : str
+        Energies are in the unit of the hopping amplitudes of the model file; averages of
+        occupations are dimensionless.
+    on_request : bool
+        Whether it is in a dataset only if the model file asks for it.
+    extra : bool
+        Whether one method has it and others have not: no comparison misses it.
+    fixed_on_site : tuple of str
+        The observables from which its elements with equal sites follow.
+    symbol : str
+        Title of an axis that shows its magnitude, for matplotlib.
+    fit_name : str
+        What its fits are called; empty if there are none.
     """
 
     name: str
@@ -30,7 +48,11 @@ class Observable:
     long_name: str
     definition: str
     units: str = "1"
+    on_request: bool = False
+    extra: bool = False
     fixed_on_site: tuple[str, ...] = ()
+    symbol: str = ""
+    fit_name: str = ""
 
     @property
     def two_point(self) -> bool:
@@ -71,9 +93,19 @@ OBSERVABLES = {
             ENERGY_UNITS,
         ),
         Observable(
-            "density", ("spin", "layer", "x"), "density per spin", "<n_{i,s}>, for each spin s"
+            "density",
+            ("spin", "layer", "x"),
+            "density per spin",
+            "<n_{i,s}>, for each spin s",
+            on_request=True,
         ),
-        Observable("double_occupancy", ("layer", "x"), "double occupancy", "<n_{i,up} n_{i,dn}>"),
+        Observable(
+            "double_occupancy",
+            ("layer", "x"),
+            "double occupancy",
+            "<n_{i,up} n_{i,dn}>",
+            on_request=True,
+        ),
         Observable("magnetization", ("layer", "x"), "magnetization", "<S^z_i>"),
         Observable(
             "pair",
@@ -81,6 +113,9 @@ OBSERVABLES = {
             "pair correlation",
             "<Delta+_i Delta_j>, Delta_i = c_{i,dn} c_{i,up}; diagonal = double_occupancy",
             fixed_on_site=("double_occupancy",),
+            on_request=True,
+            symbol=r"pair $|\langle\Delta^\dagger_i\Delta_j\rangle|$",
+            fit_name="pair",
         ),
         Observable(
             "green",
@@ -88,6 +123,8 @@ OBSERVABLES = {
             "equal-time Green function",
             "<c+_{i,s} c_{j,s}>, for each spin s",
             fixed_on_site=("density",),
+            on_request=True,
+            fit_name="green",
         ),
         Observable(
             "density_density",
@@ -95,6 +132,9 @@ OBSERVABLES = {
             "connected density correlation",
             "<n_i n_j> - <n_i><n_j>, n = n_up + n_dn",
             fixed_on_site=("density", "double_occupancy"),
+            on_request=True,
+            symbol=r"density $|\langle n_in_j\rangle_c|$",
+            fit_name="density",
         ),
         Observable(
             "spin_spin",
@@ -102,6 +142,8 @@ OBSERVABLES = {
             "spin correlation",
             "<S^z_i S^z_j>",
             fixed_on_site=("density", "double_occupancy"),
+            on_request=True,
+            symbol=r"longitudinal spin $|\langle S^z_iS^z_j\rangle|$",
         ),
         Observable(
             "spin_flip",
@@ -109,6 +151,8 @@ OBSERVABLES = {
             "transverse spin correlation",
             "<S^+_i S^-_j>, S^+_i = c+_{i,up} c_{i,dn}",
             fixed_on_site=("density", "double_occupancy"),
+            on_request=True,
+            symbol=r"transverse spin $|\langle S^+_iS^-_j\rangle|$",
         ),
         Observable(
             "pair_susceptibility",
@@ -116,12 +160,14 @@ OBSERVABLES = {
             "pair susceptibility",
             "integral over tau from 0 to beta of <Delta+_i(tau) Delta_j(0)>",
             INVERSE_ENERGY_UNITS,
+            extra=True,
         ),
         Observable(
             "entanglement_entropy",
             (CUT,),
             "entanglement entropy",
             "-Tr rho ln rho of the first `cut` sites, counted rung by rung (P 0, M 0, P 1, ...)",
+            extra=True,
         ),
         Observable(
             "spin_flip_susceptibility",
@@ -129,13 +175,14 @@ OBSERVABLES = {
             "transverse spin susceptibility",
             "integral over tau from 0 to beta of <S^+_i(tau) S^-_j(0)>",
             INVERSE_ENERGY_UNITS,
+            extra=True,
         ),
     )
 }
 
-#: What engines measure on request. Energies cost nothing and are always reported.
-SELECTABLE = ("density", "double_occupancy", "pair", "green", "density_density", "spin_spin")
-#: What one method has and others have not: no comparison misses it.
-EXTRAS = frozenset({"pair_susceptibility", "spin_flip_susceptibility", "entanglement_entropy"})
-#: What is in a dataset only if its model file asked for it.
-OPTIONAL = frozenset({*SELECTABLE, "spin_flip"})
+#: What is in a dataset only if its model file asked for it; energies cost nothing.
+OPTIONAL = frozenset(name for name, one in OBSERVABLES.items() if one.on_request)
+#: What one method has and others have not.
+EXTRAS = frozenset(name for name, one in OBSERVABLES.items() if one.extra)
+#: Name of a fit -> the observable that it is made of.
+FITTED = {one.fit_name: name for name, one in OBSERVABLES.items() if one.fit_name}

@@ -37,7 +37,7 @@ from bilayer_orchestra.engines.exact.ground import ground_level
 from bilayer_orchestra.engines.exact.measure import measure_states
 from bilayer_orchestra.engines.exact.thermal import thermal_averages
 from bilayer_orchestra.errors import EngineError
-from bilayer_orchestra.observables import SELECTABLE
+from bilayer_orchestra.model.bilayer import OBSERVABLES as SELECTABLE
 from bilayer_orchestra.terms import Canonical, GrandCanonical, Site, Terms
 from tests.brute_force import FockSpace
 from tests.conftest import make_model

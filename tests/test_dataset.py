@@ -15,7 +15,8 @@ from bilayer_orchestra.analysis.truncation import extrapolate
 from bilayer_orchestra.averages import Averages, observables_from_raw
 from bilayer_orchestra.dataset.schema import append_history, build, open_result, write_atomic
 from bilayer_orchestra.errors import EngineError, OrchestraError
-from bilayer_orchestra.observables import OBSERVABLES, SELECTABLE
+from bilayer_orchestra.model.bilayer import OBSERVABLES as SELECTABLE
+from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.terms import Site
 from tests.conftest import make_model
 from tests.test_study import orchestra

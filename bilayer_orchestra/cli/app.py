@@ -14,6 +14,8 @@ from bilayer_orchestra.cli.paths import PathTyper
 app = PathTyper(
     name="orchestra",
     help="One model file, independent many-body engines, one labelled dataset.",
+    epilog="Every command takes -v or -vv (say what is done, and how), --quiet (errors and results "
+    "only) and --debug (show where in the code something failed).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -15,9 +15,9 @@ from bilayer_orchestra.dataset.parameters import model_data, parameters
 from bilayer_orchestra.dataset.schema import open_result, write_atomic
 from bilayer_orchestra.display.console import output_console
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.fits.choice import VARIABLES
 from bilayer_orchestra.fits.datasets import fit, rounded
 from bilayer_orchestra.fits.options import Options, check_request
+from bilayer_orchestra.observables import FITTED
 from bilayer_orchestra.plots.try_to_draw import check_style, try_to_draw
 from bilayer_orchestra.running.published import FITS, make_room, owner, refuse_own_source
 
@@ -49,7 +49,7 @@ def fit_command(
     dataset = open_result(result)
     target = output if output is not None else result.parent
     refuse_own_source(target / FITS[0], result)
-    kinds = list(dict.fromkeys(what)) or [k for k in VARIABLES if VARIABLES[k] in dataset]
+    kinds = list(dict.fromkeys(what)) or [k for k in FITTED if FITTED[k] in dataset]
     check_request(dataset, kinds, layers or [], boundary, beta, convention, options)
     if options.power is not None and "green" not in kinds:
         raise OrchestraError(f"power = {options.power:g}: only the fit of green has a power")

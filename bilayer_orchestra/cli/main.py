@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -13,11 +14,10 @@ from types import FrameType
 
 def main() -> None:
     """Run the command line."""
-    debug = "--debug" in sys.argv
-    if debug:
-        sys.argv.remove("--debug")
-    else:
+    debug = _taken("--debug")
+    if not debug:
         warnings.showwarning = _warn  # type: ignore[assignment]  # the place is left out
+    _listen(_taken("-vv"), _taken("-v"), _taken("--quiet"))
     # every file is written under a name of its own and appears by rename; HDF5's locks would only
     # fail where the file system has none
     os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
@@ -54,6 +54,23 @@ def main() -> None:
             raise
         what = f"{type(error).__name__}: {error}"
         _fail(f"internal error: {what} (--debug shows where)", ExitCode.INTERNAL)
+
+
+def _taken(flag: str) -> bool:
+    """Return whether a flag of every command was given, anywhere; it is taken off."""
+    given = flag in sys.argv
+    sys.argv[:] = [word for word in sys.argv if word != flag]
+    return given
+
+
+def _listen(debug: bool, verbose: bool, quiet: bool) -> None:
+    """Show what the package logs: warnings, with -v what is done, with -vv how."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("orchestra: %(message)s"))
+    logger = logging.getLogger("bilayer_orchestra")
+    logger.addHandler(handler)
+    chosen = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
+    logger.setLevel(logging.ERROR if quiet else chosen)
 
 
 def _warn(message: Warning | str, *_place: object) -> None:

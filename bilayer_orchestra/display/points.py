@@ -77,6 +77,8 @@ class PointsShown:
 @contextmanager
 def points_shown(console: Console, total: int, quiet: bool = False) -> Iterator[PointsShown]:
     """Show what happens to the points of a study for the duration of the block."""
+    if quiet:
+        console = Console(quiet=True)
     if console.is_terminal or console.is_jupyter:
         with console.status("starting") as status:
             yield PointsShown(console, status, total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,7 +36,8 @@ class Progress:
 @contextmanager
 def progress(console: Console, quiet: bool = False) -> Iterator[Callable[[str], None]]:
     """Show progress on ``console`` for the duration of the block."""
-    if quiet:
+    # --quiet leaves errors
+    if quiet or logging.getLogger("bilayer_orchestra").level >= logging.ERROR:
         yield lambda line: None
     elif console.is_terminal or console.is_jupyter:
         with console.status("starting") as status:

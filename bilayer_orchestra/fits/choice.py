@@ -12,9 +12,6 @@ from bilayer_orchestra.fits.pairs import Pairs, Series
 from bilayer_orchestra.fits.solve import Problem
 from bilayer_orchestra.terms import FloatArray
 
-#: What can be fitted -> the variable it is read from.
-VARIABLES = {"pair": "pair", "density": "density_density", "green": "green"}
-
 
 def forms_for(  # noqa: PLR0911
     what: str, pairs: Pairs, power: float | None

@@ -14,11 +14,11 @@ from bilayer_orchestra import __version__
 from bilayer_orchestra.dataset.parameters import conditions, model_data
 from bilayer_orchestra.dataset.schema import append_history
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.fits.choice import VARIABLES, grouped
+from bilayer_orchestra.fits.choice import grouped
 from bilayer_orchestra.fits.options import CONVENTIONS, Options, check_request
 from bilayer_orchestra.fits.pairs import Pairs, pairs_of, series_of
 from bilayer_orchestra.fits.point import Number, PointFit, fit_pairs
-from bilayer_orchestra.observables import OBSERVABLES
+from bilayer_orchestra.observables import FITTED, OBSERVABLES
 
 #: What a fit keeps of its input's attributes: the model, and whose result it was.
 _KEPT = (
@@ -95,7 +95,7 @@ def fit(
     options = options or Options()
     chosen = list(dict.fromkeys(layers or (str(one) for one in dataset["layer"].values)))
     check_request(dataset, [what], chosen, boundary, beta, convention, options)
-    name = VARIABLES[what]
+    name = FITTED[what]
     if name not in dataset:
         raise OrchestraError(f"the dataset has no {name}; add it to the model's observables")
     own = {"block", *OBSERVABLES[name].dims}
@@ -166,7 +166,7 @@ def _one(
     """Return the row of one point; a refusal is part of it."""
     try:
         periodic, at_beta = conditions(point, boundary, beta)
-        pairs = pairs_of(point, VARIABLES[what], layer, periodic, at_beta)
+        pairs = pairs_of(point, FITTED[what], layer, periodic, at_beta)
         found = fit_pairs(what, pairs, options)
     except OrchestraError as error:
         return xr.Dataset({"status": ((), str(error))})

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.fits.choice import VARIABLES
+from bilayer_orchestra.observables import FITTED
 
 #: How K follows from the exponent eta of C ~ r^-eta, per correlation. K is derived only.
 CONVENTIONS = {
@@ -82,8 +82,8 @@ def check_request(
 ) -> None:
     """Raise OrchestraError if a fit is asked for that no point of ``dataset`` can have."""
     for kind in what:
-        if kind not in VARIABLES:
-            raise OrchestraError(f"cannot fit {kind!r}; choose from {', '.join(VARIABLES)}")
+        if kind not in FITTED:
+            raise OrchestraError(f"cannot fit {kind!r}; choose from {', '.join(FITTED)}")
     known = [str(one) for one in dataset["layer"].values]
     for layer in layers:
         if layer not in known:

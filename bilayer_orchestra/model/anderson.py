@@ -13,7 +13,7 @@ are, N_dn -> N_sites - N_dn. The way back is in :mod:`bilayer_orchestra.model.pa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -32,14 +32,7 @@ if TYPE_CHECKING:
 ObservableName = Literal[
     "density", "double_occupancy", "spin_flip", "green", "density_density", "spin_spin"
 ]
-OBSERVABLES: tuple[ObservableName, ...] = (
-    "density",
-    "double_occupancy",
-    "spin_flip",
-    "green",
-    "density_density",
-    "spin_spin",
-)
+OBSERVABLES: tuple[ObservableName, ...] = get_args(ObservableName)
 
 
 class AndersonLayer(SpecModel):

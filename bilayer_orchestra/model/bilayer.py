@@ -8,7 +8,7 @@ Spins are summed over; l is P or M.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -17,12 +17,12 @@ from bilayer_orchestra.model.chains import ChainLayer, Coupling, HubbardChains
 from bilayer_orchestra.model.filling import Filling, particles, with_state
 from bilayer_orchestra.model.spec import observables_field
 from bilayer_orchestra.model.state import CanonicalState
-from bilayer_orchestra.observables import SELECTABLE
 from bilayer_orchestra.settings import SpecModel
 
 ObservableName = Literal[
     "density", "double_occupancy", "pair", "green", "density_density", "spin_spin"
 ]
+OBSERVABLES: tuple[ObservableName, ...] = get_args(ObservableName)
 
 
 class Layers(SpecModel):
@@ -55,7 +55,7 @@ class BilayerModel(HubbardChains):
             "starting from those of the layers where these are not zero"
         ),
     ] = None
-    observables: Annotated[tuple[ObservableName, ...], observables_field()] = SELECTABLE  # type: ignore[assignment]
+    observables: Annotated[tuple[ObservableName, ...], observables_field()] = OBSERVABLES
 
     @model_validator(mode="before")
     @classmethod

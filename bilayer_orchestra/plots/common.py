@@ -25,17 +25,11 @@ from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.files import replacing
 from bilayer_orchestra.fits.pairs import pairs_of, series_of
 from bilayer_orchestra.model.load import read_text
+from bilayer_orchestra.observables import OBSERVABLES
 
 mpl.rcdefaults()  # not those of a matplotlibrc, which may stand in the working directory
 
 COLOURS = {"P": "#b2182b", "M": "#2166ac", "f": "#b2182b", "c": "#2166ac"}
-#: Name of a correlation -> how its axis is called.
-SYMBOLS = {
-    "pair": r"pair $|\langle\Delta^\dagger_i\Delta_j\rangle|$",
-    "spin_flip": r"transverse spin $|\langle S^+_iS^-_j\rangle|$",
-    "density_density": r"density $|\langle n_in_j\rangle_c|$",
-    "spin_spin": r"longitudinal spin $|\langle S^z_iS^z_j\rangle|$",
-}
 #: Distances that get a tick on a logarithmic axis.
 TICKS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 200, 500)
 #: A mean is shown if it exceeds this many of its errors, and what rounding leaves of zero.
@@ -237,7 +231,7 @@ def draw_correlations(dataset: xr.Dataset, path: Path, style: Path | None = None
             for layer in map(str, dataset["layer"].values):
                 draw(axis, curve(dataset, name, layer), COLOURS.get(layer, "black"), layer)
             against_distance(axis)
-            axis.set_ylabel(SYMBOLS[name])
+            axis.set_ylabel(OBSERVABLES[name].symbol)
             log_ordinate([axis])
             axis.legend()
         unsure = "" if dataset.attrs["converged"] else "   NOT CONVERGED"

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from bilayer_orchestra.dataset.parameters import model_data
-from bilayer_orchestra.fits.choice import VARIABLES
 from bilayer_orchestra.fits.datasets import rounded
+from bilayer_orchestra.observables import FITTED
 from bilayer_orchestra.plots.common import (
     COLOURS,
     Curve,
@@ -34,7 +34,7 @@ NOTE = (
 
 def draw_fits(fits: xr.Dataset, path: Path, style: Path | None = None) -> Path | None:
     """Draw every fitted correlation of a single point; None if the dataset is a sweep."""
-    kinds = [kind for kind in VARIABLES if f"{kind}_status" in fits]
+    kinds = [kind for kind in FITTED if f"{kind}_status" in fits]
     if any(set(fits[f"{kind}_status"].dims) != {"layer"} for kind in kinds):
         return None
     with own_style(style):

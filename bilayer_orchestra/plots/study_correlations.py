@@ -9,7 +9,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from bilayer_orchestra.plots.common import SYMBOLS, against_distance, curve, draw, log_ordinate
+from bilayer_orchestra.observables import OBSERVABLES
+from bilayer_orchestra.plots.common import against_distance, curve, draw, log_ordinate
 from bilayer_orchestra.plots.study_axes import (
     colours,
     grid,
@@ -100,7 +101,7 @@ def _one(
 
 
 def _named(axis: Axes, name: str, *what: str) -> None:
-    axis.set_ylabel(SYMBOLS.get(name, ""))
+    axis.set_ylabel(OBSERVABLES[name].symbol if name in OBSERVABLES else "")
     axis.set_title(", ".join(filter(None, what)), fontsize="small")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
 import threading
@@ -27,6 +28,8 @@ from bilayer_orchestra.timestamps import utc_now
 
 if TYPE_CHECKING:
     import xarray as xr
+
+_log = logging.getLogger(__name__)
 
 #: File by which an engine's script is asked to end with what it has.
 STOP = "stop"
@@ -167,6 +170,7 @@ def solve_once(
             return found
         remark = run.set_aside() if run.result.exists() else ""
         record = started_record(model, engine)
+        _log.info("%s is computed with %s", run.path, record.engine)
         run.write_record(record)
         try:
             dataset = compute(lock)

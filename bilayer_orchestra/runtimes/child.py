@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -13,6 +15,8 @@ from typing import IO
 
 from bilayer_orchestra.errors import EngineError
 from bilayer_orchestra.files import open_log
+
+_log = logging.getLogger(__name__)
 
 LOG = "engine.log"
 #: Begins every engine: what it writes is writable by nobody else, and its directory is looked at
@@ -59,6 +63,7 @@ def run_child(
         A container's runtime needs some, to end what it contains.
     """
     with open_log(directory / LOG) as log:
+        _log.debug("in %s: %s", directory, shlex.join(command))
         log.write(f"--- {' '.join(command)}\n".encode())
         log.flush()
         start = log.tell()

@@ -144,10 +144,10 @@ def collisions(axes: Iterable[Axis], taken: Callable[[str], bool]) -> list[AxisE
 def _means_something_else(name: str) -> bool:
     """Whether the dataset of a study may have a variable, dimension or attribute of that name."""
     from bilayer_orchestra.dataset.schema import DIAGNOSTICS
-    from bilayer_orchestra.fits.choice import VARIABLES
+    from bilayer_orchestra.observables import FITTED
 
     base = COMPANION.sub("", name)
-    of_fits = name.startswith(tuple(f"{kind}_" for kind in VARIABLES))
+    of_fits = name.startswith(tuple(f"{kind}_" for kind in FITTED))
     return (
         of_fits or name in (*FACTS, *_TAKEN.split()) or base in DIAGNOSTICS or base in OBSERVABLES
     )
