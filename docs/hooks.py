@@ -26,31 +26,33 @@ DECISIONS = ROOT / "docs" / "decisions"
 
 #: Page of the API reference -> (its title, modules).
 API = {
+    "public": ("The Python interface", ["api"]),
+    "engines": ("Engines", ["engines.base", "engines.registry", "plugins"]),
     "model": (
         "Model and Terms",
         ["model.load", "model.kinds", "model.bilayer", "model.anderson", "model.state", "terms"],
     ),
-    "dataset": ("Observables and dataset", ["observables", "averages", "dataset", "errors"]),
+    "dataset": ("Observables and dataset", ["observables", "averages", "dataset.schema", "dataset.statement", "errors"]),
     "running": (
         "Running",
-        ["pipeline", "runs", "backends.base", "backends.registry", "runtimes.base"],
+        ["tuning.solve", "running.point", "running.directory", "runtimes.base", "job"],
     ),
-    "study": ("Studies", ["study.spec", "study.load", "study.sweep", "study.collect"]),
+    "study": ("Studies", ["study.spec", "study.load", "study.whole", "study.collect"]),
     "tuning": ("Density targets", ["tuning.point", "tuning.ground", "tuning.thermal"]),
     "check": (
         "Comparison of engines",
         [
-            "check.verdict",
-            "check.statistics",
-            "check.systematics",
-            "check.ladder",
-            "check.identities",
+            "checking.verdict",
+            "checking.statistics",
+            "checking.systematics",
+            "checking.ladder",
+            "checking.identities",
         ],
     ),
     "fits": (
         "Fits",
         [
-            "fits.fit",
+            "fits.datasets",
             "fits.point",
             "fits.forms",
             "fits.scan",
