@@ -32,7 +32,10 @@ API = {
         "Model and Terms",
         ["model.load", "model.kinds", "model.bilayer", "model.anderson", "model.state", "terms"],
     ),
-    "dataset": ("Observables and dataset", ["observables", "averages", "dataset.schema", "dataset.statement", "errors"]),
+    "dataset": (
+        "Observables and dataset",
+        ["observables", "averages", "dataset.schema", "dataset.statement", "errors"],
+    ),
     "running": (
         "Running",
         ["tuning.solve", "running.point", "running.directory", "runtimes.base", "job"],

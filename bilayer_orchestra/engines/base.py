@@ -174,6 +174,10 @@ class Engine(ABC):
         """
         return []
 
+    def has_target(self, request: Request) -> bool:
+        """Return whether something is asked for that :meth:`enough` has to judge."""
+        return False
+
     def enough(self, directory: Path, request: Request) -> bool:
         """Return whether the running job in ``directory`` has reached what was asked for.
 

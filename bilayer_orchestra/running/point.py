@@ -261,6 +261,8 @@ def _label(
     except EngineError:
         run.forget_execution()  # its output is no good: the next attempt runs the engine again
         raise
+    if place.pop("watched", "1") == "0" and engine.has_target(request):
+        averages.reason += "; its target was not watched (the site profile names no python)"
     dataset = labelled.build(request.terms, averages, tuple(model.observables))
     dataset.attrs = {
         "title": f"{model.name}: {engine.summary}",

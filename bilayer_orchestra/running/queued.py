@@ -15,6 +15,7 @@ from bilayer_orchestra.machine import cores
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.running.directory import Record, RunDirectory, State, started_record
 from bilayer_orchestra.running.point import Outcome, make_request, run_point, stored
+from bilayer_orchestra.running.watch import was_watched
 from bilayer_orchestra.runtimes.base import PlacedJob, Submitted, image_facts
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.runtimes.slurm.markers import forget_markers
@@ -53,9 +54,12 @@ class QueuedPoint:
 
 def placed(point: QueuedPoint, runtime: SlurmRuntime) -> PlacedJob:
     """Return the rendered job of a point; writes nothing."""
+    request = make_request(point.model, point.engine)
     with cores(runtime.site.point_cpus):
-        job = point.engine.render(make_request(point.model, point.engine))
-    return PlacedJob(point.run.path, job, point.engine.tools())
+        job = point.engine.render(request)
+    watched = point.engine.has_target(request)
+    watch = ("-P", "-m", "bilayer_orchestra.running.watch", ".") if watched else ()
+    return PlacedJob(point.run.path, job, point.engine.tools(), watch)
 
 
 def submit(
@@ -94,7 +98,7 @@ def label_computed(points: Sequence[QueuedPoint]) -> dict[str, tuple[State, str]
             continue  # its owner labels it
         place = {key: value for key, value in (record.place or {}).items() if key != "submission"}
         if run.executed() is None:  # else this was interrupted after it had noted that
-            run.mark_executed(place | facts)
+            run.mark_executed(place | facts | {"watched": str(int(was_watched(run)))})
         try:
             run_point(point.model, point.engine, LocalRuntime(), run.path.parent)
         except EngineError as error:

@@ -66,11 +66,23 @@ class AttachedRuntime(Runtime):
 
 @dataclass(frozen=True)
 class PlacedJob:
-    """A job for a queue, and the run directory in whose ``job/`` it runs."""
+    """A job for a queue.
+
+    Parameters
+    ----------
+    run : Path
+        The run directory in whose ``job/`` it runs.
+    job, tools
+        What runs.
+    watch : tuple of str
+        Arguments of a Python, started in the run directory beside the job, that leaves the file
+        ``job/stop`` once the job has done enough; empty: there is nothing to watch.
+    """
 
     run: Path
     job: Job
     tools: Tools
+    watch: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

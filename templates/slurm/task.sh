@@ -58,7 +58,7 @@ stop() {
 }
 trap 'stop timelimit' USR1
 trap 'stop stopped' TERM INT HUP
-rm -f task/ended-* task/.new
+rm -f task/ended-* task/.new task/watched
 if ! { printf 'job=%s\nhost=%s\nstart=%s\nrestart=%s\n' "$job" "$(uname -n)" "$(date +%s)" \
     "${SLURM_RESTART_COUNT:-0}" >task/.new && [ -s task/.new ] && mv task/.new task/running; }; then
     echo "orchestra: cannot write to $PWD/task; disk full?" >&2
@@ -71,12 +71,19 @@ fi
     exec @COMMAND@ >>engine.log 2>&1 </dev/null
 ) &
 child=$!
+watcher=
+set -- @WATCH@
+if [ $# -gt 0 ]; then
+    "$@" >>task/watch.log 2>&1 </dev/null 9>&- &
+    watcher=$!
+fi
 if [ -n "$reason" ]; then kill -TERM "$child" 2>/dev/null; fi
 while :; do
     wait "$child"
     code=$?
     kill -0 "$child" 2>/dev/null || break # a signal ends the wait, not the child
 done
+if [ -n "$watcher" ]; then kill -TERM "$watcher" 2>/dev/null; fi
 if [ "$code" -eq 0 ]; then
     reason='done'
 elif [ -z "$reason" ]; then

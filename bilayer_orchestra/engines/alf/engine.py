@@ -185,6 +185,11 @@ class ALFEngine(Engine):
         """Return bins, errors and the time that is left."""
         return self._monitor(directory, request).lines()
 
+    def has_target(self, request: Request) -> bool:
+        """Return whether a target for errors is set."""
+        assert isinstance(request.numerics, ALFNumerics)
+        return bool(request.numerics.target_stderr)
+
     def enough(self, directory: Path, request: Request) -> bool:
         """Return whether the errors of all targets are small enough."""
         return self._monitor(directory, request).reached()

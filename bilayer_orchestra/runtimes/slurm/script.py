@@ -39,6 +39,8 @@ def task_script(placed: PlacedJob, site: Site) -> str:
         "ENVIRONMENT": "\n".join(lines),
         "COMMAND": shlex.join(command),
         "SUMS": "\n".join(sums),
+        # compute nodes need nothing but a shell, unless the profile says that there is more
+        "WATCH": shlex.join([site.python, *placed.watch]) if site.python and placed.watch else "",
     }
     return fill("task.sh", values)
 
