@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from tenpy.algorithms.dmrg import TwoSiteDMRGEngine
+from tenpy.algorithms.tebd import RandomUnitaryEvolution
 from tenpy.models.lattice import Chain
 from tenpy.models.model import MPOModel
 from tenpy.networks.mpo import MPOGraph
@@ -20,8 +21,8 @@ from tenpy.networks.terms import TermList
 from bilayer_orchestra.engine_side.files import OUTPUT, read_job, report, save_arrays
 from bilayer_orchestra.errors import EngineError, OrchestraError
 
-#: Bond dimension of random states, and of the second start and the next state.
-RANDOM_BOND_DIMENSION, PROOF_BOND_DIMENSION = 20, 100
+#: Bond dimension of random states and the random steps that make them; that of the proof.
+RANDOM_BOND_DIMENSION, RANDOM_STEPS, PROOF_BOND_DIMENSION = 20, 10, 100
 #: Sweeps with TeNPy's mixer (its noise) at the beginning of a stage, and of the other two searches.
 MIXED, MIXED_OTHERS = 2, 6
 #: A stage is settled when a sweep changes correlators by less than this, or than a hundredth of the
@@ -68,7 +69,8 @@ class Search:
         for i in np.flatnonzero(self.terms.interaction).tolist():
             found.append(([("NuNd", i)], self.terms.interaction[i]))
         terms = TermList([term for term, _ in found], [value for _, value in found])
-        operator = MPOGraph.from_term_list(terms, self.sites, "finite").build_MPO()
+        width = {"unit_cell_width": len(self.sites)}
+        operator = MPOGraph.from_term_list(terms, self.sites, "finite", **width).build_MPO()
         return MPOModel(Chain(len(self.sites), self.sites[0], bc_MPS="finite"), operator)
 
     def random_state(self, stream: int) -> MPS:
@@ -78,7 +80,10 @@ class Search:
         up, down = (np.random.permutation(len(self.sites)) < n for n in self.terms.state)
         names = [("empty", "up", "down", "full")[k] for k in up + 2 * down]
         bond = min(RANDOM_BOND_DIMENSION, self.settings["stages"][0])
-        return MPS.from_random_unitary_evolution(self.sites, bond, names)
+        state = MPS.from_product_state(self.sites, names, "finite", unit_cell_width=len(names))
+        steps = {"N_steps": RANDOM_STEPS, "trunc_params": {"chi_max": bond}}
+        RandomUnitaryEvolution(state, steps).run()
+        return state
 
     def sweep(self, state: MPS, bond: int, mixer: float, accuracy: float, **others: Any) -> float:
         """Sweep there and back, in place; return the largest discarded weight."""
