@@ -93,7 +93,7 @@ def collect_command(
 ) -> None:
     """Combine what is finished; say what is not."""
     console = output_console()
-    study = load_study(study_file)
+    study = load_study(study_file, stored=True)
     root = study_root(study, output)
     runtime = get_runtime(
         runtime_name or study.spec.runtime,
