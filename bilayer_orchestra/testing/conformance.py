@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -154,9 +152,9 @@ class EngineConformance:
         request: pytest.FixtureRequest,
         engine: Engine,
         tmp_path_factory: pytest.TempPathFactory,
-    ) -> Iterator[Solver]:
+    ) -> Solver:
         """Return what solves the cases, each once for all tests."""
-        yield Solver(engine, request.cls.settings, tmp_path_factory.mktemp("kit"))
+        return Solver(engine, request.cls.settings, tmp_path_factory.mktemp("kit"))
 
     def _able(self, engine: Engine, case: Case) -> bool:
         ensemble = "thermal" if case.thermal else "canonical"
@@ -265,7 +263,7 @@ class EngineConformance:
         """A job that left nothing is none that is read."""
         case = next(case for case in CASES.values() if self._able(engine, case))
         request = checked_request(case.model({self.name: self.settings}), engine)
-        with pytest.raises(EngineError, match="."):
+        with pytest.raises(EngineError, match=r"\w"):
             engine.parse(tmp_path, request)
 
     # what it computes
@@ -275,7 +273,7 @@ class EngineConformance:
     ) -> None:
         """Right within the errors that are stated, or refused in words where that is declared."""
         if not self._able(solver.engine, solved_case):
-            with pytest.raises(OrchestraError, match="."):
+            with pytest.raises(OrchestraError, match=r"\w"):
                 checked_request(solver.model(solved_case), solver.engine)
             return
         dataset = solver.dataset(solved_case)
@@ -287,7 +285,7 @@ class EngineConformance:
     def test_degenerate_levels(self, solver: Solver, degenerate: Case) -> None:
         """The energy holds; correlators are right (level averages), or not called converged."""
         if not self._able(solver.engine, degenerate):
-            with pytest.raises(OrchestraError, match="."):
+            with pytest.raises(OrchestraError, match=r"\w"):
                 checked_request(solver.model(degenerate), solver.engine)
             return
         dataset, terms = solver.dataset(degenerate), solver.model(degenerate).terms()
@@ -305,8 +303,7 @@ class EngineConformance:
         model = solver.model(extreme)
         try:
             checked_request(model, solver.engine)
-        except OrchestraError as error:
-            assert len(str(error)) > len(self.name), "no words"
+        except OrchestraError:
             return
         dataset = solver.dataset(extreme)
         if dataset.attrs["converged"]:
@@ -324,7 +321,7 @@ class EngineConformance:
         error = np.abs(_of(dataset, "pair") - exact.values["pair"]).max()
         assert error > self.tolerance, "`rough` is not rough: no error is seen"
         bias = _of(dataset, "pair_bias")
-        assert not (dataset.attrs["converged"] and np.isnan(bias).any())
+        assert np.isfinite(bias).all(), "nothing is stated of an error that is there"
         self._judge_errors(dataset, exact)
 
     def test_killed_and_run_again(self, solver: Solver, killed: Case, tmp_path: Path) -> None:
@@ -353,9 +350,7 @@ class EngineConformance:
         """Start a run and kill it once it left what :attr:`killed_after` names."""
         command = [sys.executable, "-m", "bilayer_orchestra.cli.main", "run", str(model)]
         command += ["-b", self.name, "-o", str(root), "--no-plot"]
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + PATIENCE
         try:
             while not list(root.glob(f"*/job/{self.killed_after}")):
@@ -363,9 +358,7 @@ class EngineConformance:
                 assert time.monotonic() < end, f"no {self.killed_after} in the job's directory"
                 time.sleep(0.02)
         finally:
-            with_children = os.getpgid(process.pid) if process.poll() is None else None
-            if with_children is not None:
-                os.kill(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
         (run,) = find_runs(root)
         while run.in_use():  # the engine ends with its orchestrator

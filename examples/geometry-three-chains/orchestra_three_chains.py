@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
+from pydantic import Field
+
 from bilayer_orchestra.model.chains import ChainLayer, Coupling, HubbardChains
 from bilayer_orchestra.model.spec import observables_field
 from bilayer_orchestra.observables import SELECTABLE
 from bilayer_orchestra.settings import SpecModel
-from pydantic import Field
 
 Name = Literal["density", "double_occupancy", "pair", "green", "density_density", "spin_spin"]
 

@@ -19,7 +19,7 @@ class TestExact(EngineConformance):
 
 class TestBlock2(EngineConformance):
     name = "block2"
-    rough: ClassVar = {"initial_bond_dimension": 8, "max_bond_dimension": 16}
+    rough: ClassVar = {"initial_bond_dimension": 4, "max_bond_dimension": 8}
     killed_after = "checkpoint/record.json"
     resumed = "resumed"
 

@@ -12,6 +12,7 @@ SHORT = {"open", "thermal", "thermal ring", "isolated sites", "empty", "full", "
 
 class TestTenpy(EngineConformance):
     name = "tenpy"
+    settings: ClassVar = {"initial_bond_dimension": 32, "max_bond_dimension": 64}
     rough: ClassVar = {"initial_bond_dimension": 8, "max_bond_dimension": 16}
     slow = frozenset(CASES) - SHORT | {"killed", "truncated"}
     interrupted: ClassVar = {"length": 3, "state": {"n_up": 3, "n_down": 3}}
