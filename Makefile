@@ -1,15 +1,18 @@
 # Two commands do everything on a fresh machine (Python 3.11+, make):
 #   make run     install, and solve the example
 #   make test    install, and pass the tests
-# Others: lowest, docs, lint, bench, clean.
+# Others: slow, guest, lowest, docs, lint, bench, clean.
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 LOWEST ?= .venv-lowest
+GUESTS := $(VENV)/guests
+TENPY  := examples/engine-tenpy
+GUEST_TESTS = PYTHONPATH=$(GUESTS) $(BIN)/python -m pytest --rootdir $(TENPY) -c $(TENPY)/pyproject.toml $(TENPY)/tests
 
-.PHONY: run test slow lowest lint docs bench clean
+.PHONY: run test slow guest lowest lint docs bench clean
 
 run: $(VENV)/installed
 	$(BIN)/orchestra run examples/bilayer.yaml --backend block2
@@ -19,8 +22,13 @@ run: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-slow: $(VENV)/installed-dev
+slow: $(VENV)/installed-dev $(GUESTS)/installed
 	$(BIN)/python -m pytest --slow
+	$(GUEST_TESTS)
+
+# what examples/ brings, installed apart, so that other tests do not see it; its short tests
+guest: $(GUESTS)/installed
+	$(GUEST_TESTS) -m "not slow"
 
 # the fast tests with the lowest versions that pyproject.toml declares, and today's of what those
 # need themselves; SELECT='-m lowest' takes some minutes less
@@ -62,6 +70,11 @@ $(VENV)/installed: $(BIN)/python pyproject.toml
 $(VENV)/installed-dev: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/installed
+
+$(GUESTS)/installed: $(VENV)/installed-dev $(wildcard examples/engine-tenpy/*.toml examples/*/*.py examples/*/*/*.py)
+	$(BIN)/python -m pip install --quiet 'physics-tenpy>=1.1,<2'
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(GUESTS) ./$(TENPY) ./examples/geometry-three-chains
+	@touch $@
 
 clean:
 	rm -rf $(VENV) $(LOWEST) runs

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bilayer_orchestra.checking.elements import kept, ordered
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.model.load import parse_model
+from bilayer_orchestra.model.load import stored_model
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.observables import ENERGY_UNITS, INVERSE_ENERGY_UNITS, OBSERVABLES
 from bilayer_orchestra.terms import Terms
@@ -86,7 +86,7 @@ def _class_name(layers: str, steps: int) -> str:
 def solved_model(dataset: xr.Dataset) -> Model | None:
     """Return the model of a result; None if its geometry is not installed here."""
     try:
-        return parse_model(str(dataset.attrs["model"]))
+        return stored_model(str(dataset.attrs["model"]))
     except OrchestraError:
         return None
 

@@ -19,7 +19,7 @@ from bilayer_orchestra.checking.closed_forms import averages, no_closed_form
 from bilayer_orchestra.checking.consistency import inconsistencies
 from bilayer_orchestra.checking.statistics import ROUNDING
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.model.load import parse_model
+from bilayer_orchestra.model.load import stored_model
 from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.terms import Canonical, FloatArray, Terms
 
@@ -46,7 +46,7 @@ def check_identities(dataset: xr.Dataset) -> list[Identity]:
     OrchestraError
         If its observables are not those of the sites that were solved.
     """
-    model = parse_model(dataset.attrs["model"])
+    model = stored_model(dataset.attrs["model"])
     if model.TRANSLATION:
         raise OrchestraError(
             f"identities are those of `model: bilayer`, this is `model: {model.model}`; run the "

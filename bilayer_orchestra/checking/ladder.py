@@ -24,7 +24,7 @@ import xarray as xr
 
 from bilayer_orchestra.checking.sectors import Placement, with_beta
 from bilayer_orchestra.engines.base import Engine, Request, Sampling
-from bilayer_orchestra.model.load import parse_model
+from bilayer_orchestra.model.load import stored_model
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.observables import OBSERVABLES
 
@@ -209,7 +209,7 @@ def projection_term(dataset: xr.Dataset, theta: float, gap: float) -> dict[str, 
     stationary: there it is the square.
     """
     amplitude = math.exp(-theta * gap)
-    potential = parse_model(dataset.attrs["model"]).terms().chemical_potential
+    potential = stored_model(dataset.attrs["model"]).terms().chemical_potential
     stationary = float(np.ptp(potential)) == 0.0
     return {
         name: xr.full_like(
@@ -245,7 +245,7 @@ def _product(density: xr.DataArray) -> xr.DataArray:
 
 
 def _beta(dataset: xr.Dataset) -> float:
-    state = parse_model(dataset.attrs["model"]).state
+    state = stored_model(dataset.attrs["model"]).state
     assert hasattr(state, "beta")
     return float(state.beta)
 

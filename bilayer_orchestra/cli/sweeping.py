@@ -69,7 +69,7 @@ def collect_command(
 ) -> None:
     """Combine what is finished; say what is not."""
     console = output_console()
-    study = load_study(study_file)
+    study = load_study(study_file, stored=True)
     root = study_root(study, output)
     runtime = _runtime(study, runtime_name, images, site)
     collected = collect_study(study, root, runtime, any_version)

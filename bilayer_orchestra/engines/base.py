@@ -279,13 +279,3 @@ class Engine(ABC):
 def settings_of(numerics: SpecModel) -> dict[str, Any]:
     """Return the settings as plain data."""
     return numerics.model_dump(mode="json")
-
-
-def refuse_other_ensembles(engine: Engine, request: Request) -> None:
-    """Raise OrchestraError if the engine does not solve such states."""
-    if request.ensemble in engine.ensembles:
-        return
-    what = "thermal states (`state: {beta: ...}`)"
-    if request.ensemble == "canonical":
-        what = "ground states (`state: {n_up: ..., n_down: ...}`)"
-    raise OrchestraError(f"{engine.name} does not solve {what}; another engine has to")

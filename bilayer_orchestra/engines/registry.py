@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bilayer_orchestra.configuration import refuse_unknown
-from bilayer_orchestra.engines.base import CONTRACT, Engine
+from bilayer_orchestra.engines.base import CONTRACT, Engine, Request
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.plugins import Plugins
 
@@ -53,3 +53,20 @@ def get_engine(name: str) -> Engine:
         raise OrchestraError(f"there is no backend `{name}`; known: auto, {', '.join(engines())}")
     refuse_unknown_configuration()
     return engine
+
+
+_STATES = {
+    "canonical": "ground states (`state: {n_up: ..., n_down: ...}`)",
+    "thermal": "thermal states (`state: {beta: ...}`)",
+}
+
+
+def refuse_other_ensembles(engine: Engine, request: Request) -> None:
+    """Raise OrchestraError if the engine does not declare such states; names those that do."""
+    ensemble = request.ensemble
+    if ensemble not in engine.ensembles:
+        others = [name for name, one in engines().items() if ensemble in one.ensembles]
+        raise OrchestraError(
+            f"{engine.name} does not solve {_STATES[ensemble]}; use --backend "
+            + " or --backend ".join(others)
+        )

@@ -74,9 +74,32 @@ def read_text(path: Path) -> str:
         raise SpecError(str(path), [f"cannot be read: {error.strerror}"]) from error
 
 
-def parse_model(text: str, source: str = "model", overrides: tuple[str, ...] = ()) -> Model:
-    """Validate the text of a model file; see :func:`load_model`."""
+def stored_model(text: str) -> Model:
+    """Return the model that a result was computed for, without its settings.
+
+    Whoever reads a result needs none, and its engine need not be installed here.
+
+    Raises
+    ------
+    SpecError
+        If it cannot be read, such as where its geometry is not installed.
+    """
+    return parse_model(text, "the model of the result", settings=False)
+
+
+def parse_model(
+    text: str, source: str = "model", overrides: tuple[str, ...] = (), settings: bool = True
+) -> Model:
+    """Validate the text of a model file; see :func:`load_model`.
+
+    Parameters
+    ----------
+    settings : bool
+        Whether the engines' settings are part of it, and have to be known.
+    """
     yaml = YamlText(text, source)
+    if not settings:
+        yaml.data.pop("numerics", None)
     if is_study(yaml.data) is True:
         raise SpecError(source, ["is a study, not a model; `orchestra sweep` runs all its points"])
     for override in overrides:
@@ -224,7 +247,11 @@ def _unknown_key(
     absent = [str(other[-1]) for other in missing if other[:-1] == parent]
     if not close and len(absent) == 1:
         close = absent
-    hint = f"did you mean `{close[0]}`?" if close else f"known here: {', '.join(known)}"
+    hint = f"known here: {', '.join(known)}"
+    if parent == ("numerics",):
+        hint = f"no such engine is installed; there are: {', '.join(known)}"
+    elif close:
+        hint = f"did you mean `{close[0]}`?"
     meant = (*parent, close[0]) if close else None
     place = _place(yaml, path)
     dotted = ".".join(map(str, path))

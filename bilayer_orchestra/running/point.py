@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from bilayer_orchestra import __version__
 from bilayer_orchestra.dataset.statement import statement
 from bilayer_orchestra.engines.base import Engine, Request
+from bilayer_orchestra.engines.registry import refuse_other_ensembles
 from bilayer_orchestra.errors import DamagedFileError, EngineError, OrchestraError
 from bilayer_orchestra.heartbeat import Heartbeat
 from bilayer_orchestra.model.spec import Model
@@ -67,6 +68,7 @@ def checked_request(model: Model, engine: Engine) -> Request:
     """
     request = make_request(model, engine)
     try:
+        refuse_other_ensembles(engine, request)
         engine.check(request)
     except OrchestraError as error:
         if model.remark() is None:

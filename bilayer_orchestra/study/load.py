@@ -6,14 +6,16 @@ import copy
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from bilayer_orchestra.engines.registry import ENGINES
 from bilayer_orchestra.errors import SpecError
+from bilayer_orchestra.model.absent import AbsentModel, is_absent
 from bilayer_orchestra.model.kinds import kind_of
 from bilayer_orchestra.model.load import (
     Lines,
@@ -47,11 +49,14 @@ class Point:
         Position on every axis.
     model : Model
         The validated model.
+    settings : dict
+        What the study and its base model say of engines' settings.
     """
 
     name: str
     index: tuple[int, ...]
     model: Model
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,15 @@ class LoadedStudy:
         return tuple(axis.size for axis in self.axes)
 
 
-def load_study(path: Path) -> LoadedStudy:
+def load_study(path: Path, stored: bool = False) -> LoadedStudy:
     """Read a study file, and its base model.
+
+    Parameters
+    ----------
+    path : Path
+        The study file.
+    stored : bool
+        Whether nothing is to be computed: engines and geometries need not be installed then.
 
     Raises
     ------
@@ -103,7 +115,7 @@ def load_study(path: Path) -> LoadedStudy:
     if is_study(yaml.data) is False:
         remedy = "`orchestra run` solves it, and a study names it: `model: FILE`"
         raise SpecError(source, [f"is a model, not a study; {remedy}"])
-    study, axes = _read(yaml)
+    study, axes = _read(yaml, stored)
     count = math.prod(axis.size for axis in axes)
     if count > MAX_POINTS:
         raise SpecError(source, [f"has {count} points; {MAX_POINTS} are the most"])
@@ -118,9 +130,12 @@ def load_study(path: Path) -> LoadedStudy:
                 if clash:
                     line = _line(yaml, axis.place_of(dotted, k))
                     problems.add(f"{line}`{dotted}`: `{clash}` has no keys inside", name)
-        kind = kind_of(data)
+        kind, settings = kind_of(data), data.get("numerics") or {}
+        if stored and isinstance(settings, dict):
+            data["numerics"] = {key: settings[key] for key in settings if key in ENGINES.names()}
+            kind = AbsentModel if is_absent(data) else kind
         try:
-            points.append(Point(name, index, kind.model_validate(data)))
+            points.append(Point(name, index, kind.model_validate(data), settings))
         except ValidationError as error:
             for text in base.describe(error.errors(), axes, index, kind):
                 problems.add(text, name)
@@ -133,7 +148,7 @@ def load_study(path: Path) -> LoadedStudy:
     return LoadedStudy(path, text, study, axes, tuple(points))
 
 
-def _read(yaml: YamlText) -> tuple[Study, tuple[Axis, ...]]:
+def _read(yaml: YamlText, stored: bool) -> tuple[Study, tuple[Axis, ...]]:
     problems = list(yaml.problems)
     sections = [yaml.data.get(key) or {} for key in ("axes", "zip")]
     axes: list[Axis] = []
@@ -141,7 +156,7 @@ def _read(yaml: YamlText) -> tuple[Study, tuple[Axis, ...]]:
         axes, wrong = read_axes(*sections)
         problems += [_axis_problem(yaml, problem) for problem in wrong]
     try:
-        study = Study.model_validate(yaml.data)
+        study = Study.model_validate(yaml.data, context={"stored": stored})
     except ValidationError as error:
         problems += describe_all(yaml, error.errors(), Study)
         raise SpecError(yaml.source, in_file_order(problems)) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from bilayer_orchestra.settings import NAME, SpecModel
@@ -74,11 +74,12 @@ class Study(SpecModel):
 
     @field_validator("backends")
     @classmethod
-    def _known_backends(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _known_backends(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         from bilayer_orchestra.engines.registry import ENGINES
 
+        stored = bool((info.context or {}).get("stored"))  # what is there may be of any engine
         for k, name in enumerate(value):
-            if name != "auto" and name not in ENGINES.names():
+            if not stored and name != "auto" and name not in ENGINES.names():
                 raise PydanticCustomError(
                     "backend",
                     "names `{name}`; known: auto, {known}",

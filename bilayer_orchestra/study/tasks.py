@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bilayer_orchestra.engines.base import Engine
+from bilayer_orchestra.engines.registry import ENGINES
 from bilayer_orchestra.errors import OrchestraError, SpecError
-from bilayer_orchestra.running.choice import engine_for, installed
+from bilayer_orchestra.model.absent import AbsentModel
+from bilayer_orchestra.running.choice import AUTO, engine_for, installed
 from bilayer_orchestra.running.directory import NOT_OURS
 from bilayer_orchestra.running.point import checked_request
 from bilayer_orchestra.running.queued import QueuedPoint
 from bilayer_orchestra.running.versions import run_directory
 from bilayer_orchestra.runtimes.base import Runtime
+from bilayer_orchestra.study.absent import absent_engine, stored_run
 from bilayer_orchestra.study.load import LoadedStudy, Point
 
 
@@ -83,6 +86,10 @@ def make_tasks(
     for point in study.points:
         for label in study.spec.backends:
             name = point.name if len(study.spec.backends) == 1 else f"{point.name},{label}"
+            if label not in (AUTO, *ENGINES.names()) or isinstance(point.model, AbsentModel):
+                run = stored_run(root, point.model, label, point.settings)
+                tasks.append(Task(name, point.model, absent_engine(label), run, point, label))
+                continue
             try:
                 chosen = engine_for(point.model, label)
                 if chosen.name not in adapted:

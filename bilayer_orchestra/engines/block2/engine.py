@@ -39,13 +39,9 @@ class Block2Engine(DMRGEngine):
             ) from error
 
     def check(self, request: Request) -> None:
-        """Refuse thermal states and trivial sectors."""
+        """Refuse trivial sectors, and more memory than there is."""
         state = request.terms.state
-        if not isinstance(state, Canonical):
-            raise OrchestraError(
-                "block2 finds ground states (T = 0); for `state: {beta: ...}` use --backend exact "
-                "(up to 8 sites) or --backend alf"
-            )
+        assert isinstance(state, Canonical)
         numerics, limit = request.numerics, memory_limit()
         assert isinstance(numerics, Block2Numerics)
         if limit is not None and numerics.stack_memory_gib * 2**30 > limit:

@@ -1,0 +1,1 @@
+"""DMRG with TeNPy as an engine of bilayer_orchestra."""
