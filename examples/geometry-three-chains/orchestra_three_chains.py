@@ -12,9 +12,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from bilayer_orchestra.model.bilayer import OBSERVABLES as SELECTABLE
 from bilayer_orchestra.model.chains import ChainLayer, Coupling, HubbardChains
 from bilayer_orchestra.model.spec import observables_field
-from bilayer_orchestra.observables import SELECTABLE
 from bilayer_orchestra.settings import SpecModel
 
 Name = Literal["density", "double_occupancy", "pair", "green", "density_density", "spin_spin"]
