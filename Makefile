@@ -8,7 +8,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 LOWEST ?= .venv-lowest
-GUESTS := $(VENV)/guests
+GUESTS := $(abspath $(VENV))/guests
 TENPY  := examples/engine-tenpy
 GUEST_TESTS = PYTHONPATH=$(GUESTS) $(BIN)/python -m pytest --rootdir $(TENPY) -c $(TENPY)/pyproject.toml $(TENPY)/tests
 
