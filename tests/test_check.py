@@ -77,8 +77,8 @@ def sampled(truth: xr.Dataset, seed: int, blocks: int = 48, size: float = 0.01) 
 def test_agreeing_results_are_rarely_called_different(exact, monkeypatch):
     monkeypatch.setattr(statistics, "DRAWS", 100)
     truth = exact()
-    words = [judge(truth, sampled(truth, seed)).word for seed in range(40)]
-    assert words.count("disagree") <= 3  # 1 % wanted; 4 of 40 would happen once in 1000 suites
+    words = [judge(truth, sampled(truth, seed)).word for seed in range(24)]
+    assert words.count("disagree") <= 2  # 1 % wanted; 3 of 24 would happen once in 600 suites
 
 
 def test_p_values_are_what_they_claim(monkeypatch):

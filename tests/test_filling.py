@@ -436,6 +436,7 @@ def test_a_state_that_does_not_fit_is_not_used_and_said(tmp_path, name):
     not_used(solved(1, "empty", cold.run), "it is incomplete")
 
 
+@pytest.mark.slow
 def test_a_killed_search_begins_its_runs_from_the_same_states(tmp_path):
     pytest.importorskip("block2", reason="block2 is missing: pip install block2")
     backend = get_engine("block2")

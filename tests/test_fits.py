@@ -187,12 +187,12 @@ def test_stated_errors_cover_the_truth():
     shares = []
     for family, eta, contamination in families:
         pulls = []
-        for seed in range(60):
+        for seed in range(40):
             found = fit(family(seed, contamination)).isel(layer=0)
             error = np.hypot(float(found.pair_eta_stderr), float(found.pair_eta_systematic))
             pulls.append((float(found.pair_eta) - eta) / error)
         shares.append(np.mean(np.abs(pulls) < 1))
-        assert 0.5 < shares[-1] < 0.85  # 68 % +- 6 % of 60
+        assert 0.5 < shares[-1] < 0.85  # 68 % +- 7 % of 40
         assert np.mean(np.abs(pulls) < 2) > 0.88
         assert abs(np.mean(pulls)) < 0.8
     assert 0.6 < np.mean(shares) < 0.76  # +- 2.5 %

@@ -115,7 +115,7 @@ def swept(values, name="sweep"):
     points = [dataset(strings(ring_green(32, n)), "periodic") for n in (16, 10)]
     one = xr.concat(points, xr.IndexVariable("t_perp", values))
     one["t_perp"].attrs["model_path"] = "t_perp"
-    one.attrs |= {"study_name": name}
+    one.attrs |= {"study": "", "study_name": name}
     return one
 
 

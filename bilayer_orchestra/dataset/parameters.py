@@ -91,8 +91,8 @@ def conditions(
         raise OrchestraError("the dataset does not say its boundary: give --boundary open|periodic")
     if beta is None:
         beta = _section(model.get("state")).get("beta")
-    if beta is None and "beta" in point.coords and point["beta"].ndim == 0:  # an old sweep
-        beta = float(point["beta"])
+    if beta is None and "beta" in point.coords and "model_path" not in point["beta"].attrs:
+        beta = float(point["beta"])  # of datasets that somebody put together
     if not isinstance(beta, (int, float)) or not math.isfinite(beta):
         return boundary == "periodic", None
     return boundary == "periodic", float(beta)

@@ -149,7 +149,10 @@ def _means_something_else(name: str) -> bool:
     base = COMPANION.sub("", name)
     of_fits = name.startswith(tuple(f"{kind}_" for kind in FITTED))
     return (
-        of_fits or name in (*FACTS, *_TAKEN.split()) or base in DIAGNOSTICS or base in OBSERVABLES
+        of_fits
+        or name in (*FACTS, *_TAKEN.split(), *DIAGNOSTICS)
+        or base in DIAGNOSTICS
+        or base in OBSERVABLES
     )
 
 
