@@ -8,11 +8,10 @@ Spins are summed over; l is A, B or C.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from bilayer_orchestra.model.bilayer import OBSERVABLES as SELECTABLE
 from bilayer_orchestra.model.chains import ChainLayer, Coupling, HubbardChains
 from bilayer_orchestra.model.spec import observables_field
 from bilayer_orchestra.settings import SpecModel
@@ -37,7 +36,7 @@ class ThreeChains(HubbardChains):
     layers: Layers
     t_AB: Annotated[Coupling, Field(description="hopping amplitude between A and B")]  # noqa: N815
     t_BC: Annotated[Coupling, Field(description="hopping amplitude between B and C")]  # noqa: N815
-    observables: Annotated[tuple[Name, ...], observables_field()] = SELECTABLE
+    observables: Annotated[tuple[Name, ...], observables_field()] = get_args(Name)
 
     def rungs(self) -> tuple[float, ...]:
         """Return the hopping amplitude from each layer to the next."""
