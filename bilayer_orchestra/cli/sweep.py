@@ -107,7 +107,7 @@ def collect_command(
     for task in split_by_owner(tasks)[0]:
         if not task.run.finished and task.run.executed():
             with contextlib.suppress(OrchestraError):  # which its status tells
-                outcome = run_model(task.model, task.engine, LocalRuntime(), root)
+                outcome = run_model(task.model, task.engine, LocalRuntime(), root, wait=False)
                 if outcome.remark:
                     typer.echo(f"{task.name}: {outcome.remark}")
     collected = collect(study, tasks, states)
