@@ -12,6 +12,7 @@ import pytest
 
 from bilayer_orchestra.engines.block2 import process as engine
 from bilayer_orchestra.engines.block2.hamiltonian import symmetry_of
+from bilayer_orchestra.engines.block2.measure import measure
 from bilayer_orchestra.engines.dmrg.results import averages_from_stages
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import EngineError, OrchestraError
@@ -347,8 +348,41 @@ def test_too_little_working_memory_is_named_once_block2_crashed(solve):
     assert "exceeding allowed memory" in says
 
 
-def test_measurement_stays_quadratic_in_the_number_of_sites():
-    """The rendered job never asks for the full two-body density matrix."""
+class Driver:
+    """Answers like block2's driver, with zeros, and counts the elements that it is asked for."""
+
+    def __init__(self, sites: int, spins: int) -> None:
+        self.sites, self.spins, self.elements = sites, spins, 0
+
+    def get_npdm(self, state, pdm_type, npdm_expr, mask=None, iprint=1):
+        assert pdm_type == 2
+        indices = 4 if mask is None else len(set(mask))
+        self.elements += self.sites**indices
+        return np.zeros((self.sites,) * min(indices, 2))
+
+    def get_1pdm(self, state, iprint=1):
+        self.elements += self.sites**2
+        return np.zeros((self.spins, self.sites, self.sites)[2 - self.spins :])
+
+    def get_bipartite_entanglement(self, state):
+        self.elements += self.sites - 1
+        return np.zeros(self.sites - 1)
+
+
+@pytest.mark.parametrize(("symmetry", "spins"), [("SU2", 1), ("SZ", 2)])
+def test_measurement_stays_quadratic_in_the_number_of_sites(symmetry, spins):
+    """The full two-body density matrix, with the fourth power, is never asked for."""
+
+    def asked(sites):
+        driver = Driver(sites, spins)
+        raw = measure(driver, None, symmetry, tuple(OBSERVABLES))
+        assert {"pair", "green", "density_product", "spin_spin"} <= set(raw)
+        return driver.elements
+
+    assert 0 < asked(40) <= 100 * asked(4)
+
+
+def test_stages_grow_up_to_the_bond_dimension_that_is_allowed():
     backend = get_engine("block2")
     job = backend.render(make_request(CASES["open"], backend))
     assert json.loads(job.files["job.json"])["settings"]["stages"] == [50, 100, 200, 400]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -189,7 +188,7 @@ class NoisyRuns:
     model: object
     rng: np.random.Generator
     sigma: float
-    backend: object = field(default_factory=lambda: SimpleNamespace(name="alf"))
+    engine: object = field(default_factory=lambda: get_engine("alf"))
     done: list = field(default_factory=list)
     effort: float = 0.0
 
@@ -276,7 +275,7 @@ def test_a_killed_search_goes_on_where_it_was(model, tmp_path):
     assert run.status()[0] == "failed"
     assert len(find_runs(run.path / "steps")) >= 3
     rest = KillAfter(99)
-    again = run_point(model, backend, rest, tmp_path / "killed")
+    again = run_model(model, backend, rest, tmp_path / "killed")
     assert rest.count == whole.dataset.sizes["step"] - 3
     clock = [name for name in whole.dataset if "seconds" in str(name) or "cost" in str(name)]
     xr.testing.assert_identical(

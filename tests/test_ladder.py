@@ -9,7 +9,10 @@ import xarray as xr
 from bilayer_orchestra.checking.plan import Check
 from bilayer_orchestra.checking.report import write_report
 from bilayer_orchestra.checking.sectors import Level, place, solve_sectors, with_beta
+from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.tuning.point import run_model
 from tests.conftest import make_model
 
 #: Three rungs with room between the levels.
@@ -58,7 +61,7 @@ def test_a_wrong_chemical_potential_is_noticed(easy, root):
 
     rung = easy.ladder.rungs[-1]
     wrong = with_beta(rung.model, rung.beta, -1.0)
-    dataset = Check(wrong, ["exact"], root, lambda line: None)._solve(wrong, "exact", "wrong")
+    dataset = run_model(wrong, get_engine("exact"), LocalRuntime(), root).dataset
     right = next(v for v in easy.verdicts if v.first == "exact T->0")
     pair = Pair(dataset, right.pair.second, ("exact T->0", "exact"), "limit", right.pair.extra)
     assert judge_all([pair])[0].word == "disagree"
@@ -101,7 +104,7 @@ def test_neighbours_use_the_mirror_image(root):
 
     def solve(model):
         solved.append(model.state)
-        return Check(model, [], root, lambda line: None)._solve(model, "exact", "sector")
+        return run_model(model, get_engine("exact"), LocalRuntime(), root).dataset
 
     _, others, results = solve_sectors(make_model({"n_up": 1, "n_down": 1}, 2, **EASY), solve)
     assert all(state.n_up >= state.n_down for state in solved)

@@ -14,7 +14,7 @@ import pytest
 from bilayer_orchestra.analysis.jackknife import Estimate
 from bilayer_orchestra.analysis.trotter import Extrapolated, extrapolate
 from bilayer_orchestra.engines.alf.estimate.results import biases
-from bilayer_orchestra.engines.alf.estimate.verdict import _against_line, _against_steps, too_coarse
+from bilayer_orchestra.engines.alf.estimate.verdict import against_line, against_steps, too_coarse
 from bilayer_orchestra.engines.alf.input.steps import energy_scale, time_steps
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
 from bilayer_orchestra.terms import Terms
@@ -158,7 +158,7 @@ def test_a_sum_whose_second_order_cancels_is_no_reason_against_the_steps():
         for name in found[0]
     }
     assert too_coarse(limits["energy"]), "this model is no example"
-    assert _against_line(limits) == []
+    assert against_line(limits) == []
     left = abs(limits["energy"].estimate.value - energies(terms, 0)["energy"])
     assert left < 1e-4
     # what the sum alone says of itself is not enough where it crosses zero, what its parts say is
@@ -172,7 +172,7 @@ def test_steps_far_too_coarse_hide_what_is_left_and_are_refused_by_their_size():
     found = limit_of(terms, (2.0, 1.0, 0.5))
     left = np.abs(found.estimate.value - averages(terms, 0)).max()
     assert left > 10 * found.bias.max()
-    assert _against_steps([2.0, 1.0, 0.5], energy_scale(terms))
+    assert against_steps([2.0, 1.0, 0.5], energy_scale(terms))
     automatic = time_steps(terms, ALFNumerics())
-    assert not _against_steps(list(automatic), energy_scale(terms))
+    assert not against_steps(list(automatic), energy_scale(terms))
     assert np.abs(limit_of(terms, automatic).estimate.value - averages(terms, 0)).max() < 3e-4

@@ -104,7 +104,7 @@ def test_a_study_elsewhere_names_its_model_and_site_at_home(home):
     )
     loaded = load_study(study)
     assert loaded.points[0].model.length == 2
-    site = load_site(loaded.spec.site, study, {})
+    site = load_site(loaded.spec.site, study.parent, {})
     assert (site.python, site.binds) == (f"{home}/bin/python", (f"{home}/data:/data", "/a"))
     with pytest.raises(MissingEngineError, match=rf"image {home}/alf.sif of alf"):
         find_image("alf", site.images)

@@ -50,13 +50,13 @@ def judge(
         for reason in _against_step(step, minor=part < MINOR)
     ]
     dtau = [step.data.dtau for step in steps]
-    against += _against_steps(dtau, energy_scale(terms))
+    against += against_steps(dtau, energy_scale(terms))
     against += [
         f"dtau = {step:g} is a resonance of nearly isolated attractive sites: configurations that "
         "are hardly ever sampled carry a part of the averages (choose another step)"
         for step in resonant_steps(terms, dtau)
     ]
-    against += _against_line(limits)
+    against += against_line(limits)
     met = []
     for name, target in numerics.target_stderr.items():
         if name not in limits:
@@ -159,7 +159,16 @@ def _against_step(step: StepEstimates, minor: bool = False) -> list[str]:
     return against
 
 
-def _against_steps(dtau: list[float], scale: float) -> list[str]:
+def against_steps(dtau: list[float], scale: float) -> list[str]:
+    """Return what speaks against an extrapolation from the time steps ``dtau``.
+
+    Parameters
+    ----------
+    dtau : list of float
+        Time steps in 1/energy.
+    scale : float
+        Largest energy of the model, see :func:`energy_scale`.
+    """
     if len(dtau) < 2 or sorted(dtau)[1] * scale <= MAX_STEP * (1 + 1e-9):
         return []
     return [
@@ -168,7 +177,8 @@ def _against_steps(dtau: list[float], scale: float) -> list[str]:
     ]
 
 
-def _against_line(limits: dict[str, Extrapolated]) -> list[str]:
+def against_line(limits: dict[str, Extrapolated]) -> list[str]:
+    """Return what the extrapolated averages, by name, say against their own extrapolation."""
     against = []
     bad = {
         name: float(np.mean(limit.chi2)) / limit.dof for name, limit in limits.items() if limit.dof
