@@ -196,7 +196,7 @@ def read(root: str, document: dict[str, Any], tmp_path: Any) -> None:
     """Read a document as the program reads its file."""
     if root == "site":
         (tmp_path / "site.toml").write_text(toml(document))
-        load_site("site.toml", tmp_path / "study.yaml", {})
+        load_site("site.toml", tmp_path, {})
         return
     text = json.dumps(document, indent=1).replace("NaN", ".nan")
     if root == "study":
