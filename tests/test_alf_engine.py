@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from bilayer_orchestra.engines.alf.estimate.projection import not_projected
 from bilayer_orchestra.engines.alf.install.installation import alf_tools, find_alf
 from bilayer_orchestra.engines.alf.install.probe import probe
 from bilayer_orchestra.engines.registry import get_engine
-from bilayer_orchestra.errors import EngineError
+from bilayer_orchestra.errors import EngineError, MissingEngineError
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.running.directory import RunDirectory
 from bilayer_orchestra.running.point import make_request, run_point
@@ -33,6 +32,7 @@ from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.terms import Terms
 from tests.alf_support import chain_bytes, missing_alf, segments
 from tests.conftest import make_model
+from tests.support.processes import kill_when
 from tests.test_trotter_limit import averages
 
 WHY_NOT = missing_alf()
@@ -109,14 +109,20 @@ def test_wanted_sweeps_are_done_and_chains_differ(whole):
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_and_resumed_chains_have_the_same_bins(tmp_path, whole, sign):
-    """Killed again and again, at any time, by a signal to the script alone."""
+    """Killed again and again, in the middle of segments, by a signal to the script alone."""
     job = job_of(small(), tmp_path / "run")
-    for delay in (0.15, 0.4, 0.7, 0.3):
-        process = start(job)
-        time.sleep(delay)
-        process.send_signal(sign)
-        process.communicate(timeout=10)  # ends when the last child has closed the pipe
-    assert any(job.rglob("seg-*")), "killed before anything happened"
+    for more in (0, 1, 3, 2):
+
+        def finished() -> int:
+            return len([path for path in job.rglob("seg-*") if path.suffix != ".part"])
+
+        wanted = finished() + more
+        kill_when(
+            lambda wanted=wanted: finished() >= wanted and any(job.rglob("seg-*.part")),
+            start(job),
+            sign,
+        )
+    assert finished() < len(list(whole.rglob("seg-*")))
     finish(job)
     assert_same_bins(job, whole)
 
@@ -128,12 +134,7 @@ def test_orchestrator_killed_hard_leaves_no_child_and_resumes(tmp_path, whole):
     command = [sys.executable, "-m", "bilayer_orchestra.cli.main", "run", str(file)]
     command += ["--backend", "alf", "--output", str(tmp_path / "out"), "--no-plot"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    limit = time.monotonic() + 30
-    while not list(tmp_path.glob("out/*/job/dtau-*/chain-*/seg-*")):
-        assert time.monotonic() < limit
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
+    kill_when(lambda: list(tmp_path.glob("out/*/job/dtau-*/chain-*/seg-*")), process)
     done = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=60, check=False)
     assert done.returncode == 0
     (run,) = (tmp_path / "out").glob("*/job")
@@ -192,7 +193,7 @@ def test_failure_shows_what_alf_said(tmp_path):
 
 def test_missing_binary_is_one_clear_message(tmp_path, monkeypatch):
     monkeypatch.setenv("ORCHESTRA_ALF", str(tmp_path / "nothing"))
-    with pytest.raises(Exception, match="does not exist; build it"):
+    with pytest.raises(MissingEngineError, match="does not exist; build it"):
         run_point(small(), BACKEND, LocalRuntime(), tmp_path)
 
 
@@ -207,20 +208,21 @@ def test_time_budget_ends_the_run_and_counts_over_resumes(tmp_path):
     settings = {"time_budget": 4.0, "dtau": 0.2}
     model = model_of({"beta": 2.0}, 3, settings, t_perp=0.8)
     job = job_of(model, tmp_path / "run")
-    begin = time.monotonic()
-    process = start(job)
-    time.sleep(2.5)
-    process.kill()
-    process.communicate()
+
+    def spent() -> list[int]:
+        return [
+            sum(int((s / "milliseconds").read_text()) for s in segments(job, 0, c)) for c in (0, 1)
+        ]
+
+    kill_when(lambda: min(spent()) > 1500, start(job))
+    before = spent()
     finish(job)
-    assert time.monotonic() - begin < 9.0
-    spent = [
-        sum(int((s / "milliseconds").read_text()) for s in segments(job, 0, c)) for c in (0, 1)
-    ]
-    assert all(3000 <= milliseconds <= 5000 for milliseconds in spent)
-    begin = time.monotonic()
+    # without what was spent before the kill it would be 5500 at least
+    assert all(3000 <= milliseconds <= 5000 for milliseconds in spent())
+    assert all(now > then for now, then in zip(spent(), before, strict=True))
+    done = segments(job, 0, 0) + segments(job, 0, 1)
     finish(job)  # nothing left to do
-    assert time.monotonic() - begin < 1.0
+    assert segments(job, 0, 0) + segments(job, 0, 1) == done
 
 
 def test_run_stops_at_its_target(tmp_path):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from bilayer_orchestra.engines.alf.input.effort import plan_effort
 from bilayer_orchestra.engines.alf.input.render import needs_probe, render_files
@@ -196,7 +197,7 @@ def test_nothing_of_a_model_file_reaches_shell_or_namelist():
     for text in rendered(GOLDEN_CASES["thermal"]).values():
         assert "test" not in text.replace("latest", "")
     for bad in ("$(touch x)", "a b", "x'; rm", "..", "-n"):
-        with pytest.raises(Exception, match="name"):
+        with pytest.raises(ValidationError, match="name"):
             make_model({"beta": 2.0}, name=bad)
 
 

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from bilayer_orchestra.runtimes.local import LocalRuntime
 from tests.alf_support import missing_alf
 from tests.conftest import make_model
 from tests.container_support import missing_containers, tiny_image
+from tests.support.processes import kill_when, wait_until
 from tests.test_study import ORCHESTRA
 
 needs_apptainer = pytest.mark.skipif(
@@ -233,18 +233,9 @@ def test_nothing_outlives_the_orchestrator(tiny, tmp_path, how):
     words = [*ORCHESTRA, "run", str(path), "-b", "alf", "--runtime", "apptainer"]
     words += ["--image", f"alf={tiny}", "-o", str(tmp_path / "runs"), "--no-plot"]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 60
-    while not list(tmp_path.glob("runs/*/job/dtau-0/chain-1/seg-*.part")):
-        assert process.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    process.send_signal(how)
-    process.wait(60)
+    kill_when(lambda: list(tmp_path.glob("runs/*/job/dtau-0/chain-1/seg-*.part")), process, how)
     (job,) = tmp_path.glob("runs/*/job")
-    end = time.monotonic() + 20
-    while writers(job):
-        assert time.monotonic() < end, writers(job)
-        time.sleep(0.1)
+    wait_until(lambda: not writers(job))
 
 
 def writers(job: Path) -> list[str]:

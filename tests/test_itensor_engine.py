@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +27,7 @@ from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.tuning.point import run_model
 from tests.brute_force import assert_entropies
 from tests.conftest import make_model
+from tests.support.processes import kill_when
 from tests.test_exact import assert_matches, free_entropies, wick
 
 try:
@@ -322,13 +321,9 @@ def test_script_killed_and_resumed(tmp_path, script):
     killed = write_job(STOPPED, tmp_path / HOSTILE)
     process = julia("dmrg.jl", cwd=killed)
     progress = killed / "progress.jsonl"
-    try:
-        while not progress.exists() or progress.read_text().count('"step": "sweep"') < 4:
-            assert process.poll() is None, process.communicate()[1].decode()
-            time.sleep(0.02)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+    kill_when(
+        lambda: progress.exists() and progress.read_text().count('"step": "sweep"') >= 4, process
+    )
     assert not (killed / OUTPUT).exists()
     process = julia("dmrg.jl", cwd=killed)
     assert process.communicate()[1] == b""

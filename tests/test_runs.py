@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from bilayer_orchestra.running.directory import RunDirectory, find_runs, request
 from bilayer_orchestra.running.point import run_point
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from tests.conftest import make_model, no_locks
+from tests.support.processes import is_alive, kill_when, wait_until
 
 ORCHESTRA = [sys.executable, "-m", "bilayer_orchestra.cli.main"]
 CANONICAL = {"n_up": 2, "n_down": 2}
@@ -76,23 +76,34 @@ def test_hash_sees_what_changes_numbers_and_nothing_else():
     assert reference not in hashes
 
 
-@pytest.mark.parametrize("delays", [(0.6, 1.1), (1.6, 2.4)])
-def test_kill_at_any_moment_and_run_again_gives_the_same_result(model_file, tmp_path, delays):
+def sweeps_of(root: Path) -> int:
+    """Return how many sweeps the run in ``root`` has reported, over all its attempts."""
+    return sum(f.read_text().count('"step": "sweep"') for f in root.glob("*/job/progress.jsonl"))
+
+
+@pytest.mark.parametrize("moments", [("run.json", "job/job.json"), (1, 4), (2, 9)])
+def test_kill_at_any_moment_and_run_again_gives_the_same_result(model_file, tmp_path, moments):
+    """While the run is prepared, and after so many sweeps."""
     pytest.importorskip("block2", reason="block2 is missing: pip install block2")
-    quiet = tmp_path / "undisturbed"
+    quiet, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert orchestra("run", model_file, "-b", "block2", "-o", quiet, "--no-plot").returncode == 0
-    killed = tmp_path / "killed"
-    for delay in delays:
+    assert sweeps_of(quiet) > 12, "too short to be killed on its way"
+    for moment in moments:
         process = subprocess.Popen(
             [*ORCHESTRA, "run", model_file, "-b", "block2", "-o", killed, "--no-plot"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        if find_runs(killed) and not (killed / "result.nc").exists():
-            assert only_run(killed).status()[0] in ("failed", "running")
+        kill_when(
+            lambda moment=moment: (
+                list(killed.glob(f"*/{moment}"))
+                if isinstance(moment, str)
+                else sweeps_of(killed) >= moment
+            ),
+            process,
+        )
+        assert not (killed / "result.nc").exists()
+        assert only_run(killed).status()[0] in ("failed", "running")
     last = orchestra("run", model_file, "-b", "block2", "-o", killed, "--no-plot")
     assert last.returncode == 0, last.stderr
     expected, actual = (xr.load_dataset(place / "result.nc") for place in (quiet, killed))
@@ -111,10 +122,7 @@ def killed_after_a_checkpoint(model_file: Path, root: Path) -> Path:
         stderr=subprocess.DEVNULL,
     )
     checkpoint = "*/job/checkpoint/record.json"
-    while not list(root.glob(checkpoint)) and process.poll() is None:
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
+    kill_when(lambda: list(root.glob(checkpoint)), process)
     (record,) = root.glob(checkpoint)
     return record.parent
 
@@ -163,17 +171,9 @@ def test_an_engine_ends_with_the_orchestrator_and_all_that_it_started(tmp_path):
     )
     process = subprocess.Popen([sys.executable, "-c", code])
     names = [tmp_path / "engine", tmp_path / "child"]
-    while not all(name.exists() and name.read_text().strip() for name in names):
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-    end = time.monotonic() + 20
-    for name in names:
-        status = Path(f"/proc/{name.read_text().strip()}/stat")
-        while status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z":
-            assert time.monotonic() < end, f"{name.name} outlives the orchestrator"
-            time.sleep(0.05)
+    kill_when(lambda: all(name.exists() and name.read_text().strip() for name in names), process)
+    for name in names:  # none outlives the orchestrator
+        wait_until(lambda name=name: not is_alive(int(name.read_text())))
 
 
 def test_a_dead_process_is_not_called_running(tmp_path):
@@ -199,17 +199,24 @@ def test_the_second_of_two_waits_or_says_who_computes(tmp_path):
         [
             sys.executable,
             "-c",
-            "import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX);"
-            "print('locked', flush=True); time.sleep(1)",
+            "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX);"
+            "print('locked', flush=True); sys.stdin.read()",
             str(run.path / "lock"),
         ],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
+
+    def hear(line: str) -> None:
+        heard.append(line)
+        if "waiting for" in line:
+            holder.stdin.close()  # the holder ends, and lets go
+
     with holder:
-        assert holder.stdout is not None
         holder.stdout.readline()
-        run_point(model, backend, LocalRuntime(), tmp_path, heard.append)
+        outcome = run_point(model, backend, LocalRuntime(), tmp_path, hear)
     assert any("waiting for" in line for line in heard)
+    assert not outcome.reused
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
@@ -272,8 +279,7 @@ def test_ctrl_c_stops_the_engine_and_says_how_to_go_on(model_file, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not list(tmp_path.glob("*/job/progress.jsonl")) and process.poll() is None:
-        time.sleep(0.02)
+    wait_until(lambda: list(tmp_path.glob("*/job/progress.jsonl")), process)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate()
     assert process.returncode == 130

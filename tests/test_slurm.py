@@ -27,6 +27,7 @@ from bilayer_orchestra.runtimes.slurm.script import batch_script, task_script
 from bilayer_orchestra.runtimes.slurm.site import Site, load_site
 from bilayer_orchestra.runtimes.slurm.state import SILENCE, submitted_state
 from tests.conftest import no_locks
+from tests.support.processes import children, wait_until
 from tests.test_study import STUDY, orchestra, write
 
 SMALL = STUDY.replace("[-2, -4.0]", "[-4.0]")  # 4 points
@@ -390,9 +391,9 @@ def test_a_task_that_begins_during_its_submission_waits_for_it(tmp_path, fake):
     run = submitted_point(tmp_path)
     with run.locked(wait=False):
         task = subprocess.Popen(["sh", str(run.path / "task.sh"), str(run.path), "9_9"])
-        time.sleep(0.5)
-        assert task.poll() is None
-    assert task.wait(30) == 0
+        wait_until(lambda: "sleep" in children(task.pid), task)  # between two looks at the lock
+        assert not (run.path / "task" / "running").exists()
+    assert task.wait(300) == 0
     assert (run.path / "task" / "ended-0-done").exists()
 
 
@@ -424,10 +425,9 @@ def test_the_time_limit_signal_stops_engines_and_asks_for_another_turn(tmp_path,
     process = subprocess.Popen(
         ["bash", str(batch)], cwd=batch.parent, env={**os.environ, **variables}
     )
-    while not (run.job / "started").exists() and process.poll() is None:
-        time.sleep(0.02)
+    wait_until((run.job / "started").exists, process)
     process.send_signal(10)
-    assert process.wait(30) == 0
+    assert process.wait(300) == 0
     assert (run.path / "task" / "ended-143-timelimit").exists()
     assert (fake / "scontrol.calls").read_text() == "requeue 701_0\n"
     state, message = state_of(run, Queue({"701_0": ("PENDING", "BeginTime")}))

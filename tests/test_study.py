@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from bilayer_orchestra.running.directory import find_runs
 from bilayer_orchestra.running.point import run_point
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.study.load import load_study
+from tests.support.processes import kill_when, wait_until
 
 pytestmark = pytest.mark.lowest
 
@@ -203,10 +203,7 @@ def test_killed_sweep_keeps_what_is_finished_and_goes_on(tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while not list(tmp_path.glob("runs/*/result.nc")) and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_when(lambda: list(tmp_path.glob("runs/*/result.nc")), process)
     done = {p: p.stat().st_mtime_ns for p in tmp_path.glob("runs/*/result.nc")}
     assert done
     partial = orchestra("collect", path, "-o", tmp_path / "runs")
@@ -229,8 +226,7 @@ def test_ctrl_c_stops_every_engine_and_stores_the_partial_dataset(tmp_path):
         text=True,
         env={**os.environ, "PYTHONFAULTHANDLER": "1"},
     )
-    while len(list(tmp_path.glob("runs/*/job/progress.jsonl"))) < 2 and process.poll() is None:
-        time.sleep(0.02)
+    wait_until(lambda: len(list(tmp_path.glob("runs/*/job/progress.jsonl"))) == 2, process)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr

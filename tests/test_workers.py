@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 
 from bilayer_orchestra.errors import EngineError, Interrupted
 from bilayer_orchestra.runtimes.workers import Workers
+from tests.support.processes import is_alive, wait_until
 
 ROOT = Path(__file__).parent.parent
 MODULE = "tests.echo_worker"
@@ -55,20 +55,6 @@ def study(tmp_path: Path) -> Iterator[Study]:
     made = Study(tmp_path)
     yield made
     made.workers.close()
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-
-
-def wait_until(condition) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_one_process_solves_all_jobs(study):
@@ -133,7 +119,7 @@ def test_the_worker_holds_the_lock_and_dies_with_the_orchestrator(study):
     command = [sys.executable, "-c", script, str(study.root)]
     process = subprocess.Popen(command, env=ENVIRONMENT, cwd=ROOT)
     try:
-        wait_until((study.root / "a" / "pid").exists)
+        wait_until((study.root / "a" / "pid").exists, process)
         assert study.is_locked("a")
     finally:
         process.kill()
