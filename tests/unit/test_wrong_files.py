@@ -1,0 +1,219 @@
+"""The wrong kind of file in every place of the command line: one line, one exit code."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import xarray as xr
+from typer.testing import CliRunner
+
+from bilayer_orchestra.cli.app import app
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.model.kinds import KINDS
+from bilayer_orchestra.model.load import STUDY_KEYS
+from bilayer_orchestra.study.spec import Study
+from tests.support.models import make_model
+
+STUDY = """\
+version: 1
+name: study
+model: model.yaml
+axes: {length: [2, 3, 4]}
+backends: [exact]
+figure: {kind: decay, along: length}
+"""
+FILES = [
+    "model.yaml",
+    "study.yaml",
+    "site.toml",
+    "empty.yaml",
+    "none.yaml",
+    "binary.yaml",
+    "result.nc",
+    "sweep.nc",
+    "fit.nc",
+    "limit.nc",
+    "check.nc",
+    "foreign.nc",
+    "text.nc",
+    "cut.nc",
+    "empty.nc",
+    "none.nc",
+    "directory",
+    "out",
+]
+
+
+def orchestra(*arguments):
+    """Return (exit code, message) of a command, as `main` shows it."""
+    done = CliRunner().invoke(app, [str(one) for one in arguments])
+    if isinstance(done.exception, OrchestraError):
+        return 1, str(done.exception)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception  # exit code 70
+    return done.exit_code, done.stderr.strip().removeprefix("orchestra: ")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        (folder / "model.yaml").write_text(make_model({"n_up": 1, "n_down": 1}, 2).to_yaml())
+        (folder / "study.yaml").write_text(STUDY)
+        (folder / "site.toml").write_text('partition = "standard"\n')
+        assert orchestra("sweep", "study.yaml", "-o", "out") == (0, "")
+        assert orchestra("run", "model.yaml", "-b", "exact", "-o", "out", "--no-plot") == (0, "")
+        shutil.copy(folder / "out/study.nc", folder / "sweep.nc")
+        shutil.copy(folder / "out/result.nc", folder / "result.nc")
+        limits = ("--model", "size", "--name", "energy", "-o", ".")
+        assert orchestra("extrapolate", "sweep.nc", *limits) == (0, "")
+        xr.Dataset(attrs={"orchestra_fit_schema": 1}).to_netcdf(folder / "fit.nc")
+        xr.Dataset(attrs={"orchestra_check": 1}).to_netcdf(folder / "check.nc")
+        xr.Dataset({"a": ("x", np.arange(3))}).to_netcdf(folder / "foreign.nc")
+        whole = (folder / "result.nc").read_bytes()
+        (folder / "cut.nc").write_bytes(whole[:3000])
+        (folder / "binary.yaml").write_bytes(whole)
+        (folder / "text.nc").write_text("just text\n")
+        (folder / "empty.nc").touch()
+        (folder / "empty.yaml").touch()
+        (folder / "directory").mkdir()
+    return folder
+
+
+#: Command -> (its arguments with FILE, what it takes).
+INPUTS = {
+    "run": (["run", "FILE", "-b", "exact", "--no-plot", "-o", "other"], {"model.yaml"}),
+    "render": (["render", "FILE", "-b", "exact", "-o", "other"], {"model.yaml"}),
+    "sweep": (["sweep", "FILE", "-o", "out"], {"study.yaml"}),
+    "collect": (["collect", "FILE", "-o", "out"], {"study.yaml"}),
+    "check": (["check", "FILE", "--backends", "exact", "-o", "other"], set()),
+    "compare": (["check", "result.nc", "FILE", "-o", "other"], {"result.nc"}),
+    "identities": (["check", "--identities", "FILE"], {"model.yaml", "result.nc"}),
+    "status": (["status", "FILE"], {"out"}),
+    "fit": (["fit", "FILE", "-o", "other"], set()),  # of what it could read, nothing is long enough
+    "plot": (
+        ["plot", "FILE", "--runs", "out", "-o", "x.png"],
+        {"study.yaml", "sweep.nc", "result.nc"},
+    ),
+    "extrapolate": (["extrapolate", "FILE", "--model", "size", "-o", "other"], {"sweep.nc"}),
+    "site": (
+        ["sweep", "study.yaml", "--runtime", "slurm", "--site", "FILE", "--dry-run"],
+        {"site.toml"},
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (command, name)
+        for command in INPUTS
+        for name in FILES
+        if (command, name) != ("check", "model.yaml")  # which is right, and takes ten seconds
+    ],
+)
+def test_a_wrong_file_is_one_clear_line(files, monkeypatch, command, name):
+    monkeypatch.chdir(files)
+    arguments, taken = INPUTS[command]
+    code, message = orchestra(*(name if one == "FILE" else one for one in arguments))
+    if name in taken:
+        assert code == 0, message
+        return
+    assert code == (3 if arguments[0] == "check" else 1), message
+    assert len(message.splitlines()) == 1, message
+    if not (command == "fit" and name in ("result.nc", "sweep.nc")):
+        assert name in message or command in ("check", "compare"), message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["check", "sweep.nc"], "sweep.nc holds a collected sweep; needed here: a result, such as"),
+        (["check", "sweep.nc", "sweep.nc"], "holds a collected sweep"),
+        (["check", "--identities", "sweep.nc"], "holds a collected sweep"),
+        (["check", "limit.nc", "result.nc"], "holds limits"),
+        (["check", "study.yaml"], "is a study"),
+        (["fit", "check.nc"], "holds the report of a check"),
+        (["fit", "out"], "is a directory; name a file in it, such as out/result.nc"),
+        (["fit", "study.yaml"], "no netCDF file"),
+        (["plot", "fit.nc"], "holds fits"),
+        (["plot", "model.yaml"], "is a model, not a study"),
+        (
+            ["extrapolate", "result.nc", "--model", "size"],
+            "holds a result; needed here: a collected",
+        ),
+        (["run", "study.yaml"], "is a study, not a model; `orchestra sweep`"),
+        (["run", "result.nc"], "is a dataset"),
+        (["run", "empty.yaml"], "the file is empty"),
+        (["sweep", "model.yaml"], "is a model, not a study; `orchestra run`"),
+        (["collect", "result.nc"], "is a dataset"),
+        (["sweep", "directory"], "is a directory"),
+        (["status", "result.nc"], "is a file; name the directory"),
+    ],
+)
+def test_the_line_says_what_the_file_is_and_what_to_do(files, monkeypatch, arguments, words):
+    monkeypatch.chdir(files)
+    code, message = orchestra(*arguments)
+    assert code == (3 if arguments[0] == "check" else 1)
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "model.yaml", "-b", "exact", "--no-plot"],
+        ["sweep", "study.yaml"],
+        ["collect", "study.yaml"],
+        ["render", "model.yaml", "-b", "exact"],
+        ["extrapolate", "sweep.nc", "--model", "size", "--name", "energy"],
+        ["check", "result.nc", "result.nc"],
+    ],
+)
+@pytest.mark.parametrize("target", ["site.toml", "site.toml/below/it"])
+def test_an_output_that_is_a_file_is_one_clear_line(files, monkeypatch, arguments, target):
+    monkeypatch.chdir(files)
+    code, message = orchestra(*arguments, "-o", target)
+    assert code == (3 if arguments[0] == "check" else 1)
+    assert message.startswith("cannot write to site.toml")
+    assert message.endswith("site.toml is a file, not a directory")
+    assert (files / "site.toml").read_text() == 'partition = "standard"\n'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "target"),
+    [
+        (["plot", "result.nc", "-o", "blocked.png"], "blocked.png"),
+        (["run", "model.yaml", "-b", "exact", "--no-plot", "-o", "out"], "out/result.nc"),
+        (["collect", "study.yaml", "-o", "out"], "out/study.nc"),
+        (["extrapolate", "sweep.nc", "--model", "size", "--name", "energy"], "limit.nc"),
+        (["check", "result.nc", "result.nc"], "check.nc"),
+    ],
+)
+def test_a_directory_in_the_place_of_a_file_is_one_clear_line(
+    files, monkeypatch, tmp_path, arguments, target
+):
+    folder = tmp_path / "copy"
+    shutil.copytree(files, folder)
+    monkeypatch.chdir(folder)
+    (folder / target).unlink(missing_ok=True)
+    (folder / target).mkdir()
+    code, message = orchestra(*arguments)
+    assert code == (3 if arguments[0] == "check" else 1)
+    assert message.startswith(f"cannot write {target}: ")
+    assert "directory" in message
+    assert "disk full" not in message
+
+
+def test_the_keys_that_tell_a_study_from_a_model_are_those_of_the_files():
+    models = {key for kind in KINDS.values() for key in kind.model_fields}
+    assert set(Study.model_fields) - models == STUDY_KEYS
+
+
+def test_a_base_that_is_a_study_is_told_as_one(files, monkeypatch):
+    monkeypatch.chdir(files)
+    (files / "above.yaml").write_text("version: 1\nname: a\nmodel: study.yaml\n")
+    assert "is a study; `model` names the file of one model" in orchestra("sweep", "above.yaml")[1]
+    assert "is a study, not a model" in orchestra("run", "above.yaml")[1]
