@@ -17,10 +17,9 @@ GUEST_TESTS = PYTHONPATH=$(GUESTS) $(BIN)/python -m pytest --rootdir $(TENPY) -c
 run: $(VENV)/installed
 	$(BIN)/orchestra run examples/bilayer.yaml --backend block2
 
-# two files at a time, in the order of tests/conftest.py: most tests wait for one process that they
-# started
+# two files at a time: most tests wait for one process that they started
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: $(VENV)/installed-dev $(GUESTS)/installed
 	$(BIN)/python -m pytest --slow
@@ -33,7 +32,7 @@ guest: $(GUESTS)/installed
 # the fast tests with the lowest versions that pyproject.toml declares, and today's of what those
 # need themselves; SELECT='-m lowest' takes some minutes less
 lowest: $(LOWEST)/installed
-	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(SELECT)
+	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile $(SELECT)
 
 $(LOWEST)/installed: pyproject.toml
 	$(PYTHON) -m venv $(LOWEST)

@@ -22,6 +22,7 @@ from bilayer_orchestra.running.point import run_point
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.tuning.ground import TOLERANCE
 from bilayer_orchestra.tuning.guess import layer_guess
+from bilayer_orchestra.tuning.point import run_model
 
 CASES = [  # P, M, t_perp, U, boundary
     (0.5, 1.0, 0.5, -4.0, "open"),
@@ -115,7 +116,7 @@ def main() -> None:
         root = Path(name)
         for case in CASES:
             model = bilayer(4, *case)
-            outcome = run_point(model, get_engine("exact"), LocalRuntime(), root)
+            outcome = run_model(model, get_engine("exact"), LocalRuntime(), root)
             counts = (
                 outcome.dataset.sizes["step"],
                 runs_of(model, brent, root),
@@ -129,7 +130,7 @@ def main() -> None:
             )
         if "--dmrg" in sys.argv:
             model = bilayer(8, 0.5, 0.25, 0.5, -4.0, "open")
-            dataset = run_point(model, get_engine("block2"), LocalRuntime(), root).dataset
+            dataset = run_model(model, get_engine("block2"), LocalRuntime(), root).dataset
             print(
                 f"block2, 8 rungs: {dataset.sizes['step']} runs, "
                 f"{float(dataset['tuning_cost']):.2f} times one plain run"

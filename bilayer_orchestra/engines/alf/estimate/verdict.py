@@ -25,7 +25,7 @@ MIN_EFFECTIVE_BINS = 32
 MIN_SIGN = 0.99
 #: Part in the variance of the limit, in every element, below which the errors of a step need not be
 #: known well: an unseen 5 sigma of that step would move the limit by half an error, and six bins
-#: with tails x^-3 leave the coverage at 68 % (tests/test_statistics.py).
+#: with tails x^-3 leave the coverage at 68 % (tests/unit/test_statistics.py).
 MINOR = 0.01
 #: Part of the bins that may be warm-up before the rest is not believed either.
 MAX_WARMUP = 0.4
