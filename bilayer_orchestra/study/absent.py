@@ -12,11 +12,16 @@ from typing import Any
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.engines.base import Engine, Job, Request
 from bilayer_orchestra.errors import MissingEngineError
-from bilayer_orchestra.model.absent import AbsentModel
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.running.choice import AUTO
 from bilayer_orchestra.running.directory import RunDirectory, find_runs
 from bilayer_orchestra.settings import SpecModel
+
+#: What is said of a point that no run states.
+NOT_FOUND = (
+    "its engine or geometry is not installed here, and no run states the same model and settings, "
+    "defaults included"
+)
 
 
 class AbsentEngine(Engine):
@@ -53,7 +58,8 @@ def stored_run(root: Path, model: Model, engine: str, settings: dict[str, Any]) 
     Parameters
     ----------
     model : Model
-        Without the engines' settings; of an absent geometry, only what was said counts.
+        Without the engines' settings. What was left out and has a default, only its geometry knows:
+        where that is absent the study has to say everything.
     engine : str
         Name of the engine, or ``auto``.
     settings : dict
@@ -67,7 +73,6 @@ def stored_run(root: Path, model: Model, engine: str, settings: dict[str, Any]) 
         if record is None or engine not in (record.backend, AUTO):
             continue
         used = (data.pop("numerics", None) or {}).get(record.backend, {})
-        same = wanted.items() <= data.items() if isinstance(model, AbsentModel) else wanted == data
-        if same and used == settings.get(record.backend, {}):
+        if data == wanted and used == settings.get(record.backend, {}):
             found.append(run)
     return found[0] if len(found) == 1 else RunDirectory(root / f"{model.name}-{engine}-absent")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bilayer_orchestra import __version__
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.running.point import set_aside, stored
+from bilayer_orchestra.study.absent import NOT_FOUND, AbsentEngine
 from bilayer_orchestra.study.axes import FACTS
 from bilayer_orchestra.study.load import LoadedStudy
 from bilayer_orchestra.study.tasks import Task
@@ -105,6 +106,8 @@ def _result(
             return None, "failed", f"{set_aside(task.run)}; the same sweep computes it again"
     except OrchestraError as error:  # such as a file that only its owner may read
         return None, "failed", str(error)
+    if isinstance(task.engine, AbsentEngine) and task.run.record() is None:
+        return None, "unknown", NOT_FOUND
     return None, *(states.get(task.name) or task.run.status())
 
 

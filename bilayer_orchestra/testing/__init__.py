@@ -6,8 +6,13 @@ class TestMine(EngineConformance):
     name = "mine"
 """
 
-from bilayer_orchestra.testing.cases import CASES, Case
-from bilayer_orchestra.testing.conformance import EngineConformance
-from bilayer_orchestra.testing.oracle import Exact, diagonalized
+import pytest
+
+# before it is imported: a test that fails then shows the values that it compared
+pytest.register_assert_rewrite("bilayer_orchestra.testing.conformance")
+
+from bilayer_orchestra.testing.cases import CASES, Case  # noqa: E402
+from bilayer_orchestra.testing.conformance import EngineConformance  # noqa: E402
+from bilayer_orchestra.testing.oracle import Exact, diagonalized  # noqa: E402
 
 __all__ = ["CASES", "Case", "EngineConformance", "Exact", "diagonalized"]

@@ -165,10 +165,20 @@ def test_results_outlive_their_geometry(tmp_path):
         "version: 1\nname: few\nmodel: model.yaml\naxes:\n  t_AB: [0.4, 0.5]\nbackends: [exact]\n"
     )
     (tmp_path / "study.yaml").write_text(study)
-    (tmp_path / "model.yaml").write_text((THREE / "model.yaml").read_text())
-    for guests, command in ((folder, "sweep"), (None, "collect")):
-        done = orchestra(guests, command, tmp_path / "study.yaml", "-o", tmp_path / "runs")
-        assert "2 of 2 points finished" in done.stdout, done.stdout + done.stderr
+    model, command = (
+        tmp_path / "model.yaml",
+        ("collect", tmp_path / "study.yaml", "-o", tmp_path / "r"),
+    )
+    model.write_text((THREE / "model.yaml").read_text())
+    swept = orchestra(folder, "sweep", *command[1:])
+    assert "2 of 2 points finished" in swept.stdout, swept.stdout + swept.stderr
+    # the defaults that the file leaves out are known to its geometry alone
+    terse = orchestra(None, *command)
+    assert "0 of 2 points finished" in terse.stdout, terse.stderr
+    assert "not installed" in terse.stdout
+    model.write_text(next((tmp_path / "r").glob("*/model.yaml")).read_text())
+    full = orchestra(None, *command)
+    assert "2 of 2 points finished" in full.stdout, full.stdout + full.stderr
     compared = orchestra(None, "check", *places, "-o", tmp_path / "check")
     assert compared.returncode == 0, compared.stdout + compared.stderr
 

@@ -109,7 +109,7 @@ class TestToy(EngineConformance):
 """
 
 
-def tested(place: Path, body: str, selected: str) -> tuple[int, str]:
+def outcome_of(place: Path, body: str, selected: str) -> tuple[int, str]:
     """Return exit code and output of the kit's tests ``selected`` for a toy with ``body``."""
     text = TOY + textwrap.indent("\n" + body, "    ")
     install(place / "site", "orchestra-toy", text, ENGINES, "toy = toy_engine:Toy")
@@ -124,7 +124,7 @@ def tested(place: Path, body: str, selected: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize(("body", "test", "words"), DEFECTS.values(), ids=DEFECTS.keys())
 def test_a_defect_is_found(tmp_path, body, test, words):
-    code, said = tested(tmp_path, body, test)
+    code, said = outcome_of(tmp_path, body, test)
     assert code == 1, said
     assert words in said
 
@@ -133,7 +133,7 @@ def test_a_defect_is_found(tmp_path, body, test, words):
     "test", sorted({test for _, test, _ in DEFECTS.values()} - {"rough_run"}), ids=str
 )
 def test_nothing_is_found_where_nothing_is_wrong(tmp_path, test):
-    code, said = tested(tmp_path, "", test)
+    code, said = outcome_of(tmp_path, "", test)
     assert code == 0, said
 
 
