@@ -228,8 +228,6 @@ _ATTRIBUTES: dict[str, type | tuple[type, ...]] = {
     "converged": (int, np.integer),
     "converged_reason": str,
 }
-#: What a result that somebody put together need not have.
-_DISPENSABLE = frozenset({"request_hash", "seed"})
 Wanted = Literal["a result", "a collected sweep"]
 
 
@@ -289,9 +287,9 @@ def open_result(
 def _defect(dataset: xr.Dataset, complete: bool) -> str | None:
     """Return what is wrong with a dataset that another program has rewritten, or None."""
     for key, kind in _ATTRIBUTES.items() if complete else ():
-        if key not in dataset.attrs and key not in _DISPENSABLE:
+        if key not in dataset.attrs:
             return f"it has no attribute `{key}`"
-        if key in dataset.attrs and not isinstance(dataset.attrs[key], kind):
+        if not isinstance(dataset.attrs[key], kind):
             return f"its attribute `{key}` is {dataset.attrs[key]!r}"
     for name, variable in dataset.data_vars.items():
         base = COMPANION.sub("", str(name))

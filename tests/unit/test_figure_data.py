@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from bilayer_orchestra.checking.verdict import WEAKEST
 from bilayer_orchestra.dataset.schema import open_result
 from bilayer_orchestra.model.load import load_model, parse_model
 from bilayer_orchestra.plots.common import curve
@@ -26,7 +27,11 @@ def test_the_kept_verdict_is_that_of_its_file_and_its_page():
         against_alf = verdict["detectable"].sel(
             pair=["alf projector" in p or "alf T" in p for p in verdict["pair"].values]
         )
-        assert 4e-4 < float(against_alf.min()) < float(against_alf.max()) < 0.012
+        energies = [name for name in verdict["observable"].values if name.endswith("energy")]
+        assert float(against_alf.min()) > 4e-4
+        assert float(against_alf.sel(observable=energies).max()) < 0.012
+        assert float(against_alf.max()) < WEAKEST  # up to the distance that is told
+        assert verdict.attrs["distance"] == 1
         page = (ROOT / "docs" / "reports" / "crosscheck.html").read_text(encoding="utf-8")
         assert verdict.attrs["summary"] in page
 

@@ -262,6 +262,7 @@ class TestFindingJulia:
             find_julia()
 
     def test_the_users_project_is_honoured(self, monkeypatch, tmp_path):
+        monkeypatch.delenv("JULIA_DEPOT_PATH", raising=False)
         julia = tmp_path / "julia"
         julia.write_text(
             "#!/bin/sh\necho julia 1.11.2; echo ITensors 0.9.27; echo ITensorMPS 0.4.1\n"
