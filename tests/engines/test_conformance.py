@@ -34,8 +34,8 @@ class TestITensor(EngineConformance):
 
 class TestALF(EngineConformance):
     name = "alf"
-    settings: ClassVar = {"time_budget": 20.0}
-    rough: ClassVar = {"dtau": 0.25}
+    settings: ClassVar = {"time_budget": 30.0, "projection_time": 120.0}
+    rough: ClassVar = {"dtau": [0.5, 0.25], "projection_time": 60.0}
     refused = frozenset({"polarized", "polarized ring", "repulsive", "momentum"})
     slow = EVERYTHING
-    killed_after = "*/data_*"
+    killed_after = "dtau-*/chain-*/seg-0001"
