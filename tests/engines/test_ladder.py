@@ -11,6 +11,7 @@ from bilayer_orchestra.checking.report import write_report
 from bilayer_orchestra.checking.sectors import Level, place, solve_sectors, with_beta
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.plots.check_page import write_page
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.tuning.point import run_model
 from tests.support.models import make_model
@@ -114,12 +115,12 @@ def test_neighbours_use_the_mirror_image(root):
 
 def test_the_report_is_complete_and_escaped(easy, tmp_path):
     easy.notes.append("<script>alert(1)</script>")
-    written = write_report(easy, tmp_path, "headline & more")
-    page = written["report"].read_text()
+    dataset = write_report(easy, tmp_path, "headline & more")
+    page = write_page(easy, tmp_path / "check.html", "headline & more").read_text()
     assert "<script>" not in page
     assert "headline &amp; more" in page
     assert "http" not in page.replace("http-equiv", "")
-    with xr.open_dataset(written["dataset"]) as dataset:
+    with xr.open_dataset(dataset) as dataset:
         assert dataset.attrs["verdict"] == "agree"
         assert list(dataset["verdict"].values) == ["agree"] * 3
         pair = dataset["pair_difference"].sel(pair="exact / block2")

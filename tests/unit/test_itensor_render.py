@@ -206,7 +206,7 @@ def test_what_it_cannot_do_is_refused(model, message):
 @pytest.fixture
 def no_configuration(monkeypatch, tmp_path):
     monkeypatch.setenv("ORCHESTRA_CONFIG", str(tmp_path / "none.toml"))
-    for name in ("ORCHESTRA_JULIA", "ORCHESTRA_JULIA_PROJECT", "JULIA_PROJECT"):
+    for name in ("ORCHESTRA_JULIA", "ORCHESTRA_JULIA_PROJECT", "JULIA_PROJECT", "JULIA_DEPOT_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(julia_managed, "managed_julia", lambda: None)

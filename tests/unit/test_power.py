@@ -19,6 +19,7 @@ from bilayer_orchestra.checking.elements import elements_of
 from bilayer_orchestra.checking.verdict import judge, judge_all
 from bilayer_orchestra.cli.app import app
 from bilayer_orchestra.dataset.schema import build
+from bilayer_orchestra.dataset.statement import statement
 from bilayer_orchestra.observables import OBSERVABLES
 from tests.support.models import make_model
 
@@ -50,6 +51,7 @@ def result_of(model) -> xr.Dataset:
         "engine": "closed form",
         "converged": 1,
         "converged_reason": "closed form",
+        **statement(False, ()),
     }
     return dataset
 
@@ -69,7 +71,7 @@ def sampled(truth, seed=1, relative=lambda distance: 0.01, blocks=48, stated=lam
     """
     rng = np.random.default_rng(seed)
     result = truth.copy(deep=True)
-    result.attrs |= {"backend": "alf", "engine": "sampled"}
+    result.attrs |= {"backend": "alf", "engine": "sampled", **statement(True, ("Trotter",))}
     for name in OBSERVABLES:
         if name not in truth:
             continue

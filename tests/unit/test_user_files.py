@@ -35,7 +35,8 @@ def home(tmp_path, monkeypatch):
     place.mkdir()
     (tmp_path / "here").mkdir()
     monkeypatch.setenv("HOME", str(place))
-    monkeypatch.delenv("ORCHESTRA_CONFIG", raising=False)
+    for name in ("CONFIG", "ALF", "JULIA", "JULIA_PROJECT", "APPTAINER", "CACHE"):
+        monkeypatch.delenv(f"ORCHESTRA_{name}", raising=False)
     monkeypatch.chdir(tmp_path / "here")
     model = make_model({"n_up": 1, "n_down": 1}, 2)
     (place / "model.yaml").write_text(model.to_yaml())
