@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bilayer_orchestra.cli.app import app
-from bilayer_orchestra.model.kinds import KINDS
+from bilayer_orchestra.model.kinds import kinds
 from bilayer_orchestra.runtimes.slurm.site import Site
 from bilayer_orchestra.study.spec import Study
 from tests.support.paths import ROOT
@@ -75,7 +75,7 @@ def keys_below(model):
 
 def test_every_key_of_every_file_is_in_the_reference(site):
     shown = text_of(site, "reference/model")
-    keys = {key for kind in KINDS.values() for key in keys_below(kind)}
+    keys = {key for kind in kinds().values() for key in keys_below(kind)}
     assert {"hopping", "beta", "max_bond_dimension", "hybridization", "projection_time"} <= keys
     for key in keys:
         assert re.search(rf"\b{key}\b", shown), key

@@ -15,9 +15,10 @@ import pytest
 from rich.console import Console
 
 import bilayer_orchestra.cli
-from bilayer_orchestra.cli import check, run, sweep
+from bilayer_orchestra.cli import checking, running
 from bilayer_orchestra.cli.exit_codes import ExitCode
 from bilayer_orchestra.cli.main import main
+from bilayer_orchestra.display import points
 from bilayer_orchestra.engines.exact.engine import ExactEngine
 from bilayer_orchestra.errors import Interrupted
 from tests.support.models import make_model
@@ -81,7 +82,7 @@ def test_the_page_lists_every_code_and_no_other():
     of_check = {int(code) for code, who in rows if who.strip() == "`check`"}
     others = {int(code) for code, who in rows if who.strip() != "`check`"}
     assert others == {int(code) for code in ExitCode} - {3}
-    assert of_check | {0} == {*check.EXIT_CODES.values(), check.COULD_NOT_RUN}
+    assert of_check | {0} == {*checking.EXIT_CODES.values(), checking.COULD_NOT_RUN}
 
 
 def test_no_command_ends_with_a_number_of_its_own():
@@ -152,8 +153,8 @@ def raising(error):
 )
 def test_every_failure_has_its_code(orchestra, model, monkeypatch, error, code, of_check):
     """An exit code of `check` that means a verdict never stands for a failure."""
-    for command, expected in (("run", code), ("check", of_check)):
-        monkeypatch.setattr(f"bilayer_orchestra.cli.{command}.load_model", raising(error))
+    for command, module, expected in (("run", running, code), ("check", checking, of_check)):
+        monkeypatch.setattr(module, "load_model", raising(error))
         ended, _, errors = orchestra(command, model)
         assert ended == expected
         assert "Traceback" not in errors
@@ -187,13 +188,13 @@ def test_failures_and_wrong_usage(orchestra, model):
 
 
 def test_warnings_of_libraries_show_no_source(orchestra, model, monkeypatch):
-    original = run.load_model
+    original = running.load_model
 
     def load(*arguments):
         warnings.warn("invalid value\n  encountered", RuntimeWarning, stacklevel=1)
         return original(*arguments)
 
-    monkeypatch.setattr(run, "load_model", load)
+    monkeypatch.setattr(running, "load_model", load)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         code, _, errors = orchestra("run", model, "--no-plot")
@@ -203,7 +204,7 @@ def test_warnings_of_libraries_show_no_source(orchestra, model, monkeypatch):
 
 def test_a_log_shows_a_sign_of_life(monkeypatch):
     """A sweep that computes one long point is heard of, also if its engine says nothing."""
-    monkeypatch.setattr(sweep, "HEARTBEAT", 1e-3)
+    monkeypatch.setattr(points, "HEARTBEAT", 1e-3)
 
     class Log(io.StringIO):
         heard = threading.Event()
@@ -213,13 +214,10 @@ def test_a_log_shows_a_sign_of_life(monkeypatch):
                 self.heard.set()
             return super().write(text)
 
-    class Task:
-        name = "long"
-
     log = Log()
-    with sweep._shown(Console(file=log, width=200), [Task] * 3) as show:
-        show.progress(Task, "sweep 7")
+    with points.points_shown(Console(file=log, width=200), 3) as show:
+        show.progress("long", "sweep 7")
         assert log.heard.wait(60)
     length = len(log.getvalue())
-    assert not [one for one in threading.enumerate() if one.name.startswith("beat")]
+    assert not [one for one in threading.enumerate() if "(beat)" in one.name]
     assert len(log.getvalue()) == length

@@ -16,7 +16,7 @@ from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.study.collect import collect
 from bilayer_orchestra.study.figure import Figure
 from bilayer_orchestra.study.load import load_study
-from bilayer_orchestra.study.local import sweep
+from bilayer_orchestra.study.local import run_points
 from bilayer_orchestra.study.tasks import make_tasks
 from tests.support.figures import ENSEMBLES, Quiet
 
@@ -27,7 +27,7 @@ def collected(tmp_path_factory):
     (folder / "study.yaml").write_text(ENSEMBLES)
     study = load_study(folder / "study.yaml")
     tasks = make_tasks(study, folder / "runs", LocalRuntime())
-    sweep(tasks, LocalRuntime(), 1, Quiet())
+    run_points(tasks, LocalRuntime(), 1, Quiet())
     dataset = collect(study, tasks).dataset
     write_atomic(dataset, folder / "runs" / "small.nc")
     return folder

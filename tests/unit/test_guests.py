@@ -8,8 +8,8 @@ import pytest
 import xarray as xr
 
 from bilayer_orchestra.dataset.schema import open_result
-from tests.conftest import make_model
 from tests.support.guests import ENGINES, GEOMETRIES, TOY, install, orchestra, python
+from tests.support.models import make_model
 
 ROOT = Path(__file__).parents[2]
 THREE = ROOT / "examples" / "geometry-three-chains"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bilayer_orchestra.testing import CASES, diagonalized
-from tests.brute_force import oracle
+from tests.support.brute_force import oracle
 from tests.support.guests import ENGINES, TOY, install, python
 
 #: Method or statement of a toy engine -> the test that has to fail, and its words.

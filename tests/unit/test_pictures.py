@@ -24,7 +24,7 @@ from bilayer_orchestra.cli.plotting import plot_command
 from bilayer_orchestra.dataset.schema import open_result, write_atomic
 from bilayer_orchestra.fits.datasets import fit
 from bilayer_orchestra.plots import common as plotting
-from bilayer_orchestra.plots import fit as fit_picture
+from bilayer_orchestra.plots import fitted
 from bilayer_orchestra.plots import study_figure as drawing
 from bilayer_orchestra.plots.common import Curve, curve, draw, log_ordinate
 from bilayer_orchestra.study.figure import Figure
@@ -147,7 +147,7 @@ def test_a_style_is_taken_on_purpose(here):
 def drawn(monkeypatch):
     """The figures that are saved, instead of files."""
     kept: list[Picture] = []
-    for module in (plotting, drawing, fit_picture):
+    for module in (plotting, drawing, fitted):
         monkeypatch.setattr(module, "save", lambda figure, path: kept.append(figure))
     return kept
 
@@ -290,7 +290,7 @@ def test_the_picture_of_a_fit_says_what_it_shows(drawn):
     both = point.reindex(layer=["P", "M"], layer_=["P", "M"])
     both["pair"].loc[{"layer": "M", "layer_": "M"}] = 0.2  # does not decay
     found = fit(both)
-    fit_picture.draw_fits(found, Path("x.png"))
+    fitted.draw_fits(found, Path("x.png"))
     (picture,) = drawn
     words = texts(picture)
     eta, error = float(found.pair_eta[0]), float(found.pair_eta_systematic[0])

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from bilayer_orchestra.cli.app import app
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.model.kinds import KINDS
+from bilayer_orchestra.model.kinds import kinds
 from bilayer_orchestra.model.load import STUDY_KEYS
 from bilayer_orchestra.study.spec import Study
 from tests.support.models import make_model
@@ -209,7 +209,7 @@ def test_a_directory_in_the_place_of_a_file_is_one_clear_line(
 
 
 def test_the_keys_that_tell_a_study_from_a_model_are_those_of_the_files():
-    models = {key for kind in KINDS.values() for key in kind.model_fields}
+    models = {key for kind in kinds().values() for key in kind.model_fields}
     assert set(Study.model_fields) - models == STUDY_KEYS
 
 
