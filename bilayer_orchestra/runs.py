@@ -165,6 +165,8 @@ class RunDirectory:
     def write_job(self, job: Job, model_yaml: str) -> None:
         """Write the rendered files; files that the engine left there stay, for resuming."""
         own_directory(self.job, NOT_OURS)
+        for begun in (*self.path.glob(".*.tmp"), *self.job.glob(".*.tmp")):
+            begun.unlink(missing_ok=True)  # whoever wrote it was killed: the lock is ours
         write_text_atomic(self.path / MODEL, model_yaml)
         for name, text in job.files.items():
             target = self.job / name

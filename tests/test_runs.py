@@ -76,6 +76,7 @@ def test_hash_sees_what_changes_numbers_and_nothing_else():
     assert reference not in hashes
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("delays", [(0.6, 1.1), (1.6, 2.4)])
 def test_kill_at_any_moment_and_run_again_gives_the_same_result(model_file, tmp_path, delays):
     pytest.importorskip("block2", reason="block2 is missing: pip install block2")

@@ -77,6 +77,10 @@ while :; do
     code=$?
     kill -0 "$child" 2>/dev/null || break # a signal ends the wait, not the child
 done
+# the engine may end while a signal ends the wait: its own status then, where the shell still knows it
+wait "$child"
+last=$?
+if [ "$last" -ne 127 ]; then code=$last; fi
 if [ "$code" -eq 0 ]; then
     reason='done'
 elif [ -z "$reason" ]; then
