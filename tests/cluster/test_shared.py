@@ -88,6 +88,7 @@ def modes(root: Path) -> dict[Path, int]:
     return {path: stat.S_IMODE(path.stat().st_mode) for path in found}
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
 @needs_users
 def test_nobody_else_may_write_what_a_job_executes_whatever_the_umask(shared, umask):

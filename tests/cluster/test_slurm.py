@@ -333,6 +333,7 @@ def test_a_damaged_result_of_a_node_is_computed_again(tmp_path, fake):
     assert "1 points in 1 tasks" in submit(path, root).stdout
 
 
+@pytest.mark.cases(1)
 @pytest.mark.skipif(shutil.which("flock") is None, reason="flock is missing")
 @pytest.mark.parametrize("command", ["sweep", "collect"])
 def test_a_result_that_was_cut_off_is_labelled_again(tmp_path, fake, command):

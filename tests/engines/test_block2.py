@@ -39,6 +39,7 @@ CASES = {
 }
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("model", CASES.values(), ids=CASES.keys())
 def test_every_observable_against_exact(solve, model):
     dmrg, exact = solve(model, "block2"), solve(model, "exact")
@@ -91,6 +92,7 @@ def test_reference_energies(solve, model, energy):
     assert float(solve(model, "block2").energy) == pytest.approx(energy, abs=tolerance)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("model", "gap"),
     [
@@ -124,6 +126,7 @@ def test_a_penalty_below_the_gap_is_raised(solve, monkeypatch, tmp_path):
     assert gap == pytest.approx(float(solve(model, "exact").gap), rel=1e-6)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("common", [100.0, -1000.0])
 def test_a_constant_in_the_chemical_potentials_changes_nothing(solve, common):
     layers = {"P": {"chemical_potential": common}, "M": {"chemical_potential": common}}
@@ -133,6 +136,7 @@ def test_a_constant_in_the_chemical_potentials_changes_nothing(solve, common):
         np.testing.assert_array_equal(moved[name], plain[name], err_msg=name)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("unit", [2.0**-10, 2.0**10])
 def test_thresholds_are_in_the_units_of_the_model(solve, unit):
     """All energies times one number: the same states, and the same verdict on them."""
@@ -165,6 +169,7 @@ def test_states_too_close_to_tell_apart_are_not_called_converged(solve):
     assert np.isfinite(dmrg.energy_bias)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", ["open", "periodic", "polarized ring", "P hops", "tilted"])
 def test_the_bias_covers_what_the_solver_leaves_where_nothing_is_truncated(solve, name):
     """Weights below 1e-14: two stages agree to rounding, the true error is that of the solver."""

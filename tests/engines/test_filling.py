@@ -150,6 +150,7 @@ def test_dmrg_finds_the_same_potential_as_exact(solve):
 # thermal states
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("boundary", ["open", "periodic"])
 @pytest.mark.parametrize(
     ("beta", "p", "m"), [(0.5, 0.5, 0.25), (4.0, 0.05, 1.8), (16.0, 1.5, 0.3), (64.0, 0.5, 0.25)]
@@ -265,6 +266,7 @@ class KillAfter(LocalRuntime):
         return super().execute(job, tools, directory, lock, on_poll)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("model", [filled(0.7, 0.3), filled(0.5, 0.25, state={"beta": 4.0})])
 def test_a_killed_search_goes_on_where_it_was(model, tmp_path):
     backend = get_engine("exact")

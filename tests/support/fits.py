@@ -73,7 +73,9 @@ def sampled(seed, exact, covariance, blocks):
     """A ring's result of ``blocks`` blocks, as a Monte Carlo run stores it."""
     rng = np.random.default_rng(seed)
     size = 2 * len(exact)
-    samples = exact + rng.multivariate_normal(np.zeros(len(exact)), blocks * covariance, blocks)
+    # the draws of other methods depend on the signs that a machine's LAPACK gives to eigenvectors
+    draws = rng.multivariate_normal(0 * exact, blocks * covariance, blocks, method="cholesky")
+    samples = exact + draws
     deviations = (samples - samples.mean(axis=0)) / np.sqrt(blocks * (blocks - 1))
     matrices = np.stack([ring_of(one, size) for one in deviations])
     return dataset(ring_of(samples.mean(axis=0), size), "periodic", deviations=matrices)

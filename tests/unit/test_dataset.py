@@ -111,6 +111,7 @@ def test_foreign_files_are_refused(tmp_path):
             open_result(tmp_path / f"{name}.nc")
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "words",
     [("run", "MODEL"), ("fit", "RESULT"), ("check", "RESULT", "RESULT"), ("check", "--identities")],

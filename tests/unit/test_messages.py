@@ -229,6 +229,7 @@ def test_every_constraint_is_told_in_words(root, path, value, words, tmp_path):
     assert (".".join(path) if value is not ... else path[0]) in problem, problem
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(
     ("backend", "changes"),
     [

@@ -69,6 +69,7 @@ def without_matplotlib(folder, error):
 MISSING = "ModuleNotFoundError('No module named matplotlib', name='matplotlib')"
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("error", [MISSING, "RuntimeError('built for another numpy')"])
 def test_results_do_not_need_matplotlib(here, error):
     path = without_matplotlib(here / "broken", error)
@@ -98,6 +99,7 @@ def test_results_do_not_need_matplotlib(here, error):
 USERS = "text.usetex: True\nsavefig.dpi: 30\nlines.linewidth: 9\nfont.family: NoSuchFont\n"
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "environment",
     [
