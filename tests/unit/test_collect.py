@@ -20,6 +20,7 @@ from bilayer_orchestra.fits.datasets import conditions
 from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.running.directory import RunDirectory
 from bilayer_orchestra.running.point import stored
+from bilayer_orchestra.study import whole
 from bilayer_orchestra.study.load import load_study
 
 BASE = """\
@@ -215,16 +216,14 @@ def test_values_that_differ_in_the_last_digit_have_different_names(study):
 @pytest.mark.parametrize("change", ["edited", "removed"])
 def test_a_study_that_changes_meanwhile_is_stored_as_it_was_read(study, monkeypatch, change):
     path = study(FOUR)
-    from bilayer_orchestra.cli import sweep
-
-    original = sweep.make_tasks
+    original = whole.make_tasks
 
     def edit(*arguments):
         tasks = original(*arguments)
         path.write_text(FOUR.replace("0.2", "0.9")) if change == "edited" else path.unlink()
         return tasks
 
-    monkeypatch.setattr(sweep, "make_tasks", edit)
+    monkeypatch.setattr(whole, "make_tasks", edit)
     orchestra("sweep", path, "-o", path.parent / "runs")
     dataset = open_result(path.parent / "runs" / "scan.nc")
     assert dataset.attrs["study"] == FOUR
@@ -276,25 +275,9 @@ def damaged(swept, tmp_path, request):
 
 
 # a hole is not seen before the file is read: it takes a second `collect`
-@pytest.mark.parametrize("damaged", sorted(DAMAGES.keys() - {"hole"}), indirect=True)
-def test_a_damaged_result_is_named_set_aside_and_labelled_again(damaged):
-    """What the engine computed is still there."""
-    folder, run = damaged
-    before = open_result(folder / "runs" / "scan.nc")["energy"]
-    kept = run.result.read_bytes()
-    output = orchestra("collect", folder / "study.yaml", "-o", folder / "runs")
-    assert f"t_perp=0.8: {run.path.name}/result.nc is damaged; set aside as" in output
-    assert "4 of 4 points finished" in output
-    assert (run.path / "result.nc.damaged").read_bytes() == kept
-    again = open_result(folder / "runs" / "scan.nc")["energy"]
-    np.testing.assert_array_equal(again, before)
-
-
 @pytest.mark.parametrize("damaged", DAMAGES, indirect=True)
 def test_a_damaged_result_is_named_set_aside_and_computed_again(damaged):
-    """Also where what the engine computed is gone."""
     folder, run = damaged
-    (run.path / "executed.json").unlink()
     arguments = (folder / "study.yaml", "-o", folder / "runs")
     kept = run.result.read_bytes()
     output = orchestra("collect", *arguments)
