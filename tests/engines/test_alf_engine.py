@@ -115,11 +115,11 @@ def test_killed_and_resumed_chains_have_the_same_bins(tmp_path, whole, sign):
     for more in (0, 1, 3, 2):
 
         def finished() -> int:
-            return len([path for path in job.rglob("seg-*") if path.suffix != ".part"])
+            return len([path for path in job.glob("*/*/seg-*") if path.suffix != ".part"])
 
         wanted = finished() + more
         kill_when(
-            lambda wanted=wanted: finished() >= wanted and any(job.rglob("seg-*.part")),
+            lambda wanted=wanted: finished() >= wanted and any(job.glob("*/*/seg-*.part")),
             start(job),
             sign,
         )
