@@ -223,6 +223,7 @@ REPLACED = {
 }
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("how", REPLACED)
 @needs_users
 def test_a_queued_task_refuses_what_another_user_put_in_its_place(shared, how):
@@ -440,7 +441,8 @@ INJECTED = {
 }
 
 
-@pytest.mark.parametrize("start", ["-m", "PYTHONPATH", "orchestra"])
+@pytest.mark.cases(1)
+@pytest.mark.parametrize("start", ["orchestra", "PYTHONPATH", "-m"])
 @needs_users
 def test_a_working_directory_that_others_may_write_injects_nothing(shared, start):
     alice, bob, here, evil = shared.alice, shared.bob, shared.root, shared.fake / "evil"

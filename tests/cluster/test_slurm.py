@@ -130,17 +130,18 @@ def test_what_sbatch_says_is_shown_and_the_points_stay_missing(tmp_path, fake):
 
 ANSWERS = {
     "a banner before": 'echo "Welcome to cluster 9!"; echo "a12 has 4000 hours left"; echo "701;c"',
+    "nothing": "true",
     "a banner after": 'echo 701; echo; echo "Have a nice day."',
     "without --parsable": 'echo "Submitted batch job 701"',
     "with a cluster": 'echo "Submitted batch job 701 on cluster c1"',
     "numbers of its own": "echo 42; echo 701; echo 9",
     "blanks": 'printf "  701 \\r\\n"',
-    "nothing": "true",
     "only a banner": 'echo "4000 hours left"',
     "no answer": 'echo "sbatch: error: Socket timed out on send/recv operation" >&2; exit 1',
 }
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_a_job_that_was_taken_is_recorded_whatever_sbatch_says(tmp_path, fake, answer):
     """Where the answer does not tell the number, the scheduler is asked for the batch script."""

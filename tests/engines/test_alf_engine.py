@@ -298,6 +298,7 @@ def four_rungs(boundary: str, seed: int = 1) -> Model:
     return model_of({"beta": 4.0}, 4, settings, **UNEQUAL, boundary=boundary)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("boundary", ["open", "periodic"])
 def test_four_rungs_with_unequal_potentials_against_exact(tmp_path, boundary):
     found = with_seeds(6, lambda seed: four_rungs(boundary, seed), tmp_path)
@@ -315,6 +316,7 @@ def test_recorded_averages_are_exact(tmp_path, boundary):
         np.testing.assert_allclose(record[name], value, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_strong_attraction_at_low_temperature_against_exact(tmp_path):
     def model(seed: int) -> Model:
         settings = {"dtau": [0.1, 0.05], "sweeps": 800, "sweeps_per_bin": 2, "seed": seed}

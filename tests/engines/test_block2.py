@@ -16,7 +16,7 @@ from bilayer_orchestra.engines.block2.measure import measure
 from bilayer_orchestra.engines.dmrg.results import averages_from_stages
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import EngineError, OrchestraError
-from bilayer_orchestra.running.point import make_request
+from bilayer_orchestra.running.point import checked_request, make_request
 from tests.support.brute_force import assert_entropies
 from tests.support.datasets import assert_matches
 from tests.support.free_fermions import free_entropies, wick
@@ -52,6 +52,7 @@ def test_every_observable_against_exact(solve, model):
     assert float(error) < max(10 * float(np.abs(dmrg.pair_bias).max()), 1e-7)
 
 
+@pytest.mark.slow
 def test_entanglement_entropy(solve):
     """Where block2 counts states; it counts a multiplet of SU(2) as one: none is reported."""
     model = make_model({"n_up": 3, "n_down": 2}, 3, M={"interaction": -1.0}, t_perp=0.7)
@@ -397,7 +398,7 @@ def test_stages_grow_up_to_the_bond_dimension_that_is_allowed():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (make_model({"beta": 2.0}), "ground states"),
+        (make_model({"beta": 2.0}), "does not solve thermal states"),
         (make_model({"n_up": 0, "n_down": 0}), "one electron"),
         (make_model({"n_up": 1, "n_down": 1}, 1), "4 sites"),
         (
@@ -409,4 +410,4 @@ def test_stages_grow_up_to_the_bond_dimension_that_is_allowed():
 def test_what_it_cannot_do_is_refused(model, message):
     backend = get_engine("block2")
     with pytest.raises(OrchestraError, match=message):
-        backend.check(make_request(model, backend))
+        checked_request(model, backend)

@@ -360,6 +360,7 @@ def test_odd_numbers_are_possible_with_unequal_spins():
 # where a search begins
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["block2", "itensor"])
 def test_runs_of_a_search_begin_from_the_state_before(tmp_path, name):
     """But for those without a proof; with the correlators of exact diagonalization."""
