@@ -112,7 +112,7 @@ def pages() -> dict[str, str]:
         "What `--runtime slurm` knows of a cluster, a TOML file; [how it is used](../hpc.md).\n\n"
         + with_parts(Site.model_json_schema()),
         "reference/commands.md": commands_page(),
-        "contributing.md": (ROOT / "CONTRIBUTING.md").read_text(),
+        "contributing.md": (ROOT / "CONTRIBUTING.md").read_text().replace("](docs/", "]("),
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(),
     }
     for name, (title, modules) in API.items():
