@@ -247,11 +247,10 @@ def _unknown_key(
     absent = [str(other[-1]) for other in missing if other[:-1] == parent]
     if not close and len(absent) == 1:
         close = absent
-    hint = f"known here: {', '.join(known)}"
+    hint = f"did you mean `{close[0]}`?" if close else f"known here: {', '.join(known)}"
     if parent == ("numerics",):
-        hint = f"no such engine is installed; there are: {', '.join(known)}"
-    elif close:
-        hint = f"did you mean `{close[0]}`?"
+        engines = f"no such engine is installed; there are: {', '.join(known)}"
+        hint = f"{engines}; {hint}" if close else engines
     meant = (*parent, close[0]) if close else None
     place = _place(yaml, path)
     dotted = ".".join(map(str, path))
