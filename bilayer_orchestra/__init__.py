@@ -8,8 +8,8 @@
     result = bo.run(model, engine="block2")
     verdict = bo.check(model)
 
-The names below are the public interface; what is promised of them is in docs/api.md. Nothing heavy
-is imported before it is needed.
+The names below are the public interface; what is promised of them is in docs/python.md. Nothing
+heavy is imported before it is needed.
 """
 
 from __future__ import annotations

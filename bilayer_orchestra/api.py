@@ -185,6 +185,8 @@ def sweep(
         *(loaded, root, place), lambda n: points_shown(console, n, quiet), say, jobs, any_version
     )
     store(ended.collected, loaded, root, say)
+    if ended.stopped is not None:
+        raise ended.stopped
     return ended.collected.dataset
 
 

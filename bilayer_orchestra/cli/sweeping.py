@@ -55,6 +55,8 @@ def sweep_command(
         *(study, root, runtime), lambda n: points_shown(console, n), say, jobs, any_version
     )
     _report(ended.collected, store(ended.collected, study, root, say), console)
+    if ended.stopped is not None:
+        raise ended.stopped
     _end(bool(ended.failures or ended.others), ended.collected, strict)
 
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.errors import Interrupted, OrchestraError
 from bilayer_orchestra.files import make_directory, other_owner
 from bilayer_orchestra.running.published import make_room, of_study, owner
 from bilayer_orchestra.running.queued import label_computed
@@ -36,11 +36,14 @@ class Ended:
         Name of a point -> message, of what failed just now.
     others : list of str
         Lines about points that other users have to finish.
+    stopped : BaseException or None
+        What interrupted the points; to be raised again when the dataset is stored.
     """
 
     collected: Collected
     failures: dict[str, str] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
+    stopped: BaseException | None = None
 
 
 def run_study(
@@ -81,9 +84,13 @@ def run_study(
         ours, others = split_by_owner(tasks)
         for line in others:
             say(line)
+        failures, stopped = {}, None
         with show(len(ours)) as listener:
-            failures = run_points(ours, runtime, jobs, listener)
-    return Ended(collect(study, tasks), failures, others)
+            try:
+                failures = run_points(ours, runtime, jobs, listener)
+            except (Interrupted, KeyboardInterrupt) as interruption:
+                stopped = interruption
+    return Ended(collect(study, tasks), failures, others, stopped)
 
 
 def collect_study(
