@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -23,7 +22,12 @@ KeyPath = tuple[str | int, ...]
 MAX_CHARACTERS = 200_000
 MAX_DEPTH = 20
 _TAG = "tag:yaml.org,2002:"
-_PLAIN_TAGS = {"map", "seq", "str", "int", "float", "bool", "null", "timestamp"}
+#: What the tag of a node is where nobody wrote one.
+_PLAIN_TAGS: dict[type[Node], set[str]] = {
+    MappingNode: {"map"},
+    SequenceNode: {"seq"},
+    ScalarNode: {"str", "int", "float", "bool", "null", "timestamp"},
+}
 #: Control characters, and what ends a line for YAML but for hardly an editor: the text after it, in
 #: a comment too, would be read as a line of its own.
 _UNREADABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]")
@@ -58,18 +62,14 @@ class YamlText:
             raise SpecError(source, [f"is longer than {MAX_CHARACTERS} characters"])
         for number, line in enumerate(text.split("\n"), start=1):
             if found := _UNREADABLE.search(line):
-                raise SpecError(source, [f"line {number}: {_named(found[0])} cannot be read"])
+                raise self._error(number, f"{_named(found[0])} cannot be read")
             if line.startswith("%"):
-                problem = f"line {number}: directives such as {line.split()[0]} are not used here"
-                raise SpecError(source, [problem])
+                raise self._error(number, f"directives such as {line.split()[0]} are not used here")
         root = self._compose(text)
         if mapping and not isinstance(root, MappingNode):
             empty = "" if root is not None else "the file is empty; "
-            problem = f"line 1: {empty}expected `key: value` lines, as in `version: 1`"
-            raise SpecError(source, [problem])
-        for path, place in self._walk(root, ()) if root is not None else ():
-            self.lines.setdefault(path, place)
-        self.data: Any = self._construct(text)
+            raise self._error(1, f"{empty}expected `key: value` lines, as in `version: 1`")
+        self.data: Any = None if root is None else self._value(root, ())
 
     def line_of(self, path: KeyPath) -> int | None:
         """Return the line of ``path``, or of the nearest enclosing key."""
@@ -77,6 +77,9 @@ class YamlText:
             if path[:length] in self.lines:
                 return self.lines[path[:length]]
         return None
+
+    def _error(self, line: int, text: str) -> SpecError:
+        return SpecError(self.source, [f"line {line}: {text}"])
 
     def _compose(self, text: str) -> Node | None:
         try:
@@ -90,58 +93,53 @@ class YamlText:
             raise SpecError(self.source, [text]) from error
         return root
 
-    def _construct(self, text: str) -> Any:
-        yaml = YAML(typ="safe", pure=True)
-        yaml.allow_duplicate_keys = True  # reported by _walk, all of them
-        try:
-            return yaml.load(text)
-        except YAMLError as error:
-            raise SpecError(self.source, [_syntax_problem(error, text)]) from error
-
-    def _walk(self, node: Node, path: KeyPath) -> Iterator[tuple[KeyPath, int]]:
+    def _value(self, node: Node, path: KeyPath) -> Any:
+        """Return what ``node`` holds; the lines of all that is in it are noted."""
         if len(path) > MAX_DEPTH:
-            line = node.start_mark.line + 1
-            raise SpecError(self.source, [f"line {line}: is nested too deeply"])
-        self._check_plain(node)
+            raise self._error(_line(node), "is nested too deeply")
+        self._refuse_references(node)
         if isinstance(node, MappingNode):
-            seen: dict[str, int] = {}
-            for key_node, value_node in node.value:
-                line = key_node.start_mark.line + 1
-                if isinstance(key_node, ScalarNode) and key_node.tag == f"{_TAG}merge":
-                    text = "merge keys (`<<`) are not used here; write the values out"
-                    raise SpecError(self.source, [f"line {line}: {text}"])
-                self._check_plain(key_node)
-                if key_node.tag != f"{_TAG}str":
-                    shown = f" (put `{key_node.value}` in quotes)" * (key_node.id == "scalar")
-                    text = f"line {line}: a key must be a single word{shown}"
-                    raise SpecError(self.source, [text])
-                key = str(key_node.value)
-                if key in seen:
-                    self.problems.append(
-                        f"line {line}: duplicate key `{key}` (first on line {seen[key]}); keep one"
-                    )
-                seen.setdefault(key, line)
-                yield (*path, key), line
-                yield from self._walk(value_node, (*path, key))
-        elif isinstance(node, SequenceNode):
+            return self._mapping(node, path)
+        if isinstance(node, SequenceNode):
             for index, item in enumerate(node.value):
-                yield (*path, index), item.start_mark.line + 1
-                yield from self._walk(item, (*path, index))
+                self.lines.setdefault((*path, index), _line(item))
+            return [self._value(item, (*path, index)) for index, item in enumerate(node.value)]
+        try:
+            return self._constructor.construct_object(node)
+        except (YAMLError, ValueError, OverflowError, LookupError) as error:
+            kind = str(node.tag).removeprefix(_TAG)
+            kind = {"timestamp": "date", "int": "number", "float": "number"}.get(kind, kind)
+            shown = node.value if len(node.value) <= 40 else f"{node.value[:37]}..."
+            raise self._error(_line(node), f"`{shown}` is no {kind}") from error
 
-    def _check_plain(self, node: Node) -> None:
-        if node.anchor is not None or (node.tag or "").removeprefix(_TAG) not in _PLAIN_TAGS:
-            line = node.start_mark.line + 1
-            text = f"line {line}: anchors, aliases and tags are not used here"
-            raise SpecError(self.source, [text])
-        if isinstance(node, ScalarNode):
-            try:  # alone, for its line: the parser does not tell which value it could not take
-                self._constructor.construct_object(node)
-            except (YAMLError, ValueError, OverflowError, LookupError) as error:
-                line, kind = node.start_mark.line + 1, str(node.tag).removeprefix(_TAG)
-                kind = {"timestamp": "date", "int": "number", "float": "number"}.get(kind, kind)
-                shown = node.value if len(node.value) <= 40 else f"{node.value[:37]}..."
-                text = f"line {line}: `{shown}` is no {kind}"
-                raise SpecError(self.source, [text]) from error
+    def _mapping(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        first: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            line = _line(key_node)
+            if isinstance(key_node, ScalarNode) and key_node.tag == f"{_TAG}merge":
+                raise self._error(line, "merge keys (`<<`) are not used here; write the values out")
+            self._refuse_references(key_node)
+            if key_node.tag != f"{_TAG}str":
+                shown = f" (put `{key_node.value}` in quotes)" * (key_node.id == "scalar")
+                raise self._error(line, f"a key must be a single word{shown}")
+            key = str(key_node.value)
+            if key in first:
+                self.problems.append(
+                    f"line {line}: duplicate key `{key}` (first on line {first[key]}); keep one"
+                )
+            first.setdefault(key, line)
+            self.lines.setdefault((*path, key), line)
+            data.setdefault(key, self._value(value_node, (*path, key)))
+        return data
+
+    def _refuse_references(self, node: Node) -> None:
+        if node.anchor is not None or str(node.tag).removeprefix(_TAG) not in _PLAIN_TAGS[type(node)]:
+            raise self._error(_line(node), "anchors, aliases and tags are not used here")
+
+
+def _line(node: Node) -> int:
+    return int(node.start_mark.line) + 1
 
 
 def parse_scalar(text: str) -> Any:

@@ -25,8 +25,8 @@ from bilayer_orchestra.engines.alf.input.steps import (
     time_steps,
 )
 from bilayer_orchestra.engines.alf.input.trial import probe_orbitals, trial_orbitals
+from bilayer_orchestra.engines.alf.monitor import Monitor
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
-from bilayer_orchestra.engines.alf.watch.monitor import Monitor
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.model.load import parse_model
@@ -168,7 +168,7 @@ def test_the_time_that_is_left_and_how_to_end_sooner_are_said(tmp_path, monkeypa
         segment.mkdir(parents=True)
         (segment / "milliseconds").write_text(str(milliseconds))
     error = [0.5]
-    monitor = Monitor(tmp_path / "a job", request, lambda *_: (9, error[0]))
+    monitor = Monitor(tmp_path / "a job", request, lambda *_: error[0])
 
     def text(later: float) -> str:
         clock[0] += later
@@ -187,7 +187,7 @@ def test_the_time_that_is_left_and_how_to_end_sooner_are_said(tmp_path, monkeypa
     assert not stop.exists()  # who started the job leaves it
     stop.touch()
     assert text(600).endswith("target reached, stopping")
-    again = Monitor(tmp_path / "a job", request, lambda *_: (9, 0.5))
+    again = Monitor(tmp_path / "a job", request, lambda *_: 0.5)
     assert again.lines()[0].endswith("  stopping")
     assert "target" not in again.lines()[0]
 

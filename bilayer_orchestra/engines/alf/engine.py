@@ -12,8 +12,8 @@ from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.configuration import config_file, set_engine_setting
 from bilayer_orchestra.engines.alf.image import RECIPE
 from bilayer_orchestra.engines.alf.install.installation import LAUNCHER_VARIABLE
+from bilayer_orchestra.engines.alf.monitor import Monitor
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
-from bilayer_orchestra.engines.alf.watch.monitor import Monitor
 from bilayer_orchestra.engines.base import Engine, Job, Request, Sampling, Tools
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.machine import available_cores, thread_environment

@@ -54,7 +54,9 @@ def not_projected(step: Path, n_sites: int, theta: float) -> str | None:
     for window, (edge, name) in EDGES.items():
         if not all(segment.has(edge) for chain in chains for segment in chain.segments):
             continue
-        difference = np.concatenate([_difference(chain, window, edge) for chain in chains])
+        difference = np.concatenate(
+            [_packed(chain, window) - _packed(chain, edge) for chain in chains]
+        )
         skip = len(difference) // 20  # what the chains still remember of their start
         size = (len(difference) - skip) // BLOCKS
         if size < 1:
@@ -140,17 +142,7 @@ def depends_on_trial(
     return None
 
 
-def _difference(chain: Chain, window: str, edge: str) -> FloatArray:
-    """Window minus edge, bin by bin, packed: shape (bins, N (N + 1) / 2)."""
-    parts = [_packed(chain, name) for name in (window, edge)]
-    return parts[0] - parts[1]
-
-
 def _packed(chain: Chain, name: str) -> FloatArray:
-    return np.concatenate(
-        [
-            pack(chunk.values / chunk.sign[:, None, None])
-            for segment in chain.segments
-            for chunk in segment.matrices(name)
-        ]
-    )
+    """Return the matrices of all bins, packed: shape (bins, N (N + 1) / 2)."""
+    chunks = chain.matrices(name)
+    return np.concatenate([pack(chunk.values / chunk.sign[:, None, None]) for chunk in chunks])

@@ -18,10 +18,7 @@ from bilayer_orchestra.engines.alf.output import convert
 from bilayer_orchestra.engines.alf.output.reduce import StepData, reduce_step
 from bilayer_orchestra.engines.alf.output.segments import read_job
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
-from bilayer_orchestra.engines.alf.watch.live import forget, quick_error
 from bilayer_orchestra.terms import FloatArray, Terms
-
-__all__ = ["averages_from_job", "estimate_step", "quick_error"]
 
 ENERGIES = ("energy", "kinetic_energy", "interaction_energy")
 
@@ -66,18 +63,10 @@ def averages_from_job(
     EngineError
         If output is missing, damaged, inconsistent or too short for an error bar.
     """
-    forget(directory)
-    dtau = [float(step) for step in read_job(directory)["dtau"]]
     if numerics.pair_susceptibility:
         observables = (*observables, "pair_susceptibility")
-    steps = []
-    for k, step in enumerate(dtau):
-        data = reduce_step(directory / f"dtau-{k}", step, terms.n_sites, observables)
-        steps.append(estimate_step(data))
-    limits = {
-        name: extrapolate(dtau, [step.estimates[name] for step in steps])
-        for name in steps[0].estimates
-    }
+    steps = _estimate_steps(directory, terms.n_sites, observables)
+    limits = _limits(steps)
     converged, reason = verdict.judge(steps, limits, numerics, terms)
     return Averages(
         values={name: limit.estimate.value for name, limit in limits.items()},
@@ -89,6 +78,41 @@ def averages_from_job(
         converged=converged,
         reason=reason,
     )
+
+
+def quick_error(directory: Path, terms: Terms, observable: str) -> float:
+    """Return the largest standard error over the elements of one observable of a running job.
+
+    NaN as long as there are too few independent bins to tell: a small error by accident must not
+    stop a run.
+
+    Raises
+    ------
+    EngineError
+        As :func:`averages_from_job`.
+    """
+    observables = () if observable in ENERGIES else (observable,)
+    steps = _estimate_steps(directory, terms.n_sites, observables)
+    if min(verdict.effective_bins(step) for step in steps) < verdict.MIN_EFFECTIVE_BINS:
+        return float("nan")
+    return float(_limits(steps)[observable].estimate.stderr.max())
+
+
+def _estimate_steps(
+    directory: Path, n_sites: int, observables: tuple[str, ...]
+) -> list[StepEstimates]:
+    return [
+        estimate_step(reduce_step(directory / f"dtau-{k}", float(dtau), n_sites, observables))
+        for k, dtau in enumerate(read_job(directory)["dtau"])
+    ]
+
+
+def _limits(steps: list[StepEstimates]) -> dict[str, Extrapolated]:
+    dtau = [step.data.dtau for step in steps]
+    return {
+        name: extrapolate(dtau, [step.estimates[name] for step in steps])
+        for name in steps[0].estimates
+    }
 
 
 def biases(limits: dict[str, Extrapolated]) -> dict[str, FloatArray]:
@@ -147,9 +171,7 @@ def _tau_in_bins(
 
 def _diagnostics(steps: list[StepEstimates]) -> dict[str, float]:
     """Scalars that describe the run; the worst of all time steps."""
-    healths = [step.data.health for step in steps]
-    precisions = [h.precision for h in healths if h.precision is not None]
-    acceptances = [h.acceptance for h in healths if h.acceptance is not None]
+    precisions, acceptances = zip(*(step.data.health for step in steps), strict=True)
     return {
         "bins": sum(step.data.used for step in steps),
         "chains": min(len(step.data.bins) for step in steps),
@@ -157,8 +179,8 @@ def _diagnostics(steps: list[StepEstimates]) -> dict[str, float]:
         "autocorrelation_time": max(max(step.tau.values()) for step in steps),
         "effective_bins": min(verdict.effective_bins(step) for step in steps),
         "average_sign": min(verdict.average_sign(step) for step in steps),
-        "precision": max(precisions, default=np.nan),
-        "acceptance": min(acceptances, default=np.nan),
+        "precision": float(np.fmax.reduce(precisions)),
+        "acceptance": float(np.fmin.reduce(acceptances)),
     }
 
 

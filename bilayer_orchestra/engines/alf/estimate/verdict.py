@@ -141,11 +141,11 @@ def _against_step(step: StepEstimates, minor: bool = False) -> list[str]:
     if data.imaginary > MAX_IMAGINARY:
         against.append(f"weights are complex (imaginary part {data.imaginary:.1e})")
     precision, acceptance = data.health
-    if precision is not None and not precision <= MAX_PRECISION:
+    if precision > MAX_PRECISION:
         against.append(
             f"precision lost: the Green function jumps by {precision:.1e} at a stabilization"
         )
-    if acceptance is not None and not acceptance >= MIN_ACCEPTANCE:
+    if acceptance < MIN_ACCEPTANCE:
         against.append(f"acceptance {acceptance:.2g} is too low")
     for name, tails in data.tails.items():
         text = None if minor else heavy_tailed(tails)

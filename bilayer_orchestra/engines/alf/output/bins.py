@@ -8,7 +8,8 @@ here: matrices are ``obser[i, j]`` as the Hamiltonian accumulated them, with the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -53,7 +54,7 @@ class Matrices(NamedTuple):
     sign: FloatArray
 
 
-class Segment:
+class Segment(ABC):
     """One completed start of ALF.
 
     Parameters
@@ -74,9 +75,26 @@ class Segment:
         self.path, self.n_sites = path, n_sites
 
     @cached_property
+    @abstractmethod
+    def _counts(self) -> dict[str, int]:
+        """Bins of every observable that was measured."""
+
+    @abstractmethod
+    def _file(self, name: str) -> Path:
+        """Where the observable is, for messages."""
+
+    @abstractmethod
+    def scalars(self, name: str) -> Scalars:
+        """Return all bins of the scalar ``name``, such as ``Kin_scal``."""
+
+    @abstractmethod
+    def matrices(self, name: str) -> Iterator[Matrices]:
+        """Yield all bins in chunks of about :data:`CHUNK_BYTES`."""
+
+    @cached_property
     def bins(self) -> int:
         """Number of bins, the same in every file."""
-        counts = {name: self._count(name) for name in self._names()}
+        counts = self._counts
         if not counts:
             raise EngineError(f"{self.path} holds no ALF bins (neither X_scal files nor data.h5)")
         if len(set(counts.values())) > 1:
@@ -89,24 +107,17 @@ class Segment:
 
     def has(self, name: str) -> bool:
         """Whether the observable ``name`` (such as ``Pair_eq``) was measured."""
-        return name in self._names()
+        return name in self._counts
 
-    def scalars(self, name: str) -> Scalars:
-        """Return all bins of the scalar ``name``, such as ``Kin_scal``."""
-        raise NotImplementedError
+    def _require(self, name: str) -> None:
+        if not self.has(name):
+            raise EngineError(f"{self._file(name)} is missing: {name} was not measured")
 
-    def matrices(self, name: str, start: int = 0) -> Iterator[Matrices]:
-        """Yield the bins from ``start`` on, in chunks of about :data:`CHUNK_BYTES`."""
-        raise NotImplementedError
-
-    def _names(self) -> tuple[str, ...]:
-        raise NotImplementedError
-
-    def _count(self, name: str) -> int:
-        raise NotImplementedError
-
-    def _file(self, name: str) -> Path:
-        return self.path / name
+    def _pieces(self, bin_bytes: int) -> Iterator[tuple[int, int]]:
+        """Yield (first bin, end) of all chunks."""
+        step = max(1, CHUNK_BYTES // bin_bytes)
+        for first in range(0, self.bins, step):
+            yield first, min(first + step, self.bins)
 
 
 def open_segment(path: Path, n_sites: int) -> Segment:
@@ -118,81 +129,23 @@ class TextSegment(Segment):
     """A segment in ALF's default text format; see :mod:`.text_records` for the layout."""
 
     @cached_property
-    def _present(self) -> tuple[str, ...]:
+    def _counts(self) -> dict[str, int]:
         try:
-            files = sorted(p.name for p in self.path.iterdir())
+            names = sorted(path.name for path in self.path.iterdir())
         except OSError as error:
             raise EngineError(f"cannot read {self.path}: {error.strerror}") from error
-        return tuple(name for name in files if name.endswith(("_scal", "_eq")))
+        return {name: self._count(name) for name in names if name.endswith(("_scal", "_eq"))}
 
-    def _names(self) -> tuple[str, ...]:
-        return self._present
+    def _file(self, name: str) -> Path:
+        return self.path / name
 
     def _record_bytes(self, name: str) -> int:
         return SCALAR_BYTES if name.endswith("_scal") else line_bytes(self.n_sites)
 
     def _count(self, name: str) -> int:
-        record = self._record_bytes(name)
-        size = self._file(name).stat().st_size
-        if size % record:
-            self._diagnose_size(name, size, record)
-        return size // record
-
-    def scalars(self, name: str) -> Scalars:
-        """Return all bins of the scalar ``name``."""
-        count = self._count_present(name)
-        raw = self._read(name, 0, count)
-        columns = []
-        for column in (12, 38, 65):  # re, im, sign
-            values, good = single_numbers(raw, column)
-            if not good.all() or not (raw[:, -1] == ord("\n")).all():
-                self._damaged(name, int(np.argmin(good & (raw[:, -1] == ord("\n")))), 0)
-            columns.append(values)
-        if not (raw[:, [11, 37, 63]] == np.frombuffer(b"(,)", np.uint8)).all():
-            wrong = (raw[:, [11, 37, 63]] != np.frombuffer(b"(,)", np.uint8)).any(axis=1)
-            self._damaged(name, int(np.argmax(wrong)), 0)
-        return Scalars(*columns)
-
-    def matrices(self, name: str, start: int = 0) -> Iterator[Matrices]:
-        """Yield the bins from ``start`` on."""
-        count = self._count_present(name)
-        step = max(1, CHUNK_BYTES // self._record_bytes(name))
-        for first in range(start, count, step):
-            yield self._decode(name, first, min(step, count - first))
-
-    def _decode(self, name: str, first: int, count: int) -> Matrices:
-        n = self.n_sites
-        raw = self._read(name, first, count)
-        after_background = HEADER_BYTES + n * LINE_BYTES
-        after_momentum = after_background + MOMENTUM_BYTES
-        sign, good_sign = single_numbers(raw, 0)
-        expected = np.frombuffer(f"{n:>11d}{1:>11d}\n".encode(), np.uint8)
-        good_header = good_sign & (raw[:, 25:HEADER_BYTES] == expected).all(axis=1)
-        momentum = np.frombuffer(ZERO_MOMENTUM, np.uint8)
-        good_header &= (raw[:, after_background:after_momentum] == momentum).all(axis=1)
-        background, good_background = real_parts(raw[:, HEADER_BYTES:after_background])
-        values, good = real_parts(raw[:, after_momentum:])
-        if not (good_header.all() and good_background.all() and good.all()):
-            header, middle = ~good_header[:, None], np.zeros((count, 1), bool)
-            wrong = np.concatenate([header, ~good_background, middle, ~good], axis=1)
-            bin_, line = np.argwhere(wrong)[0]
-            self._damaged(name, first + int(bin_), int(line))
-        return Matrices(values.reshape(count, n, n), background, sign)
-
-    def _count_present(self, name: str) -> int:
-        if name not in self._present:
-            raise EngineError(f"{self._file(name)} is missing: {name} was not measured")
-        return self.bins
-
-    def _read(self, name: str, first: int, count: int) -> Any:
-        record = self._record_bytes(name)
-        raw = np.fromfile(self._file(name), np.uint8, count * record, offset=first * record)
-        if raw.size != count * record:
-            raise EngineError(f"{self._file(name)} ends before bin {first + count}")
-        return raw.reshape(count, record)
-
-    def _diagnose_size(self, name: str, size: int, record: int) -> NoReturn:
-        """Say whether the file belongs to another lattice or is cut."""
+        record, size = self._record_bytes(name), self._file(name).stat().st_size
+        if size % record == 0:
+            return size // record
         if name.endswith("_eq"):
             with self._file(name).open("rb") as stream:
                 header = re.match(rb" *\S+ +(\d+) +\d+\n", stream.readline(200))
@@ -206,10 +159,54 @@ class TextSegment(Segment):
             f"({size % record} of {record} bytes); the file is cut or damaged"
         )
 
+    def scalars(self, name: str) -> Scalars:
+        """Return all bins of the scalar ``name``."""
+        self._require(name)
+        raw = self._read(name, 0, self.bins)
+        good = (raw[:, [11, 37, 63, 90]] == np.frombuffer(b"(,)\n", np.uint8)).all(axis=1)
+        columns = []
+        for column in (12, 38, 65):  # re, im, sign
+            values, fine = single_numbers(raw, column)
+            columns.append(values)
+            good &= fine
+        if not good.all():
+            self._damaged(name, int(np.argmin(good)), 0)
+        return Scalars(*columns)
+
+    def matrices(self, name: str) -> Iterator[Matrices]:
+        """Yield all bins."""
+        self._require(name)
+        for first, end in self._pieces(self._record_bytes(name)):
+            yield self._decode(name, first, end)
+
+    def _decode(self, name: str, first: int, end: int) -> Matrices:
+        n, raw = self.n_sites, self._read(name, first, end)
+        after_background = HEADER_BYTES + n * LINE_BYTES
+        after_momentum = after_background + MOMENTUM_BYTES
+        sign, good_sign = single_numbers(raw, 0)
+        expected = np.frombuffer(f"{n:>11d}{1:>11d}\n".encode() + ZERO_MOMENTUM, np.uint8)
+        fixed = np.r_[25:HEADER_BYTES, after_background:after_momentum]
+        good_header = good_sign & (raw[:, fixed] == expected).all(axis=1)
+        background, good_background = real_parts(raw[:, HEADER_BYTES:after_background])
+        values, good = real_parts(raw[:, after_momentum:])
+        if not (good_header.all() and good_background.all() and good.all()):
+            momentum = np.ones((end - first, 1), bool)  # is told with the header
+            lines = np.concatenate([good_header[:, None], good_background, momentum, good], axis=1)
+            bin_, line = np.argwhere(~lines)[0]
+            self._damaged(name, first + int(bin_), int(line))
+        return Matrices(values.reshape(-1, n, n), background, sign)
+
+    def _read(self, name: str, first: int, end: int) -> Any:
+        record, count = self._record_bytes(name), end - first
+        raw = np.fromfile(self._file(name), np.uint8, count * record, offset=first * record)
+        if raw.size != count * record:
+            raise EngineError(f"{self._file(name)} ends before bin {end}")
+        return raw.reshape(count, record)
+
     def _damaged(self, name: str, bin_: int, line: int) -> NoReturn:
         """Quote the line that could not be decoded."""
-        text = self._read(name, bin_, 1).tobytes().decode("ascii", "replace").split("\n")[:-1]
-        shown = text[min(line, len(text) - 1)] if text else ""
+        text = self._read(name, bin_, bin_ + 1).tobytes().decode("ascii", "replace").split("\n")
+        shown = text[min(line, len(text) - 2)]
         what = "is not a finite number" if re.search("nan|inf", shown, re.I) else "is damaged"
         raise EngineError(
             f"{self._file(name)}: bin {bin_ + 1}, line {line + 1} of the bin {what}: {shown[:70]!r}"
@@ -236,23 +233,18 @@ class HDF5Segment(Segment):
             data.close()
 
     @cached_property
-    def _shapes(self) -> dict[str, dict[str, tuple[int, ...]]]:
-        """Group -> dataset -> shape."""
+    def _counts(self) -> dict[str, int]:
         with self._open() as data:
             return {
-                name: {key: variable.shape for key, variable in group.variables.items()}
+                name: self._count(name, {key: one.shape for key, one in group.variables.items()})
                 for name, group in data.groups.items()
                 if name.endswith(("_scal", "_eq"))
             }
 
-    def _names(self) -> tuple[str, ...]:
-        return tuple(self._shapes)
-
     def _file(self, name: str) -> Path:
         return self.path / "data.h5" / name
 
-    def _count(self, name: str) -> int:
-        shapes = self._shapes[name]
+    def _count(self, name: str, shapes: dict[str, tuple[int, ...]]) -> int:
         n = self.n_sites
         inner: dict[str, tuple[int, ...]] = {"obser": (1, 2), "sign": ()}
         if name.endswith("_eq"):
@@ -264,47 +256,45 @@ class HDF5Segment(Segment):
             raise EngineError(f"{self._file(name)} is cut: its parts hold {sorted(counts)} bins")
         return int(counts.pop())
 
-    def _variables(self, data: Any, name: str) -> Any:
-        if name not in self._shapes:
-            raise EngineError(f"{self._file(name)} is missing: {name} was not measured")
-        variables = data.groups[name].variables
-        for variable in variables.values():
-            variable.set_var_chunk_cache(0, 1, 0.0)  # every chunk is read once
-        return variables
+    @contextmanager
+    def _parts(self, name: str) -> Iterator[Callable[[str, int, int], FloatArray]]:
+        """Give a function that reads (part, first bin, end)."""
+        self._require(name)
+        with self._open() as data:
+            variables = data.groups[name].variables
+            for variable in variables.values():
+                variable.set_var_chunk_cache(0, 1, 0.0)  # every chunk is read once
 
-    def _part(self, variables: Any, name: str, key: str, first: int, last: int) -> FloatArray:
-        try:
-            array = np.asarray(variables[key][first:last], dtype=float)
-        except (OSError, RuntimeError, ValueError, LookupError) as error:
-            raise EngineError(
-                f"{self._file(name)}: bins {first + 1} to {last} are damaged: {error}"
-            ) from error
-        if not np.isfinite(array).all():
-            bad = np.argwhere(~np.isfinite(array))[0]
-            raise EngineError(
-                f"{self._file(name)}: bin {first + int(bad[0]) + 1} is not a finite number "
-                f"({key}, element {tuple(int(k) for k in bad[1:])})"
-            )
-        return array
+            def part(key: str, first: int, end: int) -> FloatArray:
+                try:
+                    array = np.asarray(variables[key][first:end], dtype=float)
+                except (OSError, RuntimeError, ValueError, LookupError) as error:
+                    raise EngineError(
+                        f"{self._file(name)}: bins {first + 1} to {end} are damaged: {error}"
+                    ) from error
+                if not np.isfinite(array).all():
+                    bad = np.argwhere(~np.isfinite(array))[0]
+                    raise EngineError(
+                        f"{self._file(name)}: bin {first + int(bad[0]) + 1} is not a finite number "
+                        f"({key}, element {tuple(int(k) for k in bad[1:])})"
+                    )
+                return array
+
+            yield part
 
     def scalars(self, name: str) -> Scalars:
         """Return all bins of the scalar ``name``."""
-        with self._open() as data:
-            variables = self._variables(data, name)
-            value = self._part(variables, name, "obser", 0, self.bins)[:, 0]
-            sign = self._part(variables, name, "sign", 0, self.bins)
-        return Scalars(value[:, 0], value[:, 1], sign)
+        with self._parts(name) as part:
+            value = part("obser", 0, self.bins)[:, 0]
+            return Scalars(value[:, 0], value[:, 1], part("sign", 0, self.bins))
 
-    def matrices(self, name: str, start: int = 0) -> Iterator[Matrices]:
-        """Yield the bins from ``start`` on."""
-        step = max(1, CHUNK_BYTES // (16 * self.n_sites**2))
-        with self._open() as data:
-            variables = self._variables(data, name)
-            for first in range(start, self.bins, step):
-                last = min(first + step, self.bins)
-                value = self._part(variables, name, "obser", first, last)[:, :, :, 0, 0, 0]
+    def matrices(self, name: str) -> Iterator[Matrices]:
+        """Yield all bins."""
+        with self._parts(name) as part:
+            for first, end in self._pieces(16 * self.n_sites**2):
                 yield Matrices(
-                    value.transpose(0, 2, 1),  # HDF5 holds Fortran's order, (j, i)
-                    self._part(variables, name, "back", first, last)[..., 0],
-                    self._part(variables, name, "sign", first, last),
+                    # HDF5 holds Fortran's order, (j, i)
+                    part("obser", first, end)[:, :, :, 0, 0, 0].transpose(0, 2, 1),
+                    part("back", first, end)[..., 0],
+                    part("sign", first, end),
                 )

@@ -41,6 +41,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from bilayer_orchestra.engines.alf.output.bins import Matrices
 from bilayer_orchestra.errors import EngineError
 from bilayer_orchestra.terms import FloatArray
 
@@ -86,6 +87,12 @@ def unpack(packed: FloatArray) -> FloatArray:
     flat[:, upper] = packed
     flat[:, lower] = packed
     return flat.reshape(-1, n, n)
+
+
+def raw_matrices(name: str, chunk: Matrices) -> Arrays:
+    """Return raw name -> bins (b, ...) of what a chunk of the file ``name`` holds, packed."""
+    raw = {name: pack(chunk.values)}
+    return raw | {BACKGROUND: chunk.background} if name == "Den_eq" else raw
 
 
 def needed_files(observables: tuple[str, ...], measured: set[str]) -> dict[str, str]:

@@ -7,7 +7,6 @@ few million numbers per observable are kept, whatever the length of the run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,14 +14,15 @@ import numpy as np
 
 from bilayer_orchestra.analysis.warmup import warmup_length
 from bilayer_orchestra.engines.alf.output import convert
-from bilayer_orchestra.engines.alf.output.bins import Matrices
 from bilayer_orchestra.engines.alf.output.health import Health, read_info
 from bilayer_orchestra.engines.alf.output.segments import Chain, find_chains, refuse_repeated_bins
 from bilayer_orchestra.errors import EngineError
 from bilayer_orchestra.terms import FloatArray
 
-#: Base blocks of all chains together, and numbers kept per observable (32 MB).
-MAX_BASE_BLOCKS, MAX_NUMBERS = 1024, 4_000_000
+#: Base blocks of all chains together.
+MAX_BASE_BLOCKS = 1024
+#: Numbers kept per observable (32 MB).
+MAX_NUMBERS = 4_000_000
 #: Fewer bins than this have no error bar at all.
 MIN_BINS = 4
 #: Single bins that are kept beside the blocks.
@@ -95,11 +95,8 @@ def reduce_step(step: Path, dtau: float, n_sites: int, observables: tuple[str, .
     chains = find_chains(step, n_sites)
     if not chains:
         raise EngineError(f"{step} holds no complete segment: the run was stopped too early")
-    health = Health(None, None)
-    for chain in chains:
-        for segment in chain.segments:
-            health = health.worst(read_info(segment.path / "info", dtau))
     segments = [segment for chain in chains for segment in chain.segments]
+    health = read_info([segment.path for segment in segments], dtau)
     measured = {file for files in convert.SOURCES.values() for file in files}
     measured = {file for file in measured if all(s.has(file) for s in segments)}
     files = convert.needed_files(observables, measured)
@@ -156,69 +153,39 @@ def _reduce_matrix(chains: list[Chain], name: str, signs: list[FloatArray], data
     count = 0
     for chain, drop, blocks, sign in zip(chains, data.dropped, data.chains, signs, strict=True):
         n_blocks = len(blocks[convert.SIGN])
-        sums = backgrounds = np.zeros(0)
-        done = 0
-        for chunk in bins_from(chain, name, drop):
-            packed = convert.pack(chunk.values)
-            if not np.array_equal(chunk.sign, sign[drop + done : drop + done + len(packed)]):
+        first = 0  # number of a chunk's first bin
+        for chunk in chain.matrices(name):
+            numbers = first + np.arange(len(chunk.sign))
+            if not np.array_equal(chunk.sign, sign[numbers]):
                 raise EngineError(
-                    f"{chain.path}: {name} has another sign than the scalars near bin "
-                    f"{drop + done + 1}; the files do not belong together"
+                    f"{chain.path}: {name} has another sign than the scalars near bin {first + 1}; "
+                    "the files do not belong together"
                 )
+            first += len(numbers)
+            kept = numbers >= drop
+            if not kept.any():
+                continue
+            block = (numbers[kept] - drop) // data.length
+            used = {key: one[kept] for key, one in convert.raw_matrices(name, chunk).items()}
+            for key, values in used.items():
+                sums = blocks.setdefault(key, np.zeros((n_blocks, values.shape[1])))
+                np.add.at(sums, block, values / data.length)
+                if data.sample and chain is chains[0]:
+                    earlier = data.sample.get(key, values[:0])
+                    room = len(data.sample[convert.SIGN]) - len(earlier)
+                    data.sample[key] = np.concatenate([earlier, values[:room]])
+            packed = used[name]
             if shift is None:
                 shift = packed.mean(axis=0)
                 sums_of_powers = np.zeros((4, len(shift)))
-            if done == 0:
-                sums = np.zeros((n_blocks, packed.shape[1]))
-                backgrounds = np.zeros((n_blocks, chunk.background.shape[1]))
-            if data.sample:
-                _sample(data, name, packed, chunk.background, count)
-            _add_to_blocks(sums, packed, done, data.length)
-            _add_to_blocks(backgrounds, chunk.background, done, data.length)
             packed -= shift
             squares = packed**2
             sums_of_powers[0] += packed.sum(axis=0)
             sums_of_powers[1] += squares.sum(axis=0)
             sums_of_powers[2] += np.einsum("kt,kt->t", squares, packed)
             sums_of_powers[3] += np.einsum("kt,kt->t", squares, squares)
-            done += len(packed)
             count += len(packed)
-        blocks[name] = sums / data.length
-        if name == "Den_eq":
-            blocks[convert.BACKGROUND] = backgrounds / data.length
     mean, second, third, fourth = sums_of_powers / count  # about ``shift``
     variance = np.maximum(second - mean**2, 0.0)
     fourth += -4 * mean * third + 6 * mean**2 * second - 3 * mean**4
     data.tails[name] = Tails(count, variance, fourth)
-
-
-def _sample(
-    data: StepData, name: str, packed: FloatArray, background: FloatArray, count: int
-) -> None:
-    """Keep the first bins."""
-    room = len(data.sample[convert.SIGN]) - count
-    if room <= 0:
-        return
-    parts = {name: packed} | ({convert.BACKGROUND: background} if name == "Den_eq" else {})
-    for key, values in parts.items():
-        earlier = data.sample[key][:count] if count else values[:0]
-        data.sample[key] = np.concatenate([earlier, values[:room]])
-
-
-def bins_from(chain: Chain, name: str, start: int) -> Iterator[Matrices]:
-    """Yield the bins of a chain from number ``start`` on, across its segments."""
-    passed = 0
-    for segment in chain.segments:
-        if passed + segment.bins > start:
-            yield from segment.matrices(name, max(0, start - passed))
-        passed += segment.bins
-
-
-def _add_to_blocks(sums: FloatArray, values: FloatArray, done: int, length: int) -> None:
-    """Add bins ``done``, ``done + 1``, ... to the blocks they belong to."""
-    if length == 1:
-        sums[done : done + len(values)] = values
-        return
-    block = (done + np.arange(len(values))) // length
-    edges = np.flatnonzero(np.diff(block, prepend=-1))
-    sums[block[edges]] += np.add.reduceat(values, edges, axis=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bilayer_orchestra.analysis.common import ROUNDING
-from bilayer_orchestra.engines.alf.output.bins import Segment, open_segment
+from bilayer_orchestra.engines.alf.output.bins import Matrices, Segment, open_segment
 from bilayer_orchestra.errors import EngineError
 from bilayer_orchestra.terms import FloatArray
 
@@ -35,6 +36,11 @@ class Chain:
     def bins(self) -> int:
         """Number of bins in all segments."""
         return sum(segment.bins for segment in self.segments)
+
+    def matrices(self, name: str) -> Iterator[Matrices]:
+        """Yield the bins of all segments, in chunks."""
+        for segment in self.segments:
+            yield from segment.matrices(name)
 
 
 def read_job(directory: Path) -> dict[str, Any]:
@@ -62,7 +68,7 @@ def find_chains(step: Path, n_sites: int) -> list[Chain]:
         If a segment in the middle of a chain is missing.
     """
     chains = []
-    for path in sorted(step.glob("chain-*"), key=_number):
+    for path in sorted(step.glob("chain-*"), key=lambda path: int(path.name.rpartition("-")[2])):
         numbered = sorted(
             (int(match[1]), p) for p in path.iterdir() if (match := _SEGMENT.fullmatch(p.name))
         )
@@ -70,13 +76,8 @@ def find_chains(step: Path, n_sites: int) -> list[Chain]:
             if number != expected:
                 raise EngineError(f"{path}: segment {expected} is missing, {number} is there")
         if numbered:
-            segments = tuple(open_segment(p, n_sites) for _, p in numbered)
-            chains.append(Chain(path, segments))
+            chains.append(Chain(path, tuple(open_segment(p, n_sites) for _, p in numbered)))
     return chains
-
-
-def _number(path: Path) -> int:
-    return int(path.name.rpartition("-")[2])
 
 
 def refuse_repeated_bins(energies: dict[Path, FloatArray]) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 
+from bilayer_orchestra.engines.alf.output.health import read_info
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
 from bilayer_orchestra.engines.base import Request
 from bilayer_orchestra.errors import OrchestraError
@@ -20,20 +20,14 @@ from bilayer_orchestra.terms import Terms
 STOP = "stop"
 #: Seconds between two looks at the directory.
 INTERVAL = 1.0
-#: The analysis of the bins may take this part of one core: the chains need the rest.
+#: The analysis of the bins should take this part of one core: the chains need the rest.
 ANALYSIS_SHARE = 0.01
+#: Part of one core that it takes at most, where the next news would else be long in coming.
+MOST_ANALYSIS_SHARE = 0.05
 #: The stop is at a somewhat smaller error than wanted: the final analysis drops the warm-up.
 MARGIN = 0.95
 
-QuickError = Callable[[Path, Terms, str], tuple[int, float]]
-
-
-@dataclass
-class Info:
-    """Quality of the newest finished segment."""
-
-    acceptance: float | None = None
-    precision: float | None = None
+QuickError = Callable[[Path, Terms, str], float]
 
 
 class Monitor:
@@ -44,14 +38,14 @@ class Monitor:
         self.directory, self.request = directory, request
         self.targets = dict(request.numerics.target_stderr)
         self._budget = request.numerics.effective_budget
-        self.names = list(self.targets) or [_shown(request.observables)]
+        self.names = list(self.targets) or ["pair" if "pair" in request.observables else "energy"]
         self._quick_error = quick_error
         self._next_look = 0.0
         self._started = time.monotonic()
         self._next_analysis = self._started + INTERVAL
         self._used = _used_seconds(directory)
         self._reached = False
-        self._errors: dict[str, tuple[int, float]] = {}
+        self._errors: dict[str, float] = {}
         self._line: str | None = None
 
     def lines(self) -> list[str]:
@@ -76,7 +70,7 @@ class Monitor:
         bins = sum(_stored(path, "bins") for path in finished)
         running = sum(_running_bins(path) for path in segments if path.suffix == ".part")
         if segments:
-            self._line = self._text(bins + running, _newest_info(finished))
+            self._line = self._text(bins + running, finished)
         spent = time.monotonic() - start
         # a long run has less to say per second, and logs keep every line
         elapsed = start - self._started
@@ -90,27 +84,29 @@ class Monitor:
             except OrchestraError:
                 self._errors.pop(name, None)  # too few bins yet, or a reason that parse will give
         reached = [
-            name in self._errors and self._errors[name][1] <= MARGIN * target
+            self._errors.get(name, math.inf) <= MARGIN * target
             for name, target in self.targets.items()
         ]
         if reached and all(reached):
             self._reached = True
         now = time.monotonic()
+        spent = now - start
         # early on, prompt news counts more than a little time
-        pause = min((now - start) / ANALYSIS_SHARE, max(5.0, 0.2 * (now - self._started)))
+        pause = min(spent / ANALYSIS_SHARE, max(5.0, 0.2 * (now - self._started)))
+        pause = max(pause, spent / MOST_ANALYSIS_SHARE)
         self._next_analysis = now + max(2 * INTERVAL, pause)
 
-    def _text(self, bins: int, info: Info) -> str:
+    def _text(self, bins: int, finished: list[Path]) -> str:
         parts = [f"{bins} bins"]
-        if info.acceptance is not None:
-            parts.append(f"acceptance {info.acceptance:.2f}")
-        if info.precision is not None:
-            parts.append(f"precision {info.precision:.0e}")
-        for name in self.names:
-            if name in self._errors and math.isfinite(self._errors[name][1]):
+        with suppress(OrchestraError):  # such as a file that is being removed
+            precision, acceptance = read_info(finished[-1:])
+            parts += [] if math.isnan(acceptance) else [f"acceptance {acceptance:.2f}"]
+            parts += [] if math.isnan(precision) else [f"precision {precision:.0e}"]
+        for name, error in self._errors.items():
+            if math.isfinite(error):
                 target = self.targets.get(name)
                 goal = f" (target {target:.2g})" if target else ""
-                parts.append(f"error of {name} {self._errors[name][1]:.2g}{goal}")
+                parts.append(f"error of {name} {error:.2g}{goal}")
         stop = self.directory / STOP
         if stop.exists():
             return "  ".join([*parts, "target reached, stopping" if self._reached else "stopping"])
@@ -119,10 +115,6 @@ class Monitor:
             unit, name = (60, "min") if self._budget >= 120 else (1, "s")
             parts.append(f"{left / unit:.1f} of {self._budget / unit:g} {name} left (time_budget)")
         return "  ".join(parts) + f"\nto end it now, with what it has: touch {quote(str(stop))}"
-
-
-def _shown(observables: tuple[str, ...]) -> str:
-    return "pair" if "pair" in observables else "energy"
 
 
 def _stored(segment: Path, name: str) -> int:
@@ -146,24 +138,3 @@ def _running_bins(segment: Path) -> int:
             return stream.read().count(b"\n")
     except OSError:
         return 0
-
-
-def _newest_info(finished: list[Path]) -> Info:
-    if not finished:
-        return Info()
-    try:
-        text = (finished[-1] / "info").read_text(errors="replace")
-    except OSError:
-        return Info()
-    return Info(
-        acceptance=_last_number(text, r"^\s*Acceptance\s*:\s*(\S+)"),
-        precision=_last_number(text, r"^\s*Precision Green\s+Mean, Max\s*:\s*\S+\s+(\S+)"),
-    )
-
-
-def _last_number(text: str, pattern: str) -> float | None:
-    found = re.findall(pattern, text, re.MULTILINE)
-    try:
-        return float(found[-1]) if found else None
-    except ValueError:
-        return None
