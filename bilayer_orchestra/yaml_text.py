@@ -134,7 +134,10 @@ class YamlText:
         return data
 
     def _refuse_references(self, node: Node) -> None:
-        if node.anchor is not None or str(node.tag).removeprefix(_TAG) not in _PLAIN_TAGS[type(node)]:
+        if (
+            node.anchor is not None
+            or str(node.tag).removeprefix(_TAG) not in _PLAIN_TAGS[type(node)]
+        ):
             raise self._error(_line(node), "anchors, aliases and tags are not used here")
 
 

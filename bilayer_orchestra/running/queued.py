@@ -19,9 +19,8 @@ from bilayer_orchestra.running.watch import was_watched
 from bilayer_orchestra.runtimes.base import PlacedJob, Submitted, image_facts
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.runtimes.slurm.markers import forget_markers
-from bilayer_orchestra.runtimes.slurm.runtime import SlurmRuntime, computed
+from bilayer_orchestra.runtimes.slurm.runtime import Chunk, SlurmRuntime, computed
 from bilayer_orchestra.runtimes.slurm.state import states_of
-from bilayer_orchestra.runtimes.slurm.submit import Chunk
 
 #: Seconds between two looks at a submitted point: a scheduler is not asked more often.
 LOOK = 10.0
