@@ -19,22 +19,16 @@ APP = "bilayer_orchestra"
 
 def config_file() -> Path:
     """Return the path of the configuration file (``ORCHESTRA_CONFIG``, or the platform's place)."""
-    override = variable("ORCHESTRA_CONFIG")
-    if override:
-        return Path(override)
-    from platformdirs import user_config_dir
+    from platformdirs import user_config_path
 
-    return Path(user_config_dir(APP)) / "config.toml"
+    return Path(variable("ORCHESTRA_CONFIG") or user_config_path(APP) / "config.toml")
 
 
 def cache_directory() -> Path:
     """Return the directory of compiled engines (``ORCHESTRA_CACHE``, or the platform's place)."""
-    override = variable("ORCHESTRA_CACHE")
-    if override:
-        return Path(override)
-    from platformdirs import user_cache_dir
+    from platformdirs import user_cache_path
 
-    return Path(user_cache_dir(APP))
+    return Path(variable("ORCHESTRA_CACHE") or user_cache_path(APP))
 
 
 #: What to do about something in the cache that another user made.

@@ -24,13 +24,17 @@ from bilayer_orchestra.errors import ForeignFileError, OrchestraError
 
 #: What to do about a directory of another user.
 ELSEWHERE = "-o names a directory of your own"
-#: Permissions of what is made here; the umask may take more of them.
-FILE, DIRECTORY = 0o644, 0o755
+#: Permissions of a file that is made here; the umask may take more of them.
+FILE = 0o644
+#: Permissions of a directory of ours; the umask may take more of them.
+DIRECTORY = 0o755
 #: Group or others may write.
 WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 DEFAULT_ACL = "system.posix_acl_default"
-#: Lines of a log that a message quotes, and bytes at its end in which they are looked for.
-QUOTED, END = 8, 16384
+#: Lines of a log that a message quotes.
+QUOTED = 8
+#: Bytes at the end of a log in which they are looked for.
+END = 16384
 #: Begins what a program says of its own error.
 _ERROR = re.compile("ERROR|FATAL:")
 #: Ends a line of a backtrace that holds an address and no word.

@@ -25,8 +25,10 @@ from bilayer_orchestra.images.use import (
 )
 from bilayer_orchestra.user_files import user_path
 
+#: Number of the Linux capability that unpacking an image needs, see capabilities(7).
 _CAP_SYS_RESOURCE = 24
-ELSEWHERE = (
+#: What to do where images cannot be built.
+BUILD_ELSEWHERE = (
     "on a site that forbids building: build where you may (your own machine), copy the .sif and "
     "the .sif.sha256 beside it, and run `orchestra containers verify KIND FILE` there"
 )
@@ -63,6 +65,17 @@ def build_image(
     kind: str, output: Path, sources: Sources, on_line: Callable[[str], None] = lambda line: None
 ) -> Image:
     """Build an image, test it, and note it in the configuration file.
+
+    Parameters
+    ----------
+    kind : str
+        What the image holds.
+    output : Path
+        The SIF file.
+    sources : Sources
+        What it is made of.
+    on_line : callable
+        Receives one line whenever there is something new to say.
 
     Raises
     ------
@@ -214,4 +227,6 @@ def _run(command: list[str], context: Path, output: Path, on_line: Callable[[str
         make_directory(log.parent)
         text = "\n".join(lines) + "\n"
         write_text_atomic(log, text)
-        raise EngineError(f"the image was not built; from {log}:\n{quoted(text)}\n{ELSEWHERE}")
+        raise EngineError(
+            f"the image was not built; from {log}:\n{quoted(text)}\n{BUILD_ELSEWHERE}"
+        )

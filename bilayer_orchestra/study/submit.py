@@ -112,7 +112,10 @@ def _show(
     say(f"# not submitted: {len(todo)} points in {arrays} tasks of {len(chunks)} jobs")
 
 
-_WORDS, _UNKNOWN = ("finished", "running", "pending", "failed", "unknown"), "not submitted yet"
+#: States in the order in which they are counted.
+_WORDS = ("finished", "running", "pending", "failed", "unknown")
+#: What is said of a point that nobody submitted.
+_UNKNOWN = "not submitted yet"
 
 
 def _counts(tasks: list[Task], known: Mapping[str, tuple[str, str]]) -> str:

@@ -48,20 +48,20 @@ class Queue:
     problem: str | None = None
 
 
-def ask_queue(wait: bool = True, users: Iterable[int] = ()) -> Queue:
+def ask_queue(users: Iterable[int] = ()) -> Queue:
     """Return all tasks of some users, also those that ended within the last minutes: one call.
+
+    If the scheduler does not answer, it is asked again after growing pauses.
 
     Parameters
     ----------
-    wait : bool
-        Whether to ask again, after growing pauses, if the scheduler does not answer.
     users : iterable of int
         Their numbers; ours by default.
     """
     names = ",".join(str(user) for user in sorted({*users} or {os.geteuid()}))
     problem = ""
     begin = time.monotonic()
-    for pause in (0.0, *(BACK_OFF if wait else ())):
+    for pause in (0.0, *BACK_OFF):
         if pause and time.monotonic() - begin > PATIENCE:
             break
         time.sleep(pause)

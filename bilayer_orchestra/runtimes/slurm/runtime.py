@@ -27,17 +27,22 @@ from bilayer_orchestra.files import (
     write_text_atomic,
 )
 from bilayer_orchestra.runtimes.base import PlacedJob, Runtime
-from bilayer_orchestra.runtimes.slurm.markers import read_marker
 from bilayer_orchestra.runtimes.slurm.queue import job_of
 from bilayer_orchestra.runtimes.slurm.script import batch_script, task_script
 from bilayer_orchestra.runtimes.slurm.site import Site
+from bilayer_orchestra.runtimes.slurm.state import read_marker
 from bilayer_orchestra.timestamps import utc_now
 
 T = TypeVar("T")
 
 #: The line of sbatch's answer that names the job, with --parsable and without.
 _NUMBER = re.compile(r"^(?:Submitted batch job )?(\d+)(?:;\S*| on cluster \S+)?\s*$", re.MULTILINE)
-BATCH, TASK, TASKS = "batch.sh", "task.sh", "tasks"
+#: Script of an array job, in the directory of the submission.
+BATCH = "batch.sh"
+#: Script of one point, in its run directory.
+TASK = "task.sh"
+#: Directory of the submission with links to the points of every array task.
+TASKS = "tasks"
 
 
 @dataclass(frozen=True)
