@@ -15,6 +15,7 @@ heavy is imported before it is needed.
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    if sys.platform == "win32":
+        from bilayer_orchestra.errors import NO_WINDOWS, OrchestraError
+
+        raise OrchestraError(NO_WINDOWS)
     return getattr(import_module(f"{__name__}.api"), name)
 
 

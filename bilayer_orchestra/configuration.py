@@ -6,13 +6,12 @@ wants one, under names that the engine declares, and one for containers (docs/co
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.files import DIRECTORY, write_text_atomic
+from bilayer_orchestra.files import DIRECTORY, make_directory, write_text_atomic
 from bilayer_orchestra.user_files import expand, read_bounded, variable
 
 APP = "bilayer_orchestra"
@@ -20,22 +19,16 @@ APP = "bilayer_orchestra"
 
 def config_file() -> Path:
     """Return the path of the configuration file (``ORCHESTRA_CONFIG``, or the platform's place)."""
-    override = variable("ORCHESTRA_CONFIG")
-    if override:
-        return Path(override)
-    from platformdirs import user_config_dir
+    from platformdirs import user_config_path
 
-    return Path(user_config_dir(APP)) / "config.toml"
+    return Path(variable("ORCHESTRA_CONFIG") or user_config_path(APP) / "config.toml")
 
 
 def cache_directory() -> Path:
     """Return the directory of compiled engines (``ORCHESTRA_CACHE``, or the platform's place)."""
-    override = variable("ORCHESTRA_CACHE")
-    if override:
-        return Path(override)
-    from platformdirs import user_cache_dir
+    from platformdirs import user_cache_path
 
-    return Path(user_cache_dir(APP))
+    return Path(variable("ORCHESTRA_CACHE") or user_cache_path(APP))
 
 
 #: What to do about something in the cache that another user made.
@@ -74,26 +67,25 @@ def refuse_unknown(known: Mapping[str, Collection[str]]) -> None:
 
 
 def set_engine_setting(engine: str, key: str, value: str) -> Path:
-    """Set one key, keep everything else in the file (comments included), return the file."""
+    """Set one key, keep everything else in the file (comments included), return the file.
+
+    Parameters
+    ----------
+    engine : str
+        The table.
+    key, value : str
+        What is set in it.
+    """
+    import tomlkit
+
     path = config_file()
     if _read(path).get(engine, {}).get(key) == value:
         return path
-    line = f"{key} = {json.dumps(value)}"  # a JSON string without control characters is TOML
-    lines = path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else []
-    headers = [text.split("#")[0].strip() for text in lines]
-    if f"[{engine}]" not in headers:
-        lines += [f"[{engine}]", line]
-    else:
-        start = headers.index(f"[{engine}]") + 1
-        end = next((k for k in range(start, len(lines)) if headers[k][:1] == "["), len(lines))
-        old = [k for k in range(start, end) if headers[k].split("=")[0].strip() == key]
-        lines[old[0] if old else start : old[0] + 1 if old else start] = [line]
-    text = "\n".join(lines) + "\n"
-    try:
-        path.parent.mkdir(DIRECTORY, parents=True, exist_ok=True)
-        write_text_atomic(path, text)
-    except OSError as error:
-        raise OrchestraError(f"cannot write {path}: {error.strerror}") from error
+    text = path.read_text(encoding="utf-8-sig") if path.exists() else ""
+    document = tomlkit.parse(text)
+    document.setdefault(engine, tomlkit.table())[key] = value
+    make_directory(path.parent, DIRECTORY)
+    write_text_atomic(path, tomlkit.dumps(document))
     return path
 
 

@@ -6,6 +6,9 @@ its message alone and exits non-zero. Anything else is a defect of this program.
 
 from __future__ import annotations
 
+#: Why a machine is refused: there are no locks, signals and groups of processes as POSIX has them.
+NO_WINDOWS = "this program runs on Linux and macOS, and on Windows inside WSL"
+
 
 class OrchestraError(Exception):
     """A failure with a message that names the place and the remedy."""

@@ -11,10 +11,11 @@ import functools
 import hashlib
 import os
 import pwd
+import re
 import stat
 import struct
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -23,11 +24,21 @@ from bilayer_orchestra.errors import ForeignFileError, OrchestraError
 
 #: What to do about a directory of another user.
 ELSEWHERE = "-o names a directory of your own"
-#: Permissions of what is made here; the umask may take more of them.
-FILE, DIRECTORY = 0o644, 0o755
+#: Permissions of a file that is made here; the umask may take more of them.
+FILE = 0o644
+#: Permissions of a directory of ours; the umask may take more of them.
+DIRECTORY = 0o755
 #: Group or others may write.
 WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 DEFAULT_ACL = "system.posix_acl_default"
+#: Lines of a log that a message quotes.
+QUOTED = 8
+#: Bytes at the end of a log in which they are looked for.
+END = 16384
+#: Begins what a program says of its own error.
+_ERROR = re.compile("ERROR|FATAL:")
+#: Ends a line of a backtrace that holds an address and no word.
+_ADDRESS = re.compile(r"\[0x[0-9a-f]+\]$")
 
 
 @contextmanager
@@ -61,6 +72,29 @@ def write_text_atomic(path: Path, text: str) -> None:
     """Write ``path`` by rename: complete or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """Replace every ``@NAME@`` of ``template`` once; what is put in is not looked at again."""
+    return re.sub(r"@([A-Z]+)@", lambda match: values[match[1]], template)
+
+
+def end_of(log: Path) -> str:
+    """Return the end of a log; nothing if it cannot be read."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - END))
+            return stream.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def quoted(text: str) -> str:
+    """Return the end of what a program printed, indented; of an error, what follows the word."""
+    lines = [line for line in text.splitlines() if line.strip() and not _ADDRESS.search(line)]
+    errors = [k for k, line in enumerate(lines) if _ERROR.match(line)]
+    shown = lines[errors[-1] :][:QUOTED] if errors else lines[-QUOTED:]
+    return "\n".join(f"  {line}" for line in shown)
 
 
 def make_directory(path: Path, mode: int = 0o777) -> Path:

@@ -71,12 +71,12 @@ class YamlText:
             raise self._error(1, f"{empty}expected `key: value` lines, as in `version: 1`")
         self.data: Any = None if root is None else self._value(root, ())
 
-    def line_of(self, path: KeyPath) -> int | None:
-        """Return the line of ``path``, or of the nearest enclosing key."""
+    def place_of(self, path: KeyPath) -> str:
+        """Return where ``path``, or the nearest enclosing key, is: ``line 3: ``, or nothing."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.lines:
-                return self.lines[path[:length]]
-        return None
+                return f"line {self.lines[path[:length]]}: "
+        return ""
 
     def _error(self, line: int, text: str) -> SpecError:
         return SpecError(self.source, [f"line {line}: {text}"])
@@ -134,7 +134,10 @@ class YamlText:
         return data
 
     def _refuse_references(self, node: Node) -> None:
-        if node.anchor is not None or str(node.tag).removeprefix(_TAG) not in _PLAIN_TAGS[type(node)]:
+        if (
+            node.anchor is not None
+            or str(node.tag).removeprefix(_TAG) not in _PLAIN_TAGS[type(node)]
+        ):
             raise self._error(_line(node), "anchors, aliases and tags are not used here")
 
 
@@ -171,6 +174,20 @@ def syntax_problem(problem: str, text: str, line: int) -> tuple[int, str]:
 
     What cannot be seen and separates nothing, such as a no-break space, is noticed by a parser only
     later: the first of it up to there is named in place of what the parser says.
+
+    Parameters
+    ----------
+    problem : str
+        What the parser says.
+    text : str
+        What it reads.
+    line : int
+        Where it gave up, counted from 1.
+
+    Returns
+    -------
+    int, str
+        The line, and what is wrong there.
     """
     bare = [re.split(r"(?:^|(?<=\s))#", one)[0] for one in text.split("\n")[:line]]
     unseen = [

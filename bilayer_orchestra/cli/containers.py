@@ -10,7 +10,7 @@ from bilayer_orchestra.configuration import config_file, engine_settings
 from bilayer_orchestra.engines.recipe import ENGINE_LABEL
 from bilayer_orchestra.engines.registry import refuse_unknown_configuration
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.images.build import ELSEWHERE, Sources, build_image, verify_image
+from bilayer_orchestra.images.build import BUILD_ELSEWHERE, Sources, build_image, verify_image
 from bilayer_orchestra.images.use import Image, find_image, recipes
 
 
@@ -19,7 +19,7 @@ def build_command(kind: str, output: Path | None, sources: Sources) -> None:
     target = output if output is not None else Path(f"{kind}.sif")
     image = build_image(kind, target, sources, typer.echo)
     _show(image)
-    typer.echo(f"noted in {config_file()}\n{ELSEWHERE}")
+    typer.echo(f"noted in {config_file()}\n{BUILD_ELSEWHERE}")
 
 
 def verify_command(kind: str, path: Path | None) -> None:

@@ -14,6 +14,10 @@ from types import FrameType
 
 def main() -> None:
     """Run the command line."""
+    if sys.platform == "win32":
+        from bilayer_orchestra.errors import NO_WINDOWS
+
+        _fail(NO_WINDOWS, 1)
     debug = _taken("--debug")
     if not debug:
         warnings.showwarning = _warn  # type: ignore[assignment]  # the place is left out

@@ -31,13 +31,18 @@ def engines() -> dict[str, Engine]:
     return dict(sorted(found, key=lambda one: last if one[1].auto is None else one[1].auto))
 
 
-def refuse_unknown_configuration() -> None:
-    """Raise OrchestraError if the configuration file holds what no installed engine reads."""
+def known_configuration() -> dict[str, tuple[str, ...]]:
+    """Return the tables of the configuration file and their keys, as the engines declare them."""
     known: dict[str, tuple[str, ...]] = {}
     for engine in engines().values():
         known |= engine.configuration
     kinds = {engine.recipe.kind for engine in engines().values() if engine.recipe}
-    refuse_unknown(known | {"containers": ("command", "base", *sorted(kinds))})
+    return known | {"containers": ("command", "base", *sorted(kinds))}
+
+
+def refuse_unknown_configuration() -> None:
+    """Raise OrchestraError if the configuration file holds what no installed engine reads."""
+    refuse_unknown(known_configuration())
 
 
 def get_engine(name: str) -> Engine:

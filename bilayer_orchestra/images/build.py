@@ -14,7 +14,7 @@ from pathlib import Path
 from bilayer_orchestra.configuration import engine_settings, set_engine_setting
 from bilayer_orchestra.engines.recipe import ImageRecipe
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
-from bilayer_orchestra.files import replacing, write_text_atomic
+from bilayer_orchestra.files import make_directory, quoted, replacing, write_text_atomic
 from bilayer_orchestra.heartbeat import heartbeat
 from bilayer_orchestra.images.use import (
     Image,
@@ -25,8 +25,10 @@ from bilayer_orchestra.images.use import (
 )
 from bilayer_orchestra.user_files import user_path
 
+#: Number of the Linux capability that unpacking an image needs, see capabilities(7).
 _CAP_SYS_RESOURCE = 24
-ELSEWHERE = (
+#: What to do where images cannot be built.
+BUILD_ELSEWHERE = (
     "on a site that forbids building: build where you may (your own machine), copy the .sif and "
     "the .sif.sha256 beside it, and run `orchestra containers verify KIND FILE` there"
 )
@@ -64,6 +66,17 @@ def build_image(
 ) -> Image:
     """Build an image, test it, and note it in the configuration file.
 
+    Parameters
+    ----------
+    kind : str
+        What the image holds.
+    output : Path
+        The SIF file.
+    sources : Sources
+        What it is made of.
+    on_line : callable
+        Receives one line whenever there is something new to say.
+
     Raises
     ------
     EngineError
@@ -86,12 +99,9 @@ def build_image(
         usual = f"building the image of {kind}: it takes {recipe.minutes} minutes"
         with heartbeat(on_line, usual):
             _run(command, context, output, on_line)
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(output) as partial:
-                shutil.copyfile(fresh, partial)
-        except OSError as error:
-            raise OrchestraError(f"cannot write {output}: {error.strerror}") from error
+        make_directory(output.parent)
+        with replacing(output) as partial:
+            shutil.copyfile(fresh, partial)
     image = inspect(output)
     checksum = f"{image.digest.removeprefix('sha256:')}  {output.name}\n"
     write_text_atomic(output.with_name(f"{output.name}.sha256"), checksum)
@@ -121,8 +131,7 @@ def verify_image(kind: str, path: Path) -> Image:
     command = [container_command(), "test", "--containall", "--cleanenv", "--no-home", str(path)]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if answer.returncode != 0:
-        lines = (answer.stdout + answer.stderr).strip().splitlines()[-6:]
-        raise EngineError("\n".join([f"{path} fails its own test:", *(f"  {x}" for x in lines)]))
+        raise EngineError(f"{path} fails its own test:\n{quoted(answer.stdout + answer.stderr)}")
     return image
 
 
@@ -215,10 +224,9 @@ def _run(command: list[str], context: Path, output: Path, on_line: Callable[[str
             raise
     if process.returncode != 0:
         log = output.with_name(f"{output.name}.build.log")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(log, "\n".join(lines) + "\n")
-        # of a message with many lines, the one that says what it is about
-        fatal = [k for k, line in enumerate(lines) if line.startswith("FATAL:")][-1:]
-        shown = [lines[k] for k in fatal if k < len(lines) - 8] + lines[-8:]
-        tail = "\n".join(f"  {line}" for line in shown)
-        raise EngineError(f"the image was not built; from {log}:\n{tail}\n{ELSEWHERE}")
+        make_directory(log.parent)
+        text = "\n".join(lines) + "\n"
+        write_text_atomic(log, text)
+        raise EngineError(
+            f"the image was not built; from {log}:\n{quoted(text)}\n{BUILD_ELSEWHERE}"
+        )

@@ -23,8 +23,10 @@ from bilayer_orchestra.files import file_sha256, own_directory, sha256, trusted,
 from bilayer_orchestra.user_files import user_path, variable
 
 VARIABLE = "ORCHESTRA_APPTAINER"
-#: Labels that our definitions write: the recipe, and the hash of what is ours.
-HOLDS, PACKAGE = "orchestra.holds", "orchestra.revision"
+#: Label that our definitions write: the kind of engine inside.
+HOLDS = "orchestra.holds"
+#: Label that our definitions write: the hash of what is ours.
+PACKAGE = "orchestra.revision"
 
 
 @dataclass(frozen=True)

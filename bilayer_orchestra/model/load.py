@@ -137,8 +137,8 @@ def replaced(model: M, values: Mapping[str, Any]) -> M:
 
 
 class _NoLines:
-    def line_of(self, path: KeyPath) -> int | None:
-        return None
+    def place_of(self, path: KeyPath) -> str:
+        return ""
 
 
 def _apply(yaml: YamlText, override: str) -> None:
@@ -185,8 +185,8 @@ def set_value(data: dict[str, Any], keys: list[str], value: Any) -> str | None:
 class Lines(Protocol):
     """Knows the line of every value of a file."""
 
-    def line_of(self, path: KeyPath) -> int | None:
-        """Return the line of ``path``, or of the nearest enclosing key."""
+    def place_of(self, path: KeyPath) -> str:
+        """Return where ``path``, or the nearest enclosing key, is: ``line 3: ``, or nothing."""
         ...
 
 
@@ -252,20 +252,15 @@ def _unknown_key(
         engines = f"no such engine is installed; there are: {', '.join(known)}"
         hint = f"{engines}; {hint}" if close else engines
     meant = (*parent, close[0]) if close else None
-    place = _place(yaml, path)
+    place = yaml.place_of(path)
     dotted = ".".join(map(str, path))
     problem = f"{place}unknown key `{dotted}`{odd_characters(key)}; {hint}"
     return problem, meant if meant in missing else None
 
 
-def _place(yaml: Lines, path: KeyPath) -> str:
-    line = yaml.line_of(path)
-    return f"line {line}: " if line else ""
-
-
 def _describe(yaml: Lines, details: ErrorDetails) -> str:
     path, kind, value = file_path(details), details["type"], details["input"]
-    place = _place(yaml, path)
+    place = yaml.place_of(path)
     dotted = ".".join(str(part) for part in path)
     if kind == "missing":
         return f"{place}`{dotted}` is missing"

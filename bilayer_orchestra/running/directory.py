@@ -14,6 +14,7 @@ A run belongs to the user who owns its directory: others read it, and nobody els
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import logging
 import os
@@ -25,7 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -52,11 +53,24 @@ from bilayer_orchestra.terms import Terms
 from bilayer_orchestra.timestamps import utc_now
 from bilayer_orchestra.user_files import read_bounded
 
+T = TypeVar("T")
 #: ``unknown``: only a lock could tell, and there are none on this file system.
 State = Literal["pending", "running", "finished", "failed", "unknown"]
 
-STATE_FILE, RESULT, LOCK, MODEL = "run.json", "result.nc", "lock", "model.yaml"
-EXECUTED, JOB_DIRECTORY, STARTED_FROM = "executed.json", "job", "started_from"
+#: Holds the :class:`Record`.
+STATE_FILE = "run.json"
+#: The finished dataset.
+RESULT = "result.nc"
+#: Locked by whoever computes the run.
+LOCK = "lock"
+#: The model as it was asked for.
+MODEL = "model.yaml"
+#: Says where the engine ran, once it ended well.
+EXECUTED = "executed.json"
+#: Directory in which the engine runs.
+JOB_DIRECTORY = "job"
+#: Holds the name of the run whose state the job began from.
+STARTED_FROM = "started_from"
 #: What is said of a run of another user.
 NOT_OURS = f"it is read, but neither run nor submitted; {ELSEWHERE}"
 #: Raised when tuned chemical potentials change for the same request.
@@ -82,13 +96,21 @@ class Record:
 
 
 _RECORD = TypeAdapter(Record)
+#: Of the facts about where an engine ran.
+_PLACE = TypeAdapter(dict[str, str])
 
 
 def request_hash(model: Model, engine: Engine, version: str | None = None) -> str:
     """Return the hash of everything that can change the numbers of this run.
 
-    Names, comments and other engines' settings do not count; ``version`` is the engine's unless
-    that of another result is meant.
+    Names, comments and other engines' settings do not count.
+
+    Parameters
+    ----------
+    model, engine
+        The request.
+    version : str, optional
+        The engine's, unless that of another result is meant.
     """
     numerics = getattr(model.numerics, engine.name)
     identity: dict[str, Any] = {
@@ -120,7 +142,15 @@ class RunDirectory:
 
     @classmethod
     def for_request(cls, root: Path, model: Model, engine: Engine) -> RunDirectory:
-        """Return the directory of this request under ``root`` (not created yet)."""
+        """Return the directory of a request; it is not made yet.
+
+        Parameters
+        ----------
+        root : Path
+            Directory of the run directories.
+        model, engine
+            The request.
+        """
         digest = request_hash(model, engine)
         return cls(root / f"{model.name}-{engine.name}-{digest[:12]}")
 
@@ -147,11 +177,7 @@ class RunDirectory:
 
     def record(self) -> Record | None:
         """Return the stored record, or None if there is no run here."""
-        try:
-            file = self.path / STATE_FILE
-            return _RECORD.validate_json(file.read_bytes()) if file.is_file() else None
-        except (OSError, ValueError):  # another user's may hold anything
-            return None
+        return _content(self.path / STATE_FILE, _RECORD)
 
     def model_data(self) -> dict[str, Any]:
         """Return the model as plain data; nothing if it was not written yet."""
@@ -217,12 +243,7 @@ class RunDirectory:
 
     def executed(self) -> dict[str, str] | None:
         """Return where the engine ran, if it ended well here but its result was not stored yet."""
-        try:
-            place = json.loads((self.path / EXECUTED).read_text())
-        except (OSError, ValueError):
-            return None
-        known = isinstance(place, dict) and all(isinstance(one, str) for one in place.values())
-        return place if known else None
+        return _content(self.path / EXECUTED, _PLACE)
 
     def mark_executed(self, place: dict[str, str]) -> None:
         """Note that the engine ended well."""
@@ -368,10 +389,14 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _content(file: Path, kind: TypeAdapter[T]) -> T | None:
+    """Return what a file holds; None if it is not there or, as another user's may, holds more."""
+    try:
+        return kind.validate_json(file.read_bytes()) if file.is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
+@functools.cache
 def _warn_once(text: str) -> None:
-    ours = object()
-    if _said.setdefault(text, ours) is ours:  # one step, also for threads
-        logging.getLogger(__name__).warning(text)
-
-
-_said: dict[str, object] = {}
+    logging.getLogger(__name__).warning(text)

@@ -49,7 +49,7 @@ class Outcome:
 
 
 def make_request(model: Model, engine: Engine) -> Request:
-    """Return what ``backend`` needs to know of ``model``; see :meth:`Terms.centred`."""
+    """Return what ``engine`` needs to know of ``model``; see :meth:`Terms.centred`."""
     return Request(
         terms=model.terms().centred(),
         observables=model.measured(),
@@ -59,7 +59,7 @@ def make_request(model: Model, engine: Engine) -> Request:
 
 
 def checked_request(model: Model, engine: Engine) -> Request:
-    """Return the request if ``backend`` can solve it.
+    """Return the request if ``engine`` can solve it.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def run_point(
     start: RunDirectory | None = None,
     run: RunDirectory | None = None,
 ) -> Outcome:
-    """Return the result of ``model`` on ``backend``, computing it only if it is not there yet.
+    """Return the result of ``model`` on ``engine``, computing it only if it is not there yet.
 
     Parameters
     ----------

@@ -20,8 +20,14 @@ from bilayer_orchestra.files import make_directory, other_owner, replacing, sha2
 if TYPE_CHECKING:
     import xarray as xr
 
-#: Groups of names; the first of each says whose all of them are.
-RESULT, FITS, LIMIT = ("result.nc", "result.png"), ("fit.nc", "fit.png"), ("limit.nc",)
+# groups of names: the first of each says whose all of them are
+#: Of a result.
+RESULT = ("result.nc", "result.png")
+#: Of the fits of a result.
+FITS = ("fit.nc", "fit.png")
+#: Of an extrapolation.
+LIMIT = ("limit.nc",)
+#: Of a comparison of engines.
 CHECK = ("check.nc",)
 
 
@@ -77,6 +83,17 @@ def _owner_of(path: Path) -> str:
 def make_room(root: Path, names: tuple[str, ...], new: str, say: Callable[[str], None]) -> None:
     """Move the files ``names`` out of ``root``, to the directory of their own run, if not ``new``.
 
+    Parameters
+    ----------
+    root : Path
+        Where the names are published.
+    names : tuple of str
+        One of the groups above.
+    new : str
+        Name of the run whose files are published next.
+    say : callable
+        Receives a line about what was moved.
+
     Raises
     ------
     OrchestraError
@@ -116,6 +133,15 @@ def _free(root: Path, names: list[str]) -> Path:
 
 def publish(run: Path, root: Path, say: Callable[[str], None]) -> Path:
     """Make ``root`` show the result of ``run``: a copy by rename, with the fits made of it.
+
+    Parameters
+    ----------
+    run : Path
+        The run directory.
+    root : Path
+        Where its result is published.
+    say : callable
+        Receives lines about what was moved.
 
     Returns
     -------

@@ -14,14 +14,12 @@ from bilayer_orchestra.errors import EngineError, OrchestraError, RunBusyError
 from bilayer_orchestra.machine import cores
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.running.directory import Record, RunDirectory, State, started_record
-from bilayer_orchestra.running.point import Outcome, make_request, run_point, stored
+from bilayer_orchestra.running.point import Outcome, make_request, refuse_search, run_point, stored
 from bilayer_orchestra.running.watch import was_watched
 from bilayer_orchestra.runtimes.base import PlacedJob, Submitted, image_facts
 from bilayer_orchestra.runtimes.local import LocalRuntime
-from bilayer_orchestra.runtimes.slurm.markers import forget_markers
-from bilayer_orchestra.runtimes.slurm.runtime import SlurmRuntime, computed
-from bilayer_orchestra.runtimes.slurm.state import states_of
-from bilayer_orchestra.runtimes.slurm.submit import Chunk
+from bilayer_orchestra.runtimes.slurm.runtime import Chunk, SlurmRuntime, computed
+from bilayer_orchestra.runtimes.slurm.state import forget_markers, states_of
 
 #: Seconds between two looks at a submitted point: a scheduler is not asked more often.
 LOOK = 10.0
@@ -66,6 +64,15 @@ def submit(
     chunk: Chunk, points: Sequence[QueuedPoint], runtime: SlurmRuntime
 ) -> tuple[str, list[QueuedPoint]]:
     """Submit one array job and record it in every run; return its number and its points.
+
+    Parameters
+    ----------
+    chunk : Chunk
+        The array job.
+    points : sequence of QueuedPoint
+        At least those that it computes.
+    runtime : SlurmRuntime
+        Where it is submitted.
 
     Raises
     ------
@@ -143,11 +150,7 @@ def run_queued(
     EngineError
         If it failed in the queue while we waited.
     """
-    if getattr(point.model, "filling", None) is not None:
-        raise OrchestraError(
-            f"a `filling` takes several runs, each after the result of the one before; "
-            f"{QUEUED_SEARCH}"
-        )
+    refuse_search(point.model, QUEUED_SEARCH)
     submitted = False
     said = ""
     while (found := stored(point.run)) is None:

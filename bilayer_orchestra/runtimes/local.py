@@ -50,7 +50,15 @@ class LocalRuntime(AttachedRuntime):
 
 
 def program_path(job: Job, tools: Tools, python: str = sys.executable) -> str:
-    """Return the path of a job's program: the engine's, or what every machine has."""
+    """Return the path of a job's program: the engine's, or what every machine has.
+
+    Parameters
+    ----------
+    job, tools
+        What runs, and where its programs are.
+    python : str
+        The Python of this machine.
+    """
     known = {"python": python, "sh": "sh"} | {**tools.programs}
     if job.program not in known:
         raise MissingEngineError(f"nobody says where the program `{job.program}` is")

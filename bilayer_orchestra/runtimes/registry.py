@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal, get_args
 
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.runtimes.base import Runtime
 
-RUNTIME_NAMES = ("local", "apptainer", "slurm")
+RuntimeName = Literal["local", "apptainer", "slurm"]
 
 
 def get_runtime(
@@ -44,4 +45,4 @@ def get_runtime(
         from bilayer_orchestra.runtimes.slurm.site import load_site
 
         return SlurmRuntime(load_site(site, beside, dict(images or {})))
-    raise OrchestraError(f"there is no runtime `{name}`; known: {', '.join(RUNTIME_NAMES)}")
+    raise OrchestraError(f"there is no runtime `{name}`; known: {', '.join(get_args(RuntimeName))}")

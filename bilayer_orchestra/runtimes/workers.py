@@ -13,23 +13,12 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from bilayer_orchestra.errors import EngineError
-from bilayer_orchestra.files import open_log
-from bilayer_orchestra.runtimes.child import (
-    GRACE,
-    LOG,
-    POLL,
-    SLOWEST_POLL,
-    Guard,
-    explain_end,
-    quoted,
-    start_child,
-    stop_child,
-)
+from bilayer_orchestra.files import open_log, quoted
+from bilayer_orchestra.runtimes.child import GRACE, LOG, SILENT, Child, pauses
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -71,7 +60,7 @@ class Workers:
         with self._lock:
             idle = self._idle.get(key)
             worker = idle.pop() if idle else None
-        if worker is not None and not worker.alive:
+        if worker is not None and worker.child.process.poll() is not None:
             worker.stop()
             worker = None
         worker = worker or _Worker(module, environment, directory)
@@ -99,55 +88,49 @@ class _Worker:
         # -P: modules are never taken from the directory one happens to be in
         command = [sys.executable, "-P", "-m", module, str(far.fileno())]
         with far, open_log(directory / LOG) as log:
-            self._process = start_child(command, directory, environment, log, (far.fileno(),))
-        self._guard = Guard(self._process.pid, 0)
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
+            self.child = Child(command, directory, environment, log, far.fileno())
 
     def solve(self, directory: Path, lock: int, on_poll: Callable[[], None]) -> None:
         log = directory / LOG
         with open_log(log) as stream:
-            stream.write(f"--- worker {self._process.pid}\n".encode())
+            stream.write(f"--- worker {self.child.process.pid}\n".encode())
             start = stream.tell()
         message = json.dumps({"directory": str(directory.absolute())}).encode() + b"\n"
         try:
             socket.send_fds(self._channel, [message], [lock])
-            answer = self._wait(on_poll)
+            answer = self._answer(on_poll)
         except OSError:
             answer = b""
         if not answer:
-            code = self._process.wait()
-            raise EngineError(explain_end(self._name, code, log, start))
+            raise EngineError(self.child.explain_end(self._name, log, start))
         error = json.loads(answer)["error"]
         if error is not None:
-            raise EngineError(f"the engine ({self._name}) failed, see {log}:\n{quoted(error)}")
+            said = quoted(error) or f"  {SILENT}"
+            raise EngineError(f"the engine ({self._name}) failed, see {log}:\n{said}")
 
-    def _wait(self, on_poll: Callable[[], None]) -> bytes:
+    def _answer(self, on_poll: Callable[[], None]) -> bytes:
         """Return the answer, or nothing if the worker died."""
-        begin, answer = time.monotonic(), b""
-        while not answer.endswith(b"\n"):
-            self._channel.settimeout(min(POLL + (time.monotonic() - begin) / 50, SLOWEST_POLL))
+        answer = b""
+        for pause in pauses():
+            self._channel.settimeout(pause)
             try:
                 piece = self._channel.recv(65536)
             except TimeoutError:
                 on_poll()
                 continue
-            if not piece:
-                return b""
             answer += piece
-        return answer
+            if not piece or answer.endswith(b"\n"):
+                break
+        return answer if answer.endswith(b"\n") else b""
 
     def dismiss(self) -> None:
         """End the idle worker: it sees its channel close."""
         self._channel.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(GRACE)
+            self.child.process.wait(GRACE)
         self.stop()
 
     def stop(self) -> None:
         """End the worker, whatever it does."""
         self._channel.close()
-        stop_child(self._process)
-        self._guard.dismiss()
+        self.child.stop()

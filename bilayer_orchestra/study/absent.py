@@ -1,20 +1,24 @@
 """Points whose engine or geometry is not installed here: their results are found by content.
 
 An identity needs the engine, which knows its version and the settings that were left out. What is
-said in the study and in the run's own model file has to be the same instead, word for word.
+said in the study and in the run's result has to be the same instead, word for word.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from pathlib import Path
 from typing import Any
 
 from bilayer_orchestra.averages import Averages
+from bilayer_orchestra.dataset.parameters import yaml_data
 from bilayer_orchestra.engines.base import Engine, Job, Request
-from bilayer_orchestra.errors import MissingEngineError
+from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.running.choice import AUTO
 from bilayer_orchestra.running.directory import RunDirectory, find_runs
+from bilayer_orchestra.running.point import stored
 from bilayer_orchestra.settings import SpecModel
 
 #: What is said of a point that no run states.
@@ -52,27 +56,54 @@ def absent_engine(name: str) -> Engine:
     return engine
 
 
-def stored_run(root: Path, model: Model, engine: str, settings: dict[str, Any]) -> RunDirectory:
-    """Return the run below ``root`` that says the same; one that is not there if none does.
+class StoredRuns:
+    """The runs below a directory, by what they say of themselves; they are read once.
 
-    Parameters
-    ----------
-    model : Model
-        Without the engines' settings. What was left out and has a default, only its geometry knows:
-        where that is absent the study has to say everything.
-    engine : str
-        Name of the engine, or ``auto``.
-    settings : dict
-        All that the study says of engines' settings, by name.
+    A result states its engine and its model with the settings. Of a run without a result its record
+    and its model file do: they decide only what is said of it.
     """
-    wanted = model.to_data()
-    wanted.pop("numerics", None)
-    found = []
-    for run in find_runs(root):
-        record, data = run.record(), run.model_data()
-        if record is None or engine not in (record.backend, AUTO):
-            continue
-        used = (data.pop("numerics", None) or {}).get(record.backend, {})
-        if data == wanted and used == settings.get(record.backend, {}):
-            found.append(run)
-    return found[0] if len(found) == 1 else RunDirectory(root / f"{model.name}-{engine}-absent")
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find(self, model: Model, engine: str, settings: dict[str, Any]) -> RunDirectory:
+        """Return the run that says the same; one that is not there if none does, or several do.
+
+        Parameters
+        ----------
+        model : Model
+            Without the engines' settings. What was left out and has a default, only its geometry
+            knows: where that is absent the study has to say everything.
+        engine : str
+            Name of the engine, or ``auto``.
+        settings : dict
+            All that the study says of engines' settings, by name.
+        """
+        wanted = model.to_data()
+        wanted.pop("numerics", None)
+        found = [
+            run
+            for run, used, data, own in self._stated
+            if engine in (used, AUTO) and data == wanted and own == settings.get(used, {})
+        ]
+        absent = RunDirectory(self.root / f"{model.name}-{engine}-absent")
+        return found[0] if len(found) == 1 else absent
+
+    @functools.cached_property
+    def _stated(self) -> list[tuple[RunDirectory, str, dict[str, Any], dict[str, Any]]]:
+        """Every run with its engine, its model, and the engine's settings."""
+        rows = []
+        for run in find_runs(self.root):
+            result, record = None, run.record()
+            with contextlib.suppress(OrchestraError):  # which the status of the point tells
+                result = stored(run)
+            if result is not None:
+                engine = str(result.dataset.attrs["backend"])
+                data = yaml_data(str(result.dataset.attrs["model"]))
+            elif record is not None:
+                engine, data = record.backend, run.model_data()
+            else:
+                continue
+            settings = (data.pop("numerics", None) or {}).get(engine, {})
+            rows.append((run, engine, data, settings))
+        return rows

@@ -100,16 +100,12 @@ def read_axes(
     paths += [path for group in zipped.values() if isinstance(group, dict) for path in group]
     axes: list[Axis] = []
     problems: list[AxisError] = []
-    for key, value in crossed.items():
-        try:
-            axes.append(_crossed(str(key), value, paths))
-        except AxisError as problem:
-            problems.append(problem)
-    for label, group in zipped.items():
-        try:
-            axes.append(_zipped(str(label), group, paths))
-        except AxisError as problem:
-            problems.append(problem)
+    for read, section in ((_crossed, crossed), (_zipped, zipped)):
+        for key, value in section.items():
+            try:
+                axes.append(read(str(key), value, paths))
+            except AxisError as problem:
+                problems.append(problem)
     seen: list[str] = []
     labels: set[str] = set()
     for axis in axes:
@@ -164,13 +160,12 @@ def _crossed(key: str, value: Any, paths: list[str]) -> Axis:
         _check_label(place, key)
         path, values, label = value["path"], value["values"], key
         place = (*place, "values")
-        if isinstance(values, dict):
-            _check_path(place, path)
-            named = _named(place, values)
-            return Axis(label, {path: tuple(named.values())}, tuple(named), {path: label}, place)
     else:
         path, values, label = key, value, _short_name(key, paths)
     _check_path(place, path)
+    if isinstance(values, dict):
+        _check_names(place, values)
+        return Axis(label, {path: tuple(values.values())}, tuple(values), {path: label}, place)
     checked = _values(place, values)
     return Axis(label, {path: checked}, checked, {path: label}, place)
 
@@ -211,8 +206,8 @@ def shown(value: Scalar) -> str:
     return short if float(short) == value else repr(value)
 
 
-def _named(place: KeyPath, values: dict[Any, Any]) -> dict[str, Any]:
-    """Return name -> value; a value may be a number, a word, a section or nothing."""
+def _check_names(place: KeyPath, values: dict[Any, Any]) -> None:
+    """Refuse what is no name or no value: a number, a word, a section or nothing."""
     if not values:
         raise AxisError(place, "should name at least one value")
     for name, value in values.items():
@@ -223,7 +218,6 @@ def _named(place: KeyPath, values: dict[Any, Any]) -> dict[str, Any]:
             raise AxisError((*place, name), "should be one value, or a section of the model")
     if any(one == other for one, other in itertools.combinations(values.values(), 2)):
         raise AxisError(place, "has a value twice")
-    return values
 
 
 def _values(place: KeyPath, values: Any, unique: bool = True) -> tuple[Scalar, ...]:

@@ -133,20 +133,11 @@ def _combine(
                 (*dims, *variable.dims), np.full((*shape, *sizes), np.nan), variable.attrs
             )
     for index, result in results.items():
-        where = {
-            dim: np.array([values.index(one) for one in result[dim].values.tolist()])
-            for dim, values in inner.items()
-            if dim in result.coords
-        }
-        for name, target in variables.items():
-            if name not in result:
-                continue
-            stored = result[name]
-            if stored.ndim == 0:
-                target.values[index] = stored.values
-            else:
-                inside = np.ix_(*(where[str(dim)] for dim in stored.dims))
-                target.values[index][inside] = stored.values
+        known = {dim: values for dim, values in inner.items() if dim in result.dims}
+        whole = result[[name for name in variables if name in result]].reindex(known)
+        for name, placed in whole.data_vars.items():
+            target = variables[str(name)]
+            target.values[index] = placed.transpose(*target.dims[len(dims) :]).values
     used = {str(dim) for variable in variables.values() for dim in variable.dims}
     coordinates = {dim: values for dim, values in inner.items() if dim in used}
     return xr.Dataset(variables, coordinates)

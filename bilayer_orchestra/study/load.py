@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from bilayer_orchestra.engines.registry import ENGINES
 from bilayer_orchestra.errors import SpecError
 from bilayer_orchestra.model.absent import AbsentModel, is_absent
 from bilayer_orchestra.model.kinds import kind_of
 from bilayer_orchestra.model.load import (
-    Lines,
     describe_all,
-    file_path,
     in_file_order,
     is_study,
     read_text,
@@ -120,7 +117,8 @@ def load_study(path: Path, stored: bool = False) -> LoadedStudy:
     if count > MAX_POINTS:
         raise SpecError(source, [f"has {count} points; {MAX_POINTS} are the most"])
     base = _Base(study, yaml, path)
-    points, problems = [], _Problems()
+    points: list[Point] = []
+    problems: dict[str, list[str]] = {}  # -> the points that have it
     for index in itertools.product(*(range(axis.size) for axis in axes)):
         name = point_name(axes, index)
         data = copy.deepcopy(base.data)
@@ -128,8 +126,9 @@ def load_study(path: Path, stored: bool = False) -> LoadedStudy:
             for dotted, values in axis.columns.items():
                 clash = set_value(data, dotted.split("."), values[k])
                 if clash:
-                    line = _line(yaml, axis.place_of(dotted, k))
-                    problems.add(f"{line}`{dotted}`: `{clash}` has no keys inside", name)
+                    place = yaml.place_of(axis.place_of(dotted, k))
+                    text = f"{place}`{dotted}`: `{clash}` has no keys inside"
+                    problems.setdefault(text, []).append(name)
         kind, settings = kind_of(data), data.get("numerics") or {}
         if stored and isinstance(settings, dict):
             data["numerics"] = {key: settings[key] for key in settings if key in ENGINES.names()}
@@ -137,10 +136,14 @@ def load_study(path: Path, stored: bool = False) -> LoadedStudy:
         try:
             points.append(Point(name, index, kind.model_validate(data), settings))
         except ValidationError as error:
-            for text in base.describe(error.errors(), axes, index, kind):
-                problems.add(text, name)
+            for text in describe_all(_PointPlaces(base, axes, index), error.errors(), kind):
+                problems.setdefault(text, []).append(name)
     if problems:
-        raise SpecError(source, in_file_order(problems.lines(count)))
+        lines = [
+            text if len(names) == count else f"{text} (in {_several(names)})"
+            for text, names in problems.items()
+        ]
+        raise SpecError(source, in_file_order(lines))
     if any(getattr(point.model, "filling", None) is not None for point in points):
         wrong = collisions(axes, lambda name: name.startswith(TUNING))
         if wrong:
@@ -168,7 +171,7 @@ def _read(yaml: YamlText, stored: bool) -> tuple[Study, tuple[Axis, ...]]:
 
 def _axis_problem(yaml: YamlText, problem: AxisError) -> str:
     dotted = ".".join(map(str, problem.place))
-    return f"{_line(yaml, problem.place)}`{dotted}` {problem.text}"
+    return f"{yaml.place_of(problem.place)}`{dotted}` {problem.text}"
 
 
 def _figure_problems(yaml: YamlText, study: Study, axes: list[Axis]) -> Iterator[str]:
@@ -178,14 +181,14 @@ def _figure_problems(yaml: YamlText, study: Study, axes: list[Axis]) -> Iterator
     for key in ("along", "panels"):
         name = getattr(study.figure, key)
         if name is not None and name not in labels:
-            known = ", ".join(labels) or "none"
-            yield f"{_line(yaml, ('figure', key))}`figure.{key}` names no axis; there are: {known}"
+            known, place = ", ".join(labels) or "none", yaml.place_of(("figure", key))
+            yield f"{place}`figure.{key}` names no axis; there are: {known}"
     if study.figure.along == study.figure.panels:
-        yield f"{_line(yaml, ('figure', 'panels'))}`figure.panels` is the axis of `along`, too"
+        yield f"{yaml.place_of(('figure', 'panels'))}`figure.panels` is the axis of `along`, too"
     reference, along = study.figure.reference, labels.get(study.figure.along)
     if reference is not None and along is not None and reference not in map(shown, along.labels):
         known = ", ".join(map(shown, along.labels))
-        place = _line(yaml, ("figure", "reference"))
+        place = yaml.place_of(("figure", "reference"))
         yield f"{place}`figure.reference` is no value of {along.label}; there are: {known}"
 
 
@@ -196,103 +199,56 @@ def point_name(axes: tuple[Axis, ...], index: tuple[int, ...]) -> str:
 
 
 class _Base:
-    """The base model's data, and in which file each of its values stands."""
+    """The base model's data, and where its values stand."""
 
     def __init__(self, study: Study, yaml: YamlText, path: Path) -> None:
-        self.study_lines = yaml
+        self.study = yaml
+        self.file: YamlText | None = None
+        self.data: dict[str, Any]
         if isinstance(study.model, str):
             file = path.parent / user_path(study.model)
-            self.prefix = f"{file}: "
-            text = YamlText(read_text(file), str(file))
+            self.file = text = YamlText(read_text(file), str(file))
             if text.problems:
                 raise SpecError(str(file), text.problems)
             if is_study(text.data) is True:
                 raise SpecError(str(file), ["is a study; `model` names the file of one model"])
-            self.lines: Lines = text
-            self.data: dict[str, Any] = text.data
+            self.data = text.data
         else:
-            self.prefix = ""
-            self.lines = _Shifted(yaml, ("model",))
             self.data = copy.deepcopy(study.model)
             # an inline model need not repeat what the study says
             self.data.setdefault("version", study.version)
             self.data.setdefault("name", study.name)
-        self.overlaid = {(name, *inner) for name, inner in _leaves(study.numerics)}
         if study.numerics:
             _merge(self.data, {"numerics": study.numerics})
 
-    def describe(
-        self,
-        errors: list[ErrorDetails],
-        axes: tuple[Axis, ...],
-        index: tuple[int, ...],
-        kind: type[Model],
-    ) -> Iterator[str]:
-        """Return one line per problem of a point, with the file and line of the value."""
-        on_axis = _AxisLines(self.study_lines, axes, index)
-        groups: dict[str, list[ErrorDetails]] = {"axis": [], "study": [], "base": []}
-        for details in errors:
-            path = file_path(details)
-            if on_axis.line_of(path) is not None:
-                groups["axis"].append(details)
-            elif path[:1] == ("numerics",) and path[1:] in self.overlaid:
-                groups["study"].append(details)
-            else:
-                groups["base"].append(details)
-        yield from describe_all(on_axis, groups["axis"], kind)
-        yield from describe_all(self.study_lines, groups["study"], kind)
-        for text in describe_all(self.lines, groups["base"], kind):
-            yield self.prefix + text
+    def place_of(self, path: KeyPath) -> str:
+        """Return where a value stands that no axis sets, such as ``line 3: ``."""
+        if path[:1] == ("numerics",) and path in self.study.lines:
+            return self.study.place_of(path)
+        if self.file is None:
+            return self.study.place_of(("model", *path))
+        return f"{self.file.source}: {self.file.place_of(path)}"
 
 
-class _Shifted:
-    """Lines of a section that stands inside another file."""
+class _PointPlaces:
+    """Where the values of one point stand: on an axis, in the study, or in the base model."""
 
-    def __init__(self, yaml: YamlText, place: KeyPath) -> None:
-        self.yaml, self.place = yaml, place
+    def __init__(self, base: _Base, axes: tuple[Axis, ...], index: tuple[int, ...]) -> None:
+        self.base = base
+        self.on_axes: dict[KeyPath, KeyPath] = {
+            tuple(dotted.split(".")): axis.place_of(dotted, k)
+            for axis, k in zip(axes, index, strict=True)
+            for dotted in axis.columns
+        }
 
-    def line_of(self, path: KeyPath) -> int | None:
-        return self.yaml.line_of((*self.place, *path))
-
-
-class _AxisLines:
-    """Lines of the values that the axes set in one point; None for all others."""
-
-    def __init__(self, yaml: YamlText, axes: tuple[Axis, ...], index: tuple[int, ...]) -> None:
-        self.found: dict[KeyPath, int | None] = {}
-        for axis, k in zip(axes, index, strict=True):
-            for dotted in axis.columns:
-                place = axis.place_of(dotted, k)
-                self.found[tuple(dotted.split("."))] = yaml.line_of(place)
-
-    def line_of(self, path: KeyPath) -> int | None:
-        for length in range(len(path), 0, -1):
-            if path[:length] in self.found:
-                return self.found[path[:length]]
-        # an axis inside the section that is wrong as a whole, e.g. `state`
-        for place, line in self.found.items():
-            if path and place[: len(path)] == path:
-                return line
-        return None
-
-
-class _Problems:
-    """Problems of all points, each once."""
-
-    def __init__(self) -> None:
-        self.points: dict[str, list[str]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self.points)
-
-    def add(self, text: str, point: str) -> None:
-        self.points.setdefault(text, []).append(point)
-
-    def lines(self, count: int) -> list[str]:
-        return [
-            text if len(names) == count else f"{text} (in {_several(names)})"
-            for text, names in self.points.items()
-        ]
+    def place_of(self, path: KeyPath) -> str:
+        """Return the place of a value; a section is where an axis sets something in it."""
+        around = [path[:length] for length in range(len(path), 0, -1)]
+        inside = [one for one in self.on_axes if path and one[: len(path)] == path]
+        for one in (*around, *inside):
+            if one in self.on_axes:
+                return self.base.study.place_of(self.on_axes[one])
+        return self.base.place_of(path)
 
 
 def _several(names: list[str]) -> str:
@@ -311,17 +267,3 @@ def _merge(target: dict[str, Any], source: dict[str, Any]) -> None:
                 _merge(inner, value)
         elif value is not None or not isinstance(target.get(key), dict):
             target[key] = value
-
-
-def _leaves(data: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield (key, path below it) of every value and section."""
-    for key, value in data.items():
-        yield key, ()
-        if isinstance(value, dict):
-            for inner, below in _leaves(value):
-                yield key, (inner, *below)
-
-
-def _line(yaml: YamlText, place: KeyPath) -> str:
-    line = yaml.line_of(place)
-    return f"line {line}: " if line else ""

@@ -27,34 +27,46 @@ class Listener(Protocol):
         ...
 
     def ended(self, name: str, error: str | None, reused: bool) -> None:
-        """Hear that a point ended."""
+        """Hear that a point ended.
+
+        Parameters
+        ----------
+        name : str
+            The point.
+        error : str or None
+            Why it failed.
+        reused : bool
+            Whether its result was there already.
+        """
         ...
 
 
 def run_points(
-    tasks: list[Task], runtime: AttachedRuntime, jobs: int, listener: Listener, again: bool = True
+    tasks: list[Task], runtime: AttachedRuntime, jobs: int, listener: Listener
 ) -> dict[str, str]:
-    """Run all tasks, ``jobs`` at a time; return the messages of those that failed, by name.
+    """Run all tasks; return the messages of those that failed, by name.
 
     Parameters
     ----------
-    again : bool
-        Whether points that failed before are tried again.
+    runtime : AttachedRuntime
+        Where they run.
+    jobs : int
+        How many of them at the same time.
+    listener : Listener
+        Hears what happens to them.
     """
     stop = threading.Event()
     failures: dict[str, str] = {}
     pool = ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="point")
     running: dict[Future[bool], Task] = {
-        pool.submit(_run, task, _Stoppable(runtime, stop), listener): task
-        for task in tasks
-        if again or task.run.status()[0] != "failed"
+        pool.submit(_run, task, _Stoppable(runtime, stop), listener): task for task in tasks
     }
     try:
         while running:
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 task = running.pop(future)
-                error = _outcome(future)
+                error = _failure(future)
                 if error is not None:
                     failures[task.name] = error
                 listener.ended(task.name, error, error is None and future.result())
@@ -81,7 +93,8 @@ def _run(task: Task, runtime: AttachedRuntime, listener: Listener) -> bool:
     return outcome.reused
 
 
-def _outcome(future: Future[bool]) -> str | None:
+def _failure(future: Future[bool]) -> str | None:
+    """Return why a point failed, in words for its user; None: it did not."""
     error = future.exception()
     if error is None:
         return None

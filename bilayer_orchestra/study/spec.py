@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from bilayer_orchestra.runtimes.registry import RuntimeName
 from bilayer_orchestra.settings import NAME, SpecModel
 from bilayer_orchestra.study.figure import Figure
 
@@ -50,7 +51,7 @@ class Study(SpecModel):
         Figure | None, Field(description="how `orchestra plot` draws the collected dataset")
     ] = None
     runtime: Annotated[
-        str, Field(description="where the points run: local, apptainer or slurm")
+        RuntimeName, Field(description="where the points run: local, apptainer or slurm")
     ] = "local"
     site: Annotated[
         str | None, Field(description="site profile for slurm: a TOML file, or a name")
@@ -91,19 +92,6 @@ class Study(SpecModel):
                 )
         if len(set(value)) < len(value):
             raise PydanticCustomError("repeated", "names a backend twice")
-        return value
-
-    @field_validator("runtime")
-    @classmethod
-    def _known_runtime(cls, value: str) -> str:
-        from bilayer_orchestra.runtimes.registry import RUNTIME_NAMES
-
-        if value not in RUNTIME_NAMES:
-            raise PydanticCustomError(
-                "runtime",
-                "should be one of {known}",
-                {"known": ", ".join(RUNTIME_NAMES)},
-            )
         return value
 
     @field_validator("model")

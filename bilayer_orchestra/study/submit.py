@@ -14,9 +14,8 @@ from bilayer_orchestra.running.queued import (
     placed,
     submit,
 )
-from bilayer_orchestra.runtimes.slurm.runtime import SlurmRuntime
+from bilayer_orchestra.runtimes.slurm.runtime import Chunk, SlurmRuntime
 from bilayer_orchestra.runtimes.slurm.script import task_script
-from bilayer_orchestra.runtimes.slurm.submit import Chunk, batch_of
 from bilayer_orchestra.study.load import LoadedStudy
 from bilayer_orchestra.study.tasks import Task, make_tasks, split_by_owner, study_root
 
@@ -102,7 +101,7 @@ def _show(
     """Say what would be submitted: every job, every point, the script of one point."""
     names = {task.run.path: task.name for task in todo}
     for chunk in chunks:
-        say(f"# {shlex.join(chunk.command)}\n{batch_of(chunk, runtime.site)}")
+        say(f"# {shlex.join(chunk.command)}\n{runtime.batch_script(chunk)}")
         for index, pack in enumerate(chunk.packs):
             for one in pack:
                 say(f"# array task {index}: {names[one.run]}: {one.run}")
@@ -113,7 +112,10 @@ def _show(
     say(f"# not submitted: {len(todo)} points in {arrays} tasks of {len(chunks)} jobs")
 
 
-_WORDS, _UNKNOWN = ("finished", "running", "pending", "failed", "unknown"), "not submitted yet"
+#: States in the order in which they are counted.
+_WORDS = ("finished", "running", "pending", "failed", "unknown")
+#: What is said of a point that nobody submitted.
+_UNKNOWN = "not submitted yet"
 
 
 def _counts(tasks: list[Task], known: Mapping[str, tuple[str, str]]) -> str:

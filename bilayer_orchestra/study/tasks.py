@@ -15,7 +15,7 @@ from bilayer_orchestra.running.point import checked_request
 from bilayer_orchestra.running.queued import QueuedPoint
 from bilayer_orchestra.running.versions import run_directory
 from bilayer_orchestra.runtimes.base import Runtime
-from bilayer_orchestra.study.absent import absent_engine, stored_run
+from bilayer_orchestra.study.absent import StoredRuns, absent_engine
 from bilayer_orchestra.study.load import LoadedStudy, Point
 
 
@@ -83,11 +83,12 @@ def make_tasks(
     tasks: list[Task] = []
     problems: dict[str, list[str]] = {}
     adapted: dict[str, Engine] = {}
+    on_disk = StoredRuns(root)
     for point in study.points:
         for label in study.spec.backends:
             name = point.name if len(study.spec.backends) == 1 else f"{point.name},{label}"
             if label not in (AUTO, *ENGINES.names()) or isinstance(point.model, AbsentModel):
-                run = stored_run(root, point.model, label, point.settings)
+                run = on_disk.find(point.model, label, point.settings)
                 tasks.append(Task(name, point.model, absent_engine(label), run, point, label))
                 continue
             try:

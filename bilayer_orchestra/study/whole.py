@@ -72,7 +72,7 @@ def run_study(
     jobs : int
         Points at the same time, on this machine.
     any_version : bool, optional
-        See :class:`bilayer_orchestra.running.versions.Versions`.
+        See :func:`bilayer_orchestra.running.versions.run_directory`.
     """
     with closing(runtime):
         if isinstance(runtime, SlurmRuntime):
@@ -96,7 +96,13 @@ def run_study(
 def collect_study(
     study: LoadedStudy, root: Path, runtime: Runtime, any_version: bool | None = None
 ) -> Collected:
-    """Combine what is finished; label what was computed in the meantime. Parameters as above."""
+    """Combine what is finished; label what was computed in the meantime.
+
+    Parameters
+    ----------
+    study, root, runtime, any_version
+        As in :func:`run_study`.
+    """
     tasks, states = make_tasks(study, root, runtime, any_version), None
     if any((record := task.run.record()) and record.job for task in tasks):
         states = label_computed(tasks)
@@ -108,7 +114,19 @@ def collect_study(
 
 
 def store(collected: Collected, study: LoadedStudy, root: Path, say: Callable[[str], None]) -> Path:
-    """Write the dataset into ``root``, or here where others have theirs there; return its path."""
+    """Write the dataset into ``root``, or here where others have theirs there; return its path.
+
+    Parameters
+    ----------
+    collected : Collected
+        The dataset.
+    study : LoadedStudy
+        Its study.
+    root : Path
+        Directory of the runs.
+    say : callable
+        Receives lines for the user.
+    """
     from bilayer_orchestra.dataset.schema import write_atomic
 
     path = root / f"{study.name}.nc"

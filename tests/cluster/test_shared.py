@@ -24,7 +24,7 @@ from bilayer_orchestra.files import DEFAULT_ACL, open_log
 from bilayer_orchestra.running.directory import RunDirectory, find_runs
 from bilayer_orchestra.running.point import run_point
 from bilayer_orchestra.running.queued import known_states
-from bilayer_orchestra.runtimes.child import start_child
+from bilayer_orchestra.runtimes.child import Child
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from tests.support.commands import ORCHESTRA
 from tests.support.fake_slurm import SBATCH, SQUEUE
@@ -343,8 +343,9 @@ def test_an_engine_does_not_start_in_a_directory_that_was_replaced(shared):
     """Between the look at its owner and the start; what is inside cannot be replaced any more."""
     log = shared.base / "log"
     with log.open("wb") as stream:
-        engine = start_child(["touch", "evil"], shared.bob.home, {}, stream, ())
-    assert engine.wait() != 0
+        engine = Child(["touch", "evil"], shared.bob.home, {}, stream, stream.fileno())
+    assert engine.process.wait() != 0
+    engine.stop()
     assert "replaced by another user" in log.read_text()
     assert not (shared.bob.home / "evil").exists()
     (shared.base / "engine.log").symlink_to(shared.base / "private")

@@ -21,11 +21,10 @@ from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.images.use import HOLDS, PACKAGE, recipe_of
 from bilayer_orchestra.running.directory import RunDirectory, find_runs
 from bilayer_orchestra.runtimes.base import PlacedJob, Submitted
-from bilayer_orchestra.runtimes.slurm.markers import read_marker
 from bilayer_orchestra.runtimes.slurm.queue import Queue, ask_queue
 from bilayer_orchestra.runtimes.slurm.script import batch_script, task_script
 from bilayer_orchestra.runtimes.slurm.site import Site, load_site
-from bilayer_orchestra.runtimes.slurm.state import SILENCE, submitted_state
+from bilayer_orchestra.runtimes.slurm.state import SILENCE, read_marker, submitted_state
 from tests.support.commands import orchestra
 from tests.support.fake_slurm import SBATCH, SQUEUE
 from tests.support.locks import no_locks

@@ -8,12 +8,14 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
 
 import pytest
 import typer.main
 
 from bilayer_orchestra.cli.app import app
+from bilayer_orchestra.engines.registry import known_configuration
 from bilayer_orchestra.model.kinds import kinds
 from bilayer_orchestra.runtimes.slurm.site import Site
 from bilayer_orchestra.study.spec import Study
@@ -82,6 +84,15 @@ def test_every_key_of_every_file_is_in_the_reference(site):
     for page, model in (("study", Study), ("site", Site)):
         for key in keys_below(model):
             assert re.search(rf"\b{key}\b", text_of(site, f"reference/{page}")), key
+
+
+def test_the_page_of_the_configuration_file_has_every_key():
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    shown = tomllib.loads(text.partition("```toml\n")[2].partition("```")[0])
+    known = known_configuration()
+    assert {table: sorted(keys) for table, keys in shown.items()} == {
+        table: sorted(keys) for table, keys in known.items()
+    }
 
 
 def test_every_command_is_in_the_reference(site):

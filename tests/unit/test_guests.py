@@ -138,6 +138,14 @@ def test_results_outlive_their_engine(site, tmp_path):
     assert collected.returncode == 0, collected.stdout + collected.stderr
     after = xr.load_dataset(runs / "few.nc")
     xr.testing.assert_equal(before, after)
+    # a result says itself what it is of, whatever became of the file beside it
+    files = [run / "model.yaml" for run in sorted(runs.glob("*-toy-*"))]
+    texts = [file.read_text() for file in files]
+    for file, text in zip(files, reversed(texts), strict=True):
+        file.write_text(text)
+    exchanged = orchestra(None, "collect", tmp_path / "study.yaml", "-o", runs)
+    assert "4 of 4 points finished" in exchanged.stdout, exchanged.stderr
+    xr.testing.assert_equal(before, xr.load_dataset(runs / "few.nc"))
     # other settings are another request: none of its results is taken for it
     text = (tmp_path / "model.yaml").read_text().replace("knob: 2.0", "knob: 3.0")
     (tmp_path / "model.yaml").write_text(text)

@@ -9,9 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: Seconds that the scheduler may take, and the pauses before it is asked again.
-TIMEOUT, BACK_OFF = 30.0, (1.0, 3.0)
-#: squeue tries for a while itself; after an attempt that took longer, it is not asked again.
+#: Seconds that the scheduler may take.
+TIMEOUT = 30.0
+#: Seconds of the pauses before it is asked again.
+BACK_OFF = (1.0, 3.0)
+#: Seconds: squeue tries for a while itself, and after longer ones it is not asked again.
 PATIENCE = 5.0
 WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED", "SPECIAL_EXIT"}
 RUNNING = {"RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "STOPPED", "RESIZING"}
@@ -46,69 +48,58 @@ class Queue:
     problem: str | None = None
 
 
-def ask_queue(wait: bool = True, users: Iterable[int] = ()) -> Queue:
+def ask_queue(users: Iterable[int] = ()) -> Queue:
     """Return all tasks of some users, also those that ended within the last minutes: one call.
+
+    If the scheduler does not answer, it is asked again after growing pauses.
 
     Parameters
     ----------
-    wait : bool
-        Whether to ask again, after growing pauses, if the scheduler does not answer.
     users : iterable of int
         Their numbers; ours by default.
     """
     names = ",".join(str(user) for user in sorted({*users} or {os.geteuid()}))
-    words = ["squeue", "--noheader", "--array", "--states=all", f"--user={names}"]
-    words.append("--format=%i|%T|%r")
     problem = ""
     begin = time.monotonic()
-    for pause in (0.0, *(BACK_OFF if wait else ())):
+    for pause in (0.0, *BACK_OFF):
         if pause and time.monotonic() - begin > PATIENCE:
             break
         time.sleep(pause)
         try:
-            answer = subprocess.run(
-                words, capture_output=True, text=True, timeout=TIMEOUT, check=False
-            )
+            words = ("--array", "--states=all", f"--user={names}", "--format=%i|%T|%r")
+            rows = _rows("squeue", "--noheader", *words)
+            return Queue({name: (state, reason) for name, state, reason in rows})
         except FileNotFoundError:
             return Queue(problem="there is no squeue here")
         except subprocess.TimeoutExpired:
             problem = f"squeue did not answer within {TIMEOUT:.0f} s"
-            continue
-        if answer.returncode == 0:
-            return Queue(_parse(answer.stdout))
-        problem = (answer.stderr.strip().splitlines() or ["squeue failed"])[-1]
+        except subprocess.CalledProcessError as error:
+            problem = (error.stderr.strip().splitlines() or ["squeue failed"])[-1]
     return Queue(problem=problem)
 
 
 def job_of(script: Path) -> str | None:
     """Return the job that runs the batch script ``script``, if the scheduler knows one."""
-    words = ["squeue", "--noheader", "--states=all", f"--user={os.geteuid()}", "--format=%F|%o"]
+    words = ("--noheader", "--states=all", f"--user={os.geteuid()}", "--format=%F|%o")
     try:
-        answer = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        rows = _rows("squeue", *words, columns=2)
+    except (OSError, subprocess.SubprocessError):
         return None
-    rows = (line.strip().partition("|") for line in answer.stdout.splitlines())
-    return next((job for job, _, command in rows if command == str(script)), None)
+    return next((job for job, command in rows if command == str(script)), None)
 
 
 def ask_accounting(jobs: list[str]) -> dict[str, str]:
     """Return the state of ended tasks from sacct; empty where there is no accounting."""
-    arrays = sorted({job.partition("_")[0] for job in jobs})
-    words = ["sacct", "-n", "-P", "-X", "-j", ",".join(arrays), "-o", "JobID,State"]
+    arrays = ",".join(sorted({job.partition("_")[0] for job in jobs}))
     try:
-        answer = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        rows = _rows("sacct", "-n", "-P", "-X", "-j", arrays, "-o", "JobID,State", columns=2)
+    except (OSError, subprocess.SubprocessError):
         return {}
-    if answer.returncode != 0:
-        return {}
-    rows = (line.split("|") for line in answer.stdout.splitlines())
-    return {row[0]: row[1].split()[0] for row in rows if len(row) == 2 and row[1]}
+    return {job: state.split()[0] for job, state in rows if state.strip()}
 
 
-def _parse(text: str) -> dict[str, tuple[str, str]]:
-    tasks: dict[str, tuple[str, str]] = {}
-    for line in text.splitlines():
-        name, _, rest = line.strip().partition("|")
-        state, _, reason = rest.partition("|")
-        tasks[name] = (state, reason)
-    return tasks
+def _rows(*command: str, columns: int = 3) -> list[list[str]]:
+    """Return the lines that a command of the scheduler prints, split at ``|``."""
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
+    rows = (line.strip().split("|", columns - 1) for line in answer.stdout.splitlines())
+    return [row for row in rows if len(row) == columns]

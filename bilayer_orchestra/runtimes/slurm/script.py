@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.files import file_sha256, sha256
+from bilayer_orchestra.files import file_sha256, fill, sha256
 from bilayer_orchestra.job import Tools
 from bilayer_orchestra.resources import resource
 from bilayer_orchestra.runtimes.apptainer import contained_command
@@ -42,7 +42,7 @@ def task_script(placed: PlacedJob, site: Site) -> str:
         # compute nodes need nothing but a shell, unless the profile says that there is more
         "WATCH": shlex.join([site.python, *placed.watch]) if site.python and placed.watch else "",
     }
-    return fill("task.sh", values)
+    return _filled("task.sh", values)
 
 
 def batch_script(
@@ -91,13 +91,11 @@ def batch_script(
             f"{digest.removeprefix('sha256:')} {path}" for path, digest in images.items()
         ),
     }
-    return fill("batch.sh", values)
+    return _filled("batch.sh", values)
 
 
-def fill(template: str, values: dict[str, str]) -> str:
-    """Replace @NAME@ once; what is put in is not looked at again."""
-    text = resource("templates", "slurm", template).read_text(encoding="utf-8")
-    return re.sub(r"@([A-Z]+)@", lambda match: values[match[1]], text)
+def _filled(template: str, values: dict[str, str]) -> str:
+    return fill(resource("templates", "slurm", template).read_text(encoding="utf-8"), values)
 
 
 def _launched(tools: Tools, directory: Path, site: Site) -> list[str]:

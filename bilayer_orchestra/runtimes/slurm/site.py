@@ -144,9 +144,9 @@ def load_site(named: str | None, beside: Path, images: dict[str, str]) -> Site:
     known = recipes()
     unknown = [kind for kind in site.images if kind not in known]
     if unknown:
-        number = _TomlLines(text).line_of(("images",))
-        problem = f"`images` names `{unknown[0]}`; known: {', '.join(known)}"
-        raise SpecError(str(path), [f"line {number}: {problem}"])
+        where = _TomlLines(text).place_of(("images",))
+        problem = f"{where}`images` names `{unknown[0]}`; known: {', '.join(known)}"
+        raise SpecError(str(path), [problem])
     complete = site.model_copy(update={"images": {**site.images, **images}})
     complete._source = named
     return complete
@@ -168,9 +168,9 @@ class _TomlLines:
     def __init__(self, text: str) -> None:
         self.lines = text.splitlines()
 
-    def line_of(self, path: KeyPath) -> int | None:
+    def place_of(self, path: KeyPath) -> str:
         key = re.escape(str(path[-1] if isinstance(path[-1], str) else path[0])) if path else "$^"
         for number, line in enumerate(self.lines, start=1):
             if re.match(rf"\s*\[?\"?{key}\"?\s*[=\]]", line):
-                return number
-        return None
+                return f"line {number}: "
+        return ""

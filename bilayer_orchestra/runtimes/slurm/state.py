@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bilayer_orchestra.files import end_of, quoted
 from bilayer_orchestra.runtimes.base import Submitted
-from bilayer_orchestra.runtimes.slurm.markers import Marker, read_marker
 from bilayer_orchestra.runtimes.slurm.queue import (
     ENDED,
     RUNNING,
@@ -25,7 +26,6 @@ from bilayer_orchestra.runtimes.slurm.queue import (
 
 #: Seconds after which a task without a sign of life is not called running; it shows one a minute.
 SILENCE = 300.0
-LINES = 6
 #: What Slurm writes into the log of a task that it ended.
 _LOG_WORDS = (
     (re.compile(r"orchestra: refused"), "changed since it was submitted"),
@@ -35,10 +35,69 @@ _LOG_WORDS = (
     (re.compile(r"DUE TO PREEMPTION"), "preempted"),
     (re.compile(r"CANCELLED AT"), "cancelled"),
 )
+#: Name of the file that a task leaves in ``task/`` at its end.
+_ENDED = re.compile(r"ended-(\d+)-([a-z]+)")
 _AGAIN = "; the same sweep submits it again, and it resumes"
 
 
 State = Literal["pending", "running", "finished", "failed"]
+
+
+@dataclass(frozen=True)
+class Marker:
+    """One execution of a point on a compute node.
+
+    Parameters
+    ----------
+    job, host : str
+        The scheduler's name of the task and the node.
+    code : int or None
+        Exit code; None if it has not ended, as far as the disk knows.
+    reason : str
+        ``done``, ``engine``, ``timelimit`` or ``stopped``.
+    """
+
+    job: str
+    host: str
+    code: int | None = None
+    reason: str = ""
+
+    @property
+    def done(self) -> bool:
+        """Whether the engine ended well."""
+        return self.code == 0
+
+
+def read_marker(run: Path) -> Marker | None:
+    """Return the newest marker of a run directory, or None."""
+    folder = run / "task"
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except OSError:
+        return None
+    # an end that is good stays good, whatever else is there
+    ended = sorted((m for name in names if (m := _ENDED.fullmatch(name))), key=lambda m: int(m[1]))
+    if ended and (int(ended[0][1]) == 0 or "running" not in names):
+        facts = _facts(folder / ended[0][0])
+        return Marker(facts.get("job", ""), facts.get("host", ""), int(ended[0][1]), ended[0][2])
+    if "running" in names:
+        facts = _facts(folder / "running")
+        return Marker(facts.get("job", ""), facts.get("host", ""))
+    return None
+
+
+def forget_markers(run: Path) -> None:
+    """Make the next submission compute the point again."""
+    for path in (run / "task").glob("ended-*"):
+        path.unlink(missing_ok=True)
+
+
+def _facts(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return {}
+    return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
 def states_of(submitted: Sequence[Submitted]) -> list[tuple[State, str]]:
@@ -77,17 +136,13 @@ def submitted_state(
 
 
 def _by_queue(
-    one: Submitted,
-    marker: Marker | None,
-    task: tuple[str, str] | None,
-    account: str | None,
+    one: Submitted, marker: Marker | None, task: tuple[str, str] | None, account: str | None
 ) -> tuple[State, str]:
     word, reason = task or (None, "")
     ended = marker is not None and marker.code is not None
     if word in WAITING:
         why = f" ({reason})" if reason not in ("", "None") else ""
-        again = "; it resumes" if ended or marker else ""
-        return "pending", f"job {one.job} waits{why}{again}"
+        return "pending", f"job {one.job} waits{why}{'; it resumes' if marker else ''}"
     if word in RUNNING and not ended:
         where = f" on {marker.host}" if marker else "; its turn within the task has not come"
         return "running", f"job {one.job}{where}"
@@ -96,94 +151,55 @@ def _by_queue(
 
 def _by_disk(one: Submitted, marker: Marker | None, problem: str) -> tuple[State, str]:
     silent = f"the scheduler does not answer: {problem}"
-    if marker is not None and marker.code is not None:
-        return "failed", _why(one, marker, None)
-    cause = _cause_in_log(_log(one))
-    if cause:
+    if (marker is not None and marker.code is not None) or _cause_in(end_of(_log(one))):
         return "failed", _why(one, marker, None)
     if marker is None:
         return "pending", f"submitted as job {one.job}, not started; {silent}"
-    age = _age(_submission_file(one, "alive-{}"))
-    if age is not None and age < SILENCE:
+    try:
+        age = time.time() - _file(one, "alive-{}").stat().st_mtime
+    except OSError:
+        return "failed", f"started on {marker.host}, no sign of life at all; {silent}"
+    if age < SILENCE:
         return "running", f"on {marker.host}, sign of life {age:.0f} s ago; {silent}"
-    since = f"for {age / 60:.0f} min" if age is not None else "at all"
-    return "failed", f"started on {marker.host}, no sign of life {since}; {silent}"
+    return "failed", f"started on {marker.host}, no sign of life for {age / 60:.0f} min; {silent}"
 
 
 def _why(one: Submitted, marker: Marker | None, word: str | None) -> str:
     """Say why a task ended, with its last lines."""
-    cause = _cause_in_log(_log(one)) or ENDED.get(word or "", "")
+    log = end_of(_log(one))
+    cause = _cause_in(log) or ENDED.get(word or "", "")
     code = marker.code if marker else None
+    vague = cause in ("", "ended", "engine error")
     if marker and marker.reason == "timelimit":
         cause = "time limit"
-    elif marker and marker.reason == "engine" and cause in ("", "ended", "engine error"):
-        cause = "engine error"
-        if code == 137:
-            cause = "killed (out of memory?)"
-    elif cause in ("", "ended", "engine error") and marker is None:
+    elif vague and marker is None:
         cause = "ended before its engine started (`modules`, `prologue`, or a full disk?)"
-    elif cause in ("", "ended", "engine error") and code is None:
+    elif vague and marker and marker.reason == "engine":
+        cause = "killed (out of memory?)" if code == 137 else "engine error"
+    elif vague and code is None:
         cause = "ended without a word (killed, or its node or its disk failed)"
-    exit_code = f", exit code {code}" if code is not None and marker else ""
+    exit_code = f", exit code {code}" if code is not None else ""
     where = f" on {marker.host}" if marker and marker.host else ""
     head = f"{cause}: job {one.job}{where}{exit_code}{'' if one.foreign else _AGAIN}"
-    tail = last_lines(one.run) if marker else ""
-    tail = tail or _tail(_log(one))
-    return f"{head}\n{tail}" if tail else head
+    return "\n".join(filter(None, (head, (marker and last_lines(one.run)) or quoted(log))))
 
 
 def last_lines(run: Path) -> str:
     """Return the engine's last lines of its last start."""
-    return _tail(run / "job" / "engine.log", after="--- ")
+    _, _, said = f"\n{end_of(run / 'job' / 'engine.log')}".rpartition("\n--- ")
+    return quoted(said.partition("\n")[2])
 
 
-def _tail(path: Path | None, after: str | None = None) -> str:
-    if path is None:
-        return ""
-    try:
-        with path.open("rb") as stream:
-            stream.seek(0, 2)
-            stream.seek(max(0, stream.tell() - 16384))
-            lines = stream.read().decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    if after:
-        starts = [k for k, line in enumerate(lines) if line.startswith(after)]
-        lines = lines[starts[-1] + 1 :] if starts else lines
-    return "\n".join([f"  {line}" for line in lines if line.strip()][-LINES:])
-
-
-def _cause_in_log(path: Path | None) -> str:
-    text = _tail_text(path)
+def _cause_in(log: str) -> str:
     # the newest word counts: a task that was requeued may have several
-    found = [
-        (match.end(), word) for pattern, word in _LOG_WORDS for match in pattern.finditer(text)
-    ]
+    found = [(match.end(), word) for one, word in _LOG_WORDS for match in one.finditer(log)]
     return max(found)[1] if found else ""
 
 
-def _tail_text(path: Path | None) -> str:
-    if path is None:
-        return ""
-    try:
-        text = path.read_text(errors="replace")
-    except OSError:
-        return ""
-    return text[-16384:]
+def _log(one: Submitted) -> Path:
+    return _file(one, "task-{}.log")
 
 
-def _log(one: Submitted) -> Path | None:
-    return _submission_file(one, "task-{}.log")
-
-
-def _submission_file(one: Submitted, name: str) -> Path | None:
-    if one.folder is None:
-        return None
-    return one.folder / name.format(one.job.rpartition("_")[2])
-
-
-def _age(path: Path | None) -> float | None:
-    try:
-        return time.time() - path.stat().st_mtime if path else None
-    except OSError:
-        return None
+def _file(one: Submitted, name: str) -> Path:
+    """Return a file of the submission: one that is not there, where nobody knows its directory."""
+    return (one.folder or one.run) / name.format(one.job.rpartition("_")[2])
