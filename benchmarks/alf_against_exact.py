@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from bilayer_orchestra.analysis.jackknife import chi_squared
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.running.point import make_request, run_point
 from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.testing.statistics import chi_squared
 
 MATRICES = ("pair", "green", "density_density", "spin_spin")
 

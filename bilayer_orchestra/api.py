@@ -220,8 +220,8 @@ def check(
     """
     if not isinstance(what, Model):
         first = next(iter(what.values()))
-        return Verdict(compare_files(dict(what), str(first.attrs["model_name"]), distance))
+        return compare_files(dict(what), str(first.attrs["model_name"]), distance)
     names = list(engines) if engines is not None else usable_engines(what)[0]
     root = Path("runs") / what.name if output is None else Path(output)
     with progress(output_console(), quiet) as show:
-        return Verdict(Check(what, names, root, show, distance).run())
+        return Check(what, names, root, show, distance).run()

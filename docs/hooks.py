@@ -45,9 +45,10 @@ API = {
     "check": (
         "Comparison of engines",
         [
+            "checking.overall",
             "checking.verdict",
+            "checking.comparison",
             "checking.statistics",
-            "checking.systematics",
             "checking.ladder",
             "checking.identities",
         ],

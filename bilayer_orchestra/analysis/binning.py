@@ -56,6 +56,9 @@ def merge(chains: list[FloatArray], length: int) -> FloatArray:
     Parameters
     ----------
     chains : list of arrays, shape (n_c, ...)
+        Steps of every chain.
+    length : int
+        Steps of a block.
 
     Returns
     -------

@@ -14,6 +14,6 @@ COMMON_SHARE = 0.5
 ROUNDING = 1e-11
 
 
-def at_least_common(sizes: FloatArray) -> FloatArray:
+def at_least_common(sizes: FloatArray, share: float = COMMON_SHARE) -> FloatArray:
     """Return ``sizes``, raised to a share of their root mean square; NaN stays NaN."""
-    return np.asarray(np.maximum(sizes, COMMON_SHARE * np.sqrt(np.mean(sizes**2))))
+    return np.asarray(np.maximum(sizes, share * np.sqrt(np.mean(sizes**2))))

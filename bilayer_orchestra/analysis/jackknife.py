@@ -21,10 +21,6 @@ from bilayer_orchestra.terms import FloatArray
 Arrays = dict[str, FloatArray]
 
 
-#: A combination with a smaller error than this, relative to the largest, is constant.
-CONSTANT = 1e-6
-
-
 class Estimate(NamedTuple):
     """A value and its deviations, shape (n, ...); the standard error is their norm.
 
@@ -86,35 +82,12 @@ def jackknife(
     return estimates
 
 
-def chi_squared(difference: FloatArray, deviations: FloatArray, degrees: float) -> float:
-    """Return chi^2 per degree of freedom of correlated numbers, with the whole covariance.
+def combined_degrees(variances: list[float], degrees: list[float]) -> float:
+    """Return the degrees of freedom of a sum of independent variances.
 
-    Hotelling's T^2, scaled so that its mean is 1 when the differences are pure noise, although
-    the covariance itself is estimated. (Elements of a correlation matrix share few modes: the sum
-    of their squared deviations over errors scatters far more than its number suggests.)
-    Combinations that do not fluctuate at all, such as a fixed particle number, do not count.
-
-    Parameters
-    ----------
-    difference : array, shape (p,)
-        Value minus expectation.
-    deviations : array, shape (n, p)
-        See :class:`Estimate`.
-    degrees : float
-        Degrees of freedom of the covariance; must exceed the fluctuating combinations by 2.
-
-    Raises
-    ------
-    ValueError
-        If there are too few blocks for this many numbers.
+    F. E. Satterthwaite, Biometrics Bull. 2, 110 (1946); B. L. Welch, Biometrika 34, 28 (1947).
     """
-    scale = np.sqrt(np.sum(deviations**2, axis=0))
-    moving = scale > 0
-    _, singular, modes = np.linalg.svd(deviations[:, moving] / scale[moving], full_matrices=False)
-    fluctuating = singular > CONSTANT * singular.max(initial=0.0)
-    p = int(fluctuating.sum())
-    if degrees <= p + 1:
-        raise ValueError(f"{degrees:.0f} degrees of freedom are too few for {p} numbers")
-    components = (modes @ (difference[moving] / scale[moving]))[fluctuating] / singular[fluctuating]
-    t_squared = float(components @ components) * student_factor(degrees + 1) ** 2
-    return t_squared * (degrees - p - 1) / (degrees * p)
+    if not sum(variances) > 0:
+        return min(degrees)
+    spread = sum(v**2 / d for v, d in zip(variances, degrees, strict=True))
+    return float(sum(variances) ** 2 / spread) if spread > 0 else np.inf

@@ -6,10 +6,12 @@ dimension of collected results, for any variables, by the dimension's name.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from numpy.polynomial.polynomial import polyfit
 from scipy.optimize import least_squares
 
 from bilayer_orchestra.errors import OrchestraError
@@ -17,25 +19,38 @@ from bilayer_orchestra.terms import FloatArray
 
 
 @dataclass(frozen=True)
-class Model:
-    """v(z) = v(0) + c f(z), and what z is for a given coordinate."""
+class LimitForm:
+    """How values approach their limit.
+
+    Parameters
+    ----------
+    name, formula : str
+        In one word, and as a formula.
+    dim : str
+        The dimension that it is meant for.
+    z : callable
+        Of the coordinates along it; vanishes in the limit.
+    """
 
     name: str
     formula: str
     dim: str
+    z: Callable[[FloatArray], FloatArray]
 
 
 MODELS = {
-    model.name: model
-    for model in (
-        Model("truncation", "v(0) + c w", "discarded_weight"),
-        Model("trotter", "v(0) + c dtau^2", "dtau"),
-        Model("size", "v(0) + c / L", "length"),
-        Model("size2", "v(0) + c / L^2", "length"),
-        Model("power", "v(0) + c T^2", "beta"),
-        Model("gap", "v(0) + c exp(-gap beta)", "beta"),
+    form.name: form
+    for form in (
+        LimitForm("truncation", "v(0) + c w", "discarded_weight", lambda w: w),
+        LimitForm("trotter", "v(0) + c dtau^2", "dtau", lambda dtau: dtau**2),
+        LimitForm("size", "v(0) + c / L", "length", lambda length: 1 / length),
+        LimitForm("size2", "v(0) + c / L^2", "length", lambda length: 1 / length**2),
+        LimitForm("power", "v(0) + c T^2", "beta", lambda beta: 1 / beta**2),
+        LimitForm("gap", "v(0) + c exp(-gap beta)", "beta", lambda beta: 1 / beta**2),
     )
 }
+#: What is said of every element: suffix of its variable, in the order of :func:`_limit`.
+SUFFIXES = ("", "_stderr", "_systematic", "_chi2_per_dof", "_gap")
 
 
 def extrapolate(dataset: xr.Dataset, dim: str, model: str, names: list[str]) -> xr.Dataset:
@@ -44,8 +59,9 @@ def extrapolate(dataset: xr.Dataset, dim: str, model: str, names: list[str]) -> 
     Parameters
     ----------
     dataset : Dataset
-        ``dim`` is a coordinate: the discarded weight, dtau, beta or the length of every point.
-        Points are independent of each other.
+        Its points are independent of each other.
+    dim : str
+        A dimension with coordinates: the discarded weight, dtau, beta or the length of every point.
     model : str
         A key of :data:`MODELS`.
     names : list of str
@@ -72,10 +88,10 @@ def extrapolate(dataset: xr.Dataset, dim: str, model: str, names: list[str]) -> 
     if dataset[dim].dtype.kind not in "iuf":
         raise OrchestraError(f"the positions on {dim!r} have names, and a limit needs numbers")
     points = np.asarray(dataset[dim].values, float)
-    needed = 4 if model == "gap" else 2
-    if len(np.unique(points)) < needed:
+    needed, different = _needed(model), len(np.unique(points))
+    if different < needed:
         raise OrchestraError(
-            f"{model} needs {needed} different values of {dim}, there are {len(np.unique(points))}"
+            f"{model} needs {needed} different values of {dim}, there are {different}"
         )
     if not (np.isfinite(points).all() and (points > 0).all()):
         raise OrchestraError(f"{dim} must be positive and finite to be extrapolated")
@@ -93,8 +109,7 @@ def extrapolate(dataset: xr.Dataset, dim: str, model: str, names: list[str]) -> 
             output_core_dims=[["limit"]],
             vectorize=True,
         )
-        suffixes = ["", "_stderr", "_systematic", "_chi2_per_dof", "_gap"]
-        for k, suffix in enumerate(suffixes[: 5 if model == "gap" else 4]):
+        for k, suffix in enumerate(SUFFIXES if model == "gap" else SUFFIXES[:-1]):
             result[name + suffix] = outputs.isel(limit=k)
             result[name + suffix].attrs = {
                 **dataset[name].attrs,
@@ -103,108 +118,80 @@ def extrapolate(dataset: xr.Dataset, dim: str, model: str, names: list[str]) -> 
     return xr.Dataset(result)
 
 
+def _needed(model: str) -> int:
+    """Return the fewest different points that determine a limit."""
+    return 4 if model == "gap" else 2
+
+
 def _limit(points: FloatArray, values: FloatArray, stderr: FloatArray, model: str) -> FloatArray:
     """Return (limit, stderr, systematic, chi2/dof, gap) of one element; NaN if undetermined."""
     present = np.isfinite(values)
     points, values, stderr = points[present], values[present], stderr[present]
-    k = 3 if model == "gap" else 2
     nothing = np.full(5, np.nan)
-    if len(np.unique(points)) < (4 if model == "gap" else 2):
+    different = len(np.unique(points))
+    if different < _needed(model):
         return nothing
     noisy = bool(np.isfinite(stderr).all() and (stderr > 0).all())
-    fit = _fit(points, values, stderr if noisy else _scale(points, model), model)
+    z = MODELS[model].z(points)
+    # without noise the form is worse farther from the limit
+    relative = np.ones(len(z)) if model == "gap" else z / z.max()
+    sigma = stderr if noisy else relative
+    fit = _fit(points, values, sigma, model)
     if fit is None:
         return nothing
     value, error, chi2, gap = fit
-    dof = len(values) - k
-    systematic = np.nan
-    if len(np.unique(points)) > k:
-        far = _distance(points, model)
-        kept = far < far.max()
-        sigma = (stderr if noisy else _scale(points, model))[kept]
-        fewer = _fit(points[kept], values[kept], sigma, model)
+    parameters = 3 if model == "gap" else 2
+    dof, systematic = len(values) - parameters, np.nan
+    if different > parameters:
+        kept = z < z.max()
+        shares = sigma if noisy else sigma / sigma[kept].max()
+        fewer = _fit(points[kept], values[kept], shares[kept], model)
         systematic = abs(fewer[0] - value) if fewer else np.nan
-        if not noisy and model != "gap":
-            systematic = max(systematic, abs(_with_next_order(points, values, model) - value))
-    return np.array(
-        [
-            value,
-            error if noisy else np.nan,
-            systematic,
-            chi2 / dof if noisy and dof > 0 else np.nan,
-            gap,
-        ]
-    )
-
-
-def _with_next_order(points: FloatArray, values: FloatArray, model: str) -> float:
-    """Return the limit of v(0) + c z + d z^2; without noise nothing hides the next order."""
-    z = _distance(points, model)
-    z = z / z.max()
-    design = np.stack([np.ones_like(z), z, z**2], axis=1) / z[:, None]
-    return float(np.linalg.lstsq(design, values / z, rcond=None)[0][0])
-
-
-def _distance(points: FloatArray, model: str) -> FloatArray:
-    """Return what vanishes in the limit."""
-    match model:
-        case "truncation":
-            return points
-        case "trotter":
-            return np.asarray(points**2)
-        case "size":
-            return np.asarray(1 / points)
-        case _:
-            return np.asarray(1 / points**2)
-
-
-def _scale(points: FloatArray, model: str) -> FloatArray:
-    """Return relative errors of deterministic points: the form is worse farther from the limit."""
-    if model == "gap":
-        return np.ones(len(points))
-    z = _distance(points, model)
-    return np.asarray(z / z.max())
+        if not noisy and model != "gap":  # nothing hides the next order
+            bent = polyfit(relative, values, 2, w=1 / relative)[0]
+            systematic = max(systematic, abs(bent - value))
+    if not noisy:
+        error, chi2 = np.nan, np.nan
+    return np.array([value, error, systematic, chi2 / dof if dof > 0 else np.nan, gap])
 
 
 def _fit(
     points: FloatArray, values: FloatArray, sigma: FloatArray, model: str
 ) -> tuple[float, float, float, float] | None:
-    """Return (limit, its error, chi2, gap)."""
+    """Return (limit, its error, chi2, gap); None if no decay is seen."""
+    z = MODELS[model].z(points)
+    basis, gap, steps = z / z.max(), np.nan, points - points.min()
+    if model == "gap":
+        gap = _fitted_gap(steps, values, sigma)
+        basis = np.exp(-gap * steps)
+        if basis.min() > 0.9 or np.count_nonzero(basis > 1e-6) < 3:
+            return None  # no decay is seen, or nothing but its end
+    (limit, amplitude), residual = _line(basis, values, sigma)
+    columns = [np.ones_like(basis), basis]
+    if model == "gap":
+        columns.append(-amplitude * steps * basis)  # by the gap
+        if abs(amplitude) <= 1e-9 * np.abs(values).max():
+            gap = np.nan  # a constant has the limit, and no gap
+    design = np.stack(columns, axis=1) / sigma[:, None]
+    error = np.sqrt(np.linalg.pinv(design.T @ design)[0, 0])
+    return float(limit), float(error), float(residual @ residual), gap
 
-    def linear(f: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        design = np.stack([np.ones_like(f), f], axis=1) / sigma[:, None]
-        solution = np.linalg.lstsq(design, values / sigma, rcond=None)[0]
-        return np.asarray(solution), np.asarray(values / sigma - design @ solution), design
 
-    if model != "gap":
-        z = _distance(points, model)
-        solution, residual, design = linear(z / z.max())
-        covariance = np.linalg.pinv(design.T @ design)
-        return (
-            float(solution[0]),
-            float(np.sqrt(covariance[0, 0])),
-            float(residual @ residual),
-            np.nan,
-        )
-    first = points.min()
+def _line(
+    basis: FloatArray, values: FloatArray, sigma: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return (v(0), c) of v(0) + c ``basis``, and what is left, in errors ``sigma``."""
+    design = np.stack([np.ones_like(basis), basis], axis=1) / sigma[:, None]
+    solution = np.linalg.lstsq(design, values / sigma, rcond=None)[0]
+    return np.asarray(solution), np.asarray(values / sigma - design @ solution)
 
-    def misfit(u: FloatArray) -> FloatArray:
-        return linear(np.exp(-np.exp(u[0]) * (points - first)))[1]
 
-    best = None
-    for start in np.log(np.array([0.2, 1.0, 5.0]) / np.ptp(points)):
-        found = least_squares(misfit, [start], method="lm")
-        if best is None or found.cost < best.cost:
-            best = found
-    assert best is not None
-    gap = float(np.exp(best.x[0]))
-    decay = np.exp(-gap * (points - first))
-    if decay.min() > 0.9 or np.count_nonzero(decay > 1e-6) < 3:
-        return None  # no decay is seen, or nothing but its end
-    solution, residual, design = linear(decay)
-    if abs(solution[1]) <= 1e-9 * np.abs(values).max():
-        gap = np.nan  # a constant has the limit, and no gap
-    slope = -solution[1] * (points - first) * decay / sigma
-    full = np.column_stack([design, slope])
-    covariance = np.linalg.pinv(full.T @ full)
-    return float(solution[0]), float(np.sqrt(covariance[0, 0])), float(residual @ residual), gap
+def _fitted_gap(steps: FloatArray, values: FloatArray, sigma: FloatArray) -> float:
+    """Return the gap of the best exponential in beta, from its lowest value on."""
+
+    def misfit(log_gap: FloatArray) -> FloatArray:
+        return _line(np.exp(-np.exp(log_gap[0]) * steps), values, sigma)[1]
+
+    starts = np.log(np.array([0.2, 1.0, 5.0]) / np.ptp(steps))
+    fits = [least_squares(misfit, [start], method="lm") for start in starts]
+    return float(np.exp(min(fits, key=lambda found: found.cost).x[0]))

@@ -45,6 +45,10 @@ def drifts(blocks: FloatArray, per_chain: list[int], inflation: float = 1.0) -> 
 
     Parameters
     ----------
+    blocks : array, shape (n, M)
+        Block averages, chain after chain.
+    per_chain : list of int
+        Blocks of every chain.
     inflation : float
         Factor on variances for the correlation left between blocks.
     """

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bilayer_orchestra.analysis.common import ROUNDING, at_least_common
-from bilayer_orchestra.analysis.jackknife import Estimate
+from bilayer_orchestra.analysis.jackknife import Estimate, combined_degrees
 from bilayer_orchestra.terms import FloatArray
 
 
@@ -61,11 +61,6 @@ class Extrapolated(NamedTuple):
         if self.remainder is None:
             return np.full(self.estimate.value.shape, np.nan)
         return at_least_common(np.maximum(np.abs(self.remainder.value), self.rounding))
-
-
-def fit_order(n_steps: int) -> int:
-    """Return the highest power of dtau^2 that so many steps determine, at most 2."""
-    return min(n_steps - 1, 2)
 
 
 def limit_weights(dtau: FloatArray, stderr: FloatArray) -> FloatArray:
@@ -117,7 +112,7 @@ def _powers(dtau: FloatArray, count: int) -> FloatArray:
 
 def _coefficients(dtau: FloatArray, stderr: FloatArray) -> FloatArray:
     """Return the map from values to the coefficients of the fit, shape (order + 1, K, ...)."""
-    x = _powers(dtau, fit_order(len(dtau)) + 1)
+    x = _powers(dtau, min(len(dtau), 3))  # steps determine as many powers, two are enough
     if x.shape[0] == x.shape[1]:  # goes through all points, whatever their errors
         fixed = np.linalg.inv(x)
         return np.broadcast_to(
@@ -146,12 +141,5 @@ def _combine(weights: FloatArray, estimates: list[Estimate]) -> Estimate:
     value = sum(w * one.value for w, one in zip(weights, estimates, strict=True))
     parts = [w * one.deviations for w, one in zip(weights, estimates, strict=True)]
     shares = [float(np.sum(part**2)) for part in parts]
-    degrees = _combined_degrees(shares, [one.degrees for one in estimates])
+    degrees = combined_degrees(shares, [one.degrees for one in estimates])
     return Estimate(np.asarray(value), np.concatenate(parts), degrees)
-
-
-def _combined_degrees(shares: list[float], degrees: list[float]) -> float:
-    """Degrees of freedom of a sum of independent variances (Satterthwaite, 1946)."""
-    if not sum(shares) > 0:
-        return min(degrees)
-    return float(sum(shares) ** 2 / sum(s**2 / d for s, d in zip(shares, degrees, strict=True)))

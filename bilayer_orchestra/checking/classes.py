@@ -51,6 +51,8 @@ def classes_of(dataset: xr.Dataset, name: str, ring: bool) -> list[ElementClass]
     ----------
     dataset : Dataset
         A result.
+    name : str
+        Of the observable.
     ring : bool
         Whether the ends of its chains meet.
     """
@@ -70,17 +72,13 @@ def classes_of(dataset: xr.Dataset, name: str, ring: bool) -> list[ElementClass]
     repeated = bool(observable.fixed_on_site) and set(observable.fixed_on_site) <= set(dataset)
     return [
         ElementClass(
-            _class_name(layers, steps) if observable.two_point else layers,
+            f"{layers} {f'at {steps}' if steps else 'on site'}" if observable.two_point else layers,
             steps,
             repeated and steps == 0,
             np.array(places),
         )
         for (steps, layers), places in sorted(members.items())
     ]
-
-
-def _class_name(layers: str, steps: int) -> str:
-    return f"{layers} at {steps}" if steps else f"{layers} on site"
 
 
 def solved_model(dataset: xr.Dataset) -> Model | None:

@@ -9,8 +9,13 @@ the free ground state with fixed particle numbers. Nothing here shares code with
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
+from scipy.special import expit
 
 from bilayer_orchestra.terms import Canonical, FloatArray, GrandCanonical, Terms
 
@@ -20,17 +25,8 @@ OPEN_SHELL = 1e-9
 
 def pieces(terms: Terms) -> list[list[int]]:
     """Return the sites of every connected piece of the hopping matrix."""
-    left, found = set(range(terms.n_sites)), []
-    while left:
-        piece, border = set(), {min(left)}
-        while border:
-            site = border.pop()
-            piece.add(site)
-            linked = {int(k) for k in np.flatnonzero(terms.one_body[site])}
-            border |= (linked & left) - piece
-        left -= piece
-        found.append(sorted(piece))
-    return found
+    count, piece = connected_components(terms.one_body != 0)
+    return [np.flatnonzero(piece == k).tolist() for k in range(count)]
 
 
 def no_closed_form(terms: Terms) -> str | None:
@@ -60,16 +56,19 @@ def averages(terms: Terms) -> dict[str, FloatArray]:
     """
     if no_closed_form(terms):
         raise ValueError(no_closed_form(terms))
-    n = terms.n_sites
+    n, state = terms.n_sites, terms.state
     green = np.zeros((2, n, n))
-    if isinstance(terms.state, Canonical):
-        for s, number in enumerate(terms.state):
-            green[s] = _filled(terms, number)
+    if isinstance(state, Canonical):
+        everywhere = list(range(n))
+        green[0] = _free(terms, everywhere, lambda levels: np.arange(n) < state.n_up)
+        green[1] = _free(terms, everywhere, lambda levels: np.arange(n) < state.n_down)
     else:
         for piece in pieces(terms):
             if not np.any(terms.interaction[piece]):
                 block = np.ix_(piece, piece)
-                green[:, block[0], block[1]] = _thermal(terms, piece, terms.state)
+                green[:, block[0], block[1]] = _free(
+                    terms, piece, lambda levels: expit(-state.beta * levels)
+                )
     up, down = green
     one = np.eye(n)
     doubly = np.diagonal(up) * np.diagonal(down)
@@ -106,18 +105,23 @@ def averages(terms: Terms) -> dict[str, FloatArray]:
     }
 
 
-def _filled(terms: Terms, number: int) -> FloatArray:
-    """Density matrix of the lowest levels."""
-    _, orbitals = np.linalg.eigh(terms.one_body - np.diag(terms.chemical_potential))
-    return np.asarray(orbitals[:, :number] @ orbitals[:, :number].T)
+def _free(
+    terms: Terms, sites: list[int], occupation: Callable[[FloatArray], NDArray[Any]]
+) -> FloatArray:
+    """Return the density matrix of one spin where ``sites`` have no interaction.
 
-
-def _thermal(terms: Terms, piece: list[int], state: GrandCanonical) -> FloatArray:
-    """Fermi function of the one-body matrix."""
-    block = terms.one_body[np.ix_(piece, piece)] - np.diag(terms.chemical_potential[piece])
+    Parameters
+    ----------
+    terms : Terms
+        The model.
+    sites : list of int
+        What no hopping connects to the others.
+    occupation : callable
+        Energies of the levels, in rising order, shape (n,) -> how far they are occupied.
+    """
+    block = terms.one_body[np.ix_(sites, sites)] - np.diag(terms.chemical_potential[sites])
     levels, orbitals = np.linalg.eigh(block)
-    occupation = 0.5 * (1.0 - np.tanh(0.5 * state.beta * levels))
-    return np.asarray((orbitals * occupation) @ orbitals.T)
+    return np.asarray((orbitals * occupation(levels)) @ orbitals.T)
 
 
 def _atom(beta: float, mu: float, interaction: float) -> tuple[float, float]:

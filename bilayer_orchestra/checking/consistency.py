@@ -6,7 +6,7 @@ violation is no matter of statistics. They are read from the labelled arrays alo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ import xarray as xr
 
 from bilayer_orchestra.checking.classes import natural_scale
 from bilayer_orchestra.checking.statistics import RESOLUTION, ROUNDING
+from bilayer_orchestra.dataset.reading import mirrored, on_site
 from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.terms import Terms
 
@@ -21,6 +22,27 @@ from bilayer_orchestra.terms import Terms
 SIGMAS = 6.0
 #: Stated errors are the norm of the stated deviations; this much may be rounding or convention.
 SAME_ERROR = 0.1
+
+#: Observable -> what its elements with equal sites are, in words, the observable whose errors this
+#: has, and how it follows.
+ON_SITE: dict[str, tuple[str, str, Callable[[xr.Dataset], xr.DataArray]]] = {
+    "pair": ("double_occupancy", "double_occupancy", lambda d: d["double_occupancy"]),
+    "green": ("density", "density", lambda d: d["density"]),
+    "density_density": (
+        "n + 2 d - n^2",
+        "density",
+        lambda d: _density(d) + 2 * d["double_occupancy"] - _density(d) ** 2,
+    ),
+    "spin_spin": (
+        "(n - 2 d) / 4",
+        "density",
+        lambda d: (_density(d) - 2 * d["double_occupancy"]) / 4,
+    ),
+}
+
+
+def _density(dataset: xr.Dataset) -> xr.DataArray:
+    return dataset["density"].sum("spin")
 
 
 def inconsistencies(dataset: xr.Dataset, terms: Terms | None) -> list[str]:
@@ -54,17 +76,31 @@ class _Scaled:
         dataset = self.dataset
         largest = float(np.abs(values.values).max(initial=0.0))
         rounding = ROUNDING * largest + RESOLUTION * natural_scale(name, self.terms)
+        bias = np.abs(dataset[f"{name}_bias"].values)
         allowed = xr.zeros_like(dataset[name]) + rounding
-        bias = np.abs(dataset[f"{name}_bias"])
-        if np.isfinite(bias).any():
-            allowed = allowed + float(bias.max())
+        allowed = allowed + np.max(bias, initial=0.0, where=np.isfinite(bias))
         if f"{name}_stderr" in dataset:
             allowed = allowed + SIGMAS * dataset[f"{name}_stderr"]
         if "x_" in allowed.dims and "x_" not in values.dims:
-            allowed = _diagonal(allowed)
+            allowed = on_site(allowed)
         if "spin" in allowed.dims and "spin" not in values.dims:
             allowed = allowed.sum("spin")
         return allowed
+
+    def differ(
+        self, text: str, one: tuple[str, xr.DataArray], other: tuple[str, xr.DataArray]
+    ) -> Iterator[str]:
+        """Yield ``text`` and the worst place if two arrays differ by more than errors allow.
+
+        Parameters
+        ----------
+        text : str
+            What is violated then.
+        one, other : tuple of str and DataArray
+            The observable that an array is made of, and the array.
+        """
+        allowed = self.allowed(*one) + self.allowed(*other)
+        yield from _violation(text, abs(one[1] - other[1]), allowed)
 
 
 def _finite(dataset: xr.Dataset) -> Iterator[str]:
@@ -82,76 +118,41 @@ def _errors(dataset: xr.Dataset) -> Iterator[str]:
         stderr = dataset[f"{name}_stderr"]
         if not (stderr.values >= 0).all():
             yield f"{name}_stderr is negative or NaN somewhere"
-            continue
-        if f"{name}_deviation" not in dataset:
-            continue
-        deviations = dataset[f"{name}_deviation"].astype(float)
-        norm = xr.apply_ufunc(np.sqrt, (deviations**2).sum("block"))
-        ratio = float(stderr.sum()) / max(float(norm.sum()), 1e-300)
-        if norm.any() and not abs(ratio - 1.0) <= SAME_ERROR:
-            yield f"{name}_stderr is {ratio:.3g} times what {name}_deviation says"
+        elif f"{name}_deviation" in dataset:
+            deviations = dataset[f"{name}_deviation"].astype(float)
+            norm = float(np.sqrt((deviations**2).sum("block")).sum())
+            ratio = float(stderr.sum()) / max(norm, 1e-300)
+            if norm > 0 and not abs(ratio - 1.0) <= SAME_ERROR:
+                yield f"{name}_stderr is {ratio:.3g} times what {name}_deviation says"
 
 
 def _symmetric(result: _Scaled) -> Iterator[str]:
-    dataset = result.dataset
     for name, observable in OBSERVABLES.items():
-        if name not in dataset or "x_" not in observable.dims:
-            continue
-        values = dataset[name]
-        other = values.rename({"layer": "layer_", "layer_": "layer", "x": "x_", "x_": "x"})
-        # labels decide, not positions: a file with its layers in another order is no error
-        difference = abs(values - other.transpose(*values.dims).reindex_like(values))
-        yield from _violation(f"{name} is not symmetric", difference, result.allowed(name, values))
+        if name in result.dataset and observable.two_point:
+            values = result.dataset[name]
+            difference = abs(values - mirrored(values))
+            allowed = result.allowed(name, values)
+            yield from _violation(f"{name} is not symmetric", difference, allowed)
 
 
 def _definitions(result: _Scaled) -> Iterator[str]:
     """Elements that two observables share."""
     dataset = result.dataset
-    if {"pair", "double_occupancy"} <= set(dataset):
-        yield from _same(
-            result,
-            "the diagonal of pair is not double_occupancy",
-            (_diagonal(dataset["pair"]), "pair"),
-            (dataset["double_occupancy"], "double_occupancy"),
-        )
-    if {"green", "density"} <= set(dataset):
-        yield from _same(
-            result,
-            "the diagonal of green is not density",
-            (_diagonal(dataset["green"]), "green"),
-            (dataset["density"], "density"),
-        )
-    if {"kinetic_energy", "interaction_energy", "energy"} <= set(dataset):
-        yield from _same(
-            result,
+    for name, (words, source, expected) in ON_SITE.items():
+        if {name, *OBSERVABLES[name].fixed_on_site} <= set(dataset):
+            follows = expected(dataset)
+            yield from result.differ(
+                f"the diagonal of {name} is not {words}",
+                (name, on_site(dataset[name])),
+                (source, follows),
+            )
+    parts = ("kinetic_energy", "interaction_energy")
+    if {*parts, "energy"} <= set(dataset):
+        yield from result.differ(
             "energy is not kinetic plus interaction energy",
-            (dataset["kinetic_energy"] + dataset["interaction_energy"], "kinetic_energy"),
-            (dataset["energy"], "energy"),
+            (parts[0], dataset[parts[0]] + dataset[parts[1]]),
+            ("energy", dataset["energy"]),
         )
-    if {"density", "double_occupancy"} <= set(dataset):
-        density, doubly = dataset["density"].sum("spin"), dataset["double_occupancy"]
-        for name, expected, what in (
-            ("density_density", density + 2 * doubly - density**2, "n + 2 d - n^2"),
-            ("spin_spin", (density - 2 * doubly) / 4, "(n - 2 d) / 4"),
-        ):
-            if name in dataset:
-                yield from _same(
-                    result,
-                    f"the diagonal of {name} is not {what}",
-                    (_diagonal(dataset[name]), name),
-                    (expected, "density"),
-                )
-
-
-def _same(
-    result: _Scaled,
-    text: str,
-    one: tuple[xr.DataArray, str],
-    other: tuple[xr.DataArray, str],
-) -> Iterator[str]:
-    (left, left_name), (right, right_name) = one, other
-    allowed = result.allowed(left_name, left) + result.allowed(right_name, right)
-    yield from _violation(text, abs(left - right), allowed)
 
 
 def _violation(text: str, difference: xr.DataArray, allowed: xr.DataArray) -> Iterator[str]:
@@ -163,14 +164,3 @@ def _violation(text: str, difference: xr.DataArray, allowed: xr.DataArray) -> It
     largest = float(difference.isel(place) if place else difference)
     where = " ".join(f"{dim}={difference[dim].values[int(k)]}" for dim, k in place.items())
     yield f"{text} (by {largest:.2g}{' at ' + where if where else ''})"
-
-
-def _diagonal(matrix: xr.DataArray) -> xr.DataArray:
-    """Return the elements with equal sites."""
-    same = matrix.reindex({f"{dim}_": matrix[dim].values for dim in ("layer", "x")})
-    same = same.transpose(..., "layer", "x", "layer_", "x_")
-    return xr.DataArray(
-        np.einsum("...axax->...ax", same.values),
-        {dim: same[dim] for dim in same.dims[:-2] if dim in same.coords},
-        same.dims[:-2],
-    )

@@ -13,10 +13,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from bilayer_orchestra.dataset.reading import mirrored
 from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.terms import FloatArray
-
-BoolArray = NDArray[np.bool_]
 
 
 class Elements(NamedTuple):
@@ -27,6 +26,11 @@ class Elements(NamedTuple):
     degrees: float
     bias: FloatArray
     labels: list[str]
+
+    @property
+    def stderr(self) -> FloatArray:
+        """Standard error, shape (p,); zero without statistical errors."""
+        return np.asarray(np.sqrt(np.sum(self.deviations**2, axis=0)))
 
     def of(self, places: NDArray[np.intp]) -> Elements:
         """Return the elements at these places."""
@@ -42,17 +46,21 @@ def elements_of(dataset: xr.Dataset, name: str) -> Elements:
     """Return observable ``name`` of ``dataset`` in the canonical order of labels."""
     values = ordered(dataset[name], name)
     keep = kept(values)
-    bias = np.abs(ordered(dataset[f"{name}_bias"], name).values[keep])
+    deviations, degrees = np.zeros((0, int(keep.sum()))), np.inf
     if f"{name}_deviation" in dataset:
         variable = ordered(dataset[f"{name}_deviation"], name, "block")
         deviations = variable.values[:, keep].astype(float)
         degrees = float(dataset[name].attrs["covariance_degrees_of_freedom"])
     elif f"{name}_stderr" in dataset:  # errors without a covariance: independent elements
-        stderr = ordered(dataset[f"{name}_stderr"], name).values[keep].astype(float)
-        deviations, degrees = np.diag(stderr), np.inf
-    else:
-        deviations, degrees = np.zeros((0, int(keep.sum()))), np.inf
-    return Elements(values.values[keep], deviations, degrees, bias, _labels(values, keep))
+        deviations = np.diag(vector(dataset[f"{name}_stderr"], name))
+    labels = [
+        " ".join(
+            f"{dim}={values[dim].values[k]}" for dim, k in zip(values.dims, index, strict=True)
+        )
+        for index in np.argwhere(keep)
+    ]
+    bias = np.abs(vector(dataset[f"{name}_bias"], name))
+    return Elements(values.values[keep], deviations, degrees, bias, labels)
 
 
 def vector(array: xr.DataArray, name: str) -> FloatArray:
@@ -61,22 +69,23 @@ def vector(array: xr.DataArray, name: str) -> FloatArray:
     return np.asarray(values.values[kept(values)], dtype=float)
 
 
-def labelled(flat: FloatArray, like: xr.DataArray, name: str) -> xr.DataArray:
-    """Put a vector of elements back into the shape of ``like``; the other triangle is mirrored."""
-    values = ordered(like, name)
-    keep = kept(values)
-    full = np.full(values.shape, np.nan)
-    full[keep] = flat
-    result = values.copy(data=full)
+def labelled(flat: FloatArray, like: xr.DataArray) -> xr.DataArray:
+    """Put a vector of elements back into the shape of ``like``; the other triangle is mirrored.
+
+    Parameters
+    ----------
+    flat : array, shape (p,)
+        In the order of :func:`elements_of`.
+    like : DataArray
+        As :func:`ordered` returns it.
+    """
+    result = xr.full_like(like, np.nan, dtype=float)
     result.attrs = {}
-    if "x_" in result.dims:
-        swapped = result.rename({"layer": "layer_", "layer_": "layer", "x": "x_", "x_": "x"})
-        mirror = swapped.transpose(*result.dims).values
-        result.values = np.where(np.isnan(full), mirror, full)
-    return result
+    result.values[kept(like)] = flat
+    return result.fillna(mirrored(result)) if "x_" in result.dims else result
 
 
-def kept(values: xr.DataArray) -> BoolArray:
+def kept(values: xr.DataArray) -> NDArray[np.bool_]:
     """Return which elements are compared: one of each symmetric pair."""
     if "x_" not in values.dims:
         return np.ones(values.shape, dtype=bool)
@@ -87,17 +96,17 @@ def kept(values: xr.DataArray) -> BoolArray:
 
 
 def ordered(array: xr.DataArray, name: str, *leading: str) -> xr.DataArray:
-    """Return ``array`` with its labels sorted and its dimensions as the observable's."""
+    """Return ``array`` with its labels sorted and its dimensions as the observable's.
+
+    Parameters
+    ----------
+    array : DataArray
+        Of the dimensions of the observable, and ``leading`` ones.
+    name : str
+        Of the observable.
+    *leading : str
+        Dimensions that come first.
+    """
     dims = OBSERVABLES[name].dims
-    by = [d for d in ("spin", "layer", "layer_", "x", "x_") if d in dims and d in array.coords]
+    by = [dim for dim in dims if dim in array.coords]
     return (array.sortby(by) if by else array).transpose(*leading, *dims)
-
-
-def _labels(values: xr.DataArray, keep: BoolArray) -> list[str]:
-    coordinates = [values[dim].values for dim in values.dims]
-    return [
-        " ".join(
-            f"{dim}={axis[k]}" for dim, axis, k in zip(values.dims, coordinates, index, strict=True)
-        )
-        for index in np.argwhere(keep)
-    ]

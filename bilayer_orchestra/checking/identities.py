@@ -13,20 +13,24 @@ from typing import Literal
 
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike
+from scipy.sparse.csgraph import shortest_path
 
 from bilayer_orchestra.checking.classes import natural_scale
 from bilayer_orchestra.checking.closed_forms import averages, no_closed_form
 from bilayer_orchestra.checking.consistency import inconsistencies
 from bilayer_orchestra.checking.statistics import ROUNDING
+from bilayer_orchestra.dataset.reading import by_site
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import stored_model
-from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.terms import Canonical, FloatArray, Terms
 
-Outcome = Literal["holds", "violated", "undecided", "not applicable"]
+Standing = Literal["holds", "violated", "undecided", "not applicable"]
 
 #: Deviations beyond this many standard errors violate an identity.
 SIGMAS = 6.0
+#: Chemical potentials closer than this are equal.
+EQUAL = 1e-12
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,65 @@ class Identity:
     """One statement about one result."""
 
     name: str
-    outcome: Outcome
+    outcome: Standing
     detail: str
+
+
+class _Sites:
+    """A result as matrices over sites in the order of its Terms, with errors."""
+
+    def __init__(self, dataset: xr.Dataset, terms: Terms) -> None:
+        self.dataset, self.terms = dataset, terms
+
+    def value(self, name: str) -> FloatArray:
+        return by_site(self.dataset[name], self.terms.sites).astype(float)
+
+    def error(self, name: str) -> FloatArray:
+        """Systematic and SIGMAS statistical errors, and rounding."""
+        value, bias = self.value(name), np.abs(self.value(f"{name}_bias"))
+        largest = max(natural_scale(name, self.terms), float(np.abs(value).max()))
+        systematic = np.max(bias, initial=0.0, where=np.isfinite(bias))
+        total = np.full(value.shape, systematic + ROUNDING * largest)
+        if f"{name}_stderr" in self.dataset:
+            total += SIGMAS * self.value(f"{name}_stderr")
+        return total
+
+
+#: Takes the result, the name of the identity, and the observables that it is about.
+Tester = Callable[..., Iterator[Identity]]
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """An identity, the observables without which it cannot be tested, and its test."""
+
+    name: str
+    needs: tuple[str, ...]
+    canonical: bool
+    test: Tester
+
+    def applied(self, result: _Sites) -> Iterator[Identity]:
+        if self.canonical and not isinstance(result.terms.state, Canonical):
+            yield Identity(self.name, "not applicable", "the particle number fluctuates")
+        elif missing := [name for name in self.needs if name not in result.dataset]:
+            detail = f"no {' and no '.join(missing)} in this result"
+            yield Identity(self.name, "not applicable", detail)
+        else:
+            yield from self.test(result, self.name, *self.needs)
+
+
+#: In the order in which they are reported.
+RULES: list[_Rule] = []
+
+
+def _rule(name: str, *needs: str, canonical: bool = False) -> Callable[[Tester], Tester]:
+    """Make a test the rule of this name; ``canonical``: only where particle numbers are fixed."""
+
+    def register(test: Tester) -> Tester:
+        RULES.append(_Rule(name, needs, canonical, test))
+        return test
+
+    return register
 
 
 def check_identities(dataset: xr.Dataset) -> list[Identity]:
@@ -52,243 +113,162 @@ def check_identities(dataset: xr.Dataset) -> list[Identity]:
             f"identities are those of `model: bilayer`, this is `model: {model.model}`; run the "
             "bilayer that it maps to, or compare two engines with orchestra check"
         )
-    terms = model.terms()
-    result = _Sites(dataset, terms)
-    found = [identity for rule in RULES for identity in rule(result)]
-    broken = inconsistencies(dataset, terms)
-    found.insert(
-        0,
-        Identity(
-            "definitions",
-            "violated" if broken else "holds",
-            "; ".join(broken) or "symmetric matrices, diagonals, stated errors",
-        ),
-    )
-    return found
+    result = _Sites(dataset, model.terms())
+    return [identity for rule in RULES for identity in rule.applied(result)]
 
 
-class _Sites:
-    """A result as matrices over sites in the order of its Terms, with errors."""
-
-    def __init__(self, dataset: xr.Dataset, terms: Terms) -> None:
-        self.dataset, self.terms = dataset, terms
-
-    def has(self, *names: str) -> bool:
-        return all(name in self.dataset for name in names)
-
-    def value(self, name: str) -> FloatArray:
-        return self._matrix(self.dataset[name], name)
-
-    def error(self, name: str) -> FloatArray:
-        """Systematic and SIGMAS statistical errors, and rounding."""
-        bias = np.abs(self._matrix(self.dataset[f"{name}_bias"], name))
-        bias = np.full_like(bias, np.nanmax(bias)) if np.isfinite(bias).any() else 0.0 * bias
-        largest = max(natural_scale(name, self.terms), float(np.abs(self.value(name)).max()))
-        total = np.nan_to_num(bias) + ROUNDING * largest
-        if f"{name}_stderr" in self.dataset:
-            total = total + SIGMAS * self._matrix(self.dataset[f"{name}_stderr"], name)
-        return np.asarray(total)
-
-    def _matrix(self, array: xr.DataArray, name: str) -> FloatArray:
-        dims = OBSERVABLES[name].dims
-        if not dims:
-            return np.asarray(array.values, dtype=float)
-        rows = {str(v): k for k, v in enumerate(array["layer"].values)}
-        columns = {int(v): k for k, v in enumerate(array["x"].values)}
-        layer = np.array([rows[s.layer] for s in self.terms.sites])
-        x = np.array([columns[s.x] for s in self.terms.sites])
-        spin = "spin" in dims
-        if spin:
-            array = array.sel(spin=["up", "down"])
-        if "x_" not in dims:
-            values = array.transpose(*(("spin",) if spin else ()), "layer", "x").values
-            return np.asarray(values[..., layer, x], dtype=float)
-        for dim in ("layer", "x"):  # labels of both sides in one order
-            array = array.reindex({f"{dim}_": array[dim].values})
-        values = array.transpose(*(("spin",) if spin else ()), *OBSERVABLES["pair"].dims).values
-        return np.asarray(
-            values[..., layer[:, None], x[:, None], layer[None, :], x[None, :]], dtype=float
-        )
-
-
-def _judged(name: str, difference: FloatArray, allowed: FloatArray, text: str) -> Identity:
-    difference, allowed = np.atleast_1d(np.abs(difference)), np.atleast_1d(allowed)
-    if not np.isfinite(difference).all():
+def _judged(name: str, difference: ArrayLike, allowed: ArrayLike, text: str) -> Identity:
+    """Return whether a difference, of the shape of what is ``allowed``, is within the errors."""
+    sizes, limits = np.abs(np.ravel(difference)), np.ravel(allowed)
+    if not np.isfinite(sizes).all():
         return Identity(name, "violated", f"{text}: not finite")
-    worst = int(np.argmax(difference / allowed))
-    largest, limit = (
-        float(difference.flat[worst]),
-        float(np.broadcast_to(allowed, difference.shape).flat[worst]),
-    )
-    outcome: Outcome = "violated" if largest > limit else "holds"
-    return Identity(name, outcome, f"{text}: deviation {largest:.1e}, errors allow {limit:.1e}")
+    worst = int(np.argmax(sizes / limits))
+    outcome: Standing = "violated" if sizes[worst] > limits[worst] else "holds"
+    detail = f"deviation {sizes[worst]:.1e}, errors allow {limits[worst]:.1e}"
+    return Identity(name, outcome, f"{text}: {detail}")
 
 
-def _numbers(result: _Sites) -> Iterator[Identity]:
-    state = result.terms.state
-    name = "trace of green = N"
-    if not isinstance(state, Canonical):
-        yield Identity(name, "not applicable", "the particle number fluctuates")
-    elif not result.has("green"):
-        yield Identity(name, "not applicable", "no green in this result")
+def _spectrum(
+    name: str, matrix: FloatArray, error: FloatArray, highest: float, text: str
+) -> Identity:
+    """Return whether the eigenvalues of a matrix are between 0 and ``highest``.
+
+    Parameters
+    ----------
+    name : str
+        Of the identity.
+    matrix, error : array, shape (N, N)
+        Values and their errors.
+    highest : float
+        Largest value that is allowed.
+    text : str
+        The detail, with places for the lowest and the highest eigenvalue.
+    """
+    if not np.isfinite(matrix).all():
+        return Identity(name, "violated", "not finite")
+    levels = np.linalg.eigvalsh((matrix + matrix.T) / 2)
+    outside = np.maximum(np.maximum(-levels, levels - highest).max(), 0.0)
+    return _judged(name, outside, np.linalg.norm(error), text.format(levels[0], levels[-1]))
+
+
+@_rule("definitions")
+def _definitions(result: _Sites, name: str) -> Iterator[Identity]:
+    if broken := inconsistencies(result.dataset, result.terms):
+        yield Identity(name, "violated", "; ".join(broken))
     else:
-        trace = np.trace(result.value("green"), axis1=1, axis2=2)
-        error = np.trace(result.error("green"), axis1=1, axis2=2)
-        yield _judged(name, trace - np.array(state, dtype=float), error, f"N = {tuple(state)}")
+        yield Identity(name, "holds", "symmetric matrices, diagonals, stated errors")
 
 
-def _occupations(result: _Sites) -> Iterator[Identity]:
-    name = "natural occupations between 0 and 1"
-    if not result.has("green"):
-        yield Identity(name, "not applicable", "no green in this result")
-        return
+@_rule("trace of green = N", "green", canonical=True)
+def _numbers(result: _Sites, name: str, green: str) -> Iterator[Identity]:
+    state, trace = tuple(result.terms.state), np.trace(result.value(green), axis1=1, axis2=2)
+    error = np.trace(result.error(green), axis1=1, axis2=2)
+    yield _judged(name, trace - np.array(state), error, f"N = {state}")
+
+
+@_rule("natural occupations between 0 and 1", "green")
+def _occupations(result: _Sites, name: str, green: str) -> Iterator[Identity]:
     for spin, matrix, error in zip(
-        ("up", "down"), result.value("green"), result.error("green"), strict=True
+        ("up", "down"), result.value(green), result.error(green), strict=True
     ):
-        if not np.isfinite(matrix).all():
-            yield Identity(f"{name} ({spin})", "violated", "not finite")
-            continue
-        levels = np.linalg.eigvalsh((matrix + matrix.T) / 2)
-        outside = max(0.0, -float(levels[0]), float(levels[-1]) - 1.0)
-        yield _judged(
-            f"{name} ({spin})",
-            np.array(outside),
-            np.array(np.linalg.norm(error)),
-            f"{levels[0]:.4g} to {levels[-1]:.4g}",
-        )
+        yield _spectrum(f"{name} ({spin})", matrix, error, 1.0, "{:.4g} to {:.4g}")
 
 
-def _positive(result: _Sites) -> Iterator[Identity]:
-    for name in ("pair", "density_density"):
-        title = f"{name} has no negative eigenvalue"
-        if not result.has(name):
-            yield Identity(title, "not applicable", f"no {name} in this result")
-            continue
-        matrix = result.value(name)
-        if not np.isfinite(matrix).all():
-            yield Identity(title, "violated", "not finite")
-            continue
-        lowest = float(np.linalg.eigvalsh((matrix + matrix.T) / 2)[0])
-        yield _judged(
-            title,
-            np.array(max(0.0, -lowest)),
-            np.array(np.linalg.norm(result.error(name))),
-            f"lowest {lowest:.3g}",
-        )
+@_rule("density_density has no negative eigenvalue", "density_density")
+@_rule("pair has no negative eigenvalue", "pair")
+def _positive(result: _Sites, name: str, matrix: str) -> Iterator[Identity]:
+    yield _spectrum(name, result.value(matrix), result.error(matrix), np.inf, "lowest {:.3g}")
 
 
-def _bounds(result: _Sites) -> Iterator[Identity]:
-    name = "double occupancy within its bounds"
-    if not result.has("density", "double_occupancy"):
-        yield Identity(name, "not applicable", "density or double_occupancy is missing")
-        return
-    up, down = result.value("density")
-    doubly = result.value("double_occupancy")
+@_rule("double occupancy within its bounds", "density", "double_occupancy")
+def _bounds(result: _Sites, name: str, density: str, double: str) -> Iterator[Identity]:
+    (up, down), doubly = result.value(density), result.value(double)
     outside = np.maximum(doubly - np.minimum(up, down), np.maximum(0.0, up + down - 1.0) - doubly)
-    error = result.error("double_occupancy") + result.error("density").sum(axis=0)
+    error = result.error(double) + result.error(density).sum(axis=0)
     yield _judged(name, np.maximum(outside, 0.0), error, "n_up + n_dn - 1 <= d <= n_up, n_dn")
 
 
-def _fluctuations(result: _Sites) -> Iterator[Identity]:
-    canonical = isinstance(result.terms.state, Canonical)
-    for name, total in (("density_density", 0.0), ("spin_spin", None)):
-        title = f"rows of {name} sum to their fixed number"
-        if not canonical:
-            yield Identity(title, "not applicable", "the particle number fluctuates")
-        elif not result.has(name, "density"):
-            yield Identity(title, "not applicable", f"no {name} in this result")
-        else:
-            state = result.terms.state
-            assert isinstance(state, Canonical)
-            up, down = result.value("density")
-            spin = (state.n_up - state.n_down) / 2 * (up - down) / 2
-            expected = spin if total is None else np.zeros_like(up)
-            error = np.sqrt((result.error(name) ** 2).sum(axis=1)) + result.error(name).max()
-            yield _judged(title, result.value(name).sum(axis=1) - expected, error, "sum over x'")
+@_rule("rows of spin_spin sum to their fixed number", "spin_spin", "density", canonical=True)
+@_rule(
+    "rows of density_density sum to their fixed number",
+    *("density_density", "density"),
+    canonical=True,
+)
+def _fluctuations(result: _Sites, name: str, matrix: str, density: str) -> Iterator[Identity]:
+    (n_up, n_down), (up, down) = np.array(result.terms.state), result.value(density)
+    expected = (n_up - n_down) / 2 * (up - down) / 2 if matrix == "spin_spin" else 0.0 * up
+    error = result.error(matrix)
+    allowed = np.sqrt((error**2).sum(axis=1)) + error.max()
+    yield _judged(name, result.value(matrix).sum(axis=1) - expected, allowed, "sum over x'")
 
 
-def _energies(result: _Sites) -> Iterator[Identity]:
+@_rule("energies")
+def _energies(result: _Sites, _: str) -> Iterator[Identity]:
     terms = result.terms
-    if result.has("green", "kinetic_energy"):
-        kinetic = np.sum(terms.one_body * result.value("green").sum(axis=0))
-        error = np.sum(np.abs(terms.one_body) * result.error("green").sum(axis=0))
-        yield _judged(
+    for name, text, energy, coupling, measured in (
+        (
             "kinetic energy = sum h green",
-            kinetic - result.value("kinetic_energy"),
-            error + result.error("kinetic_energy"),
             "from the Green function",
-        )
-    if result.has("double_occupancy", "interaction_energy"):
-        interaction = np.sum(terms.interaction * result.value("double_occupancy"))
-        error = np.sum(np.abs(terms.interaction) * result.error("double_occupancy"))
-        yield _judged(
+            "kinetic_energy",
+            terms.one_body,
+            "green",
+        ),
+        (
             "interaction energy = sum U d",
-            interaction - result.value("interaction_energy"),
-            error + result.error("interaction_energy"),
             "from the double occupancy",
-        )
+            "interaction_energy",
+            terms.interaction,
+            "double_occupancy",
+        ),
+    ):
+        if {energy, measured} <= set(result.dataset):
+            difference = np.sum(coupling * result.value(measured)) - result.value(energy)
+            allowed = np.sum(np.abs(coupling) * result.error(measured)) + result.error(energy)
+            yield _judged(name, difference, allowed, text)
 
 
 def sublattices(terms: Terms) -> FloatArray | None:
     """Return +1 and -1 for the two sublattices of the hopping, or None if not bipartite."""
-    hopping = terms.one_body - np.diag(np.diagonal(terms.one_body))
-    if np.any(np.diagonal(terms.one_body)):
-        return None
-    signs = np.zeros(terms.n_sites)
-    for start in range(terms.n_sites):
-        if signs[start]:
-            continue
-        signs[start] = 1.0
-        stack = [start]
-        while stack:
-            site = stack.pop()
-            for other in np.flatnonzero(hopping[site]):
-                if signs[other] == 0:
-                    signs[other] = -signs[site]
-                    stack.append(int(other))
-                elif signs[other] == signs[site]:
-                    return None
-    return signs
+    linked = terms.one_body != 0
+    steps = shortest_path(linked, unweighted=True)
+    first = np.isfinite(steps).argmax(axis=1)  # site of the piece that a site belongs to
+    signs = 1.0 - 2.0 * (steps[first, np.arange(terms.n_sites)] % 2)
+    return None if np.any(linked & (signs[:, None] == signs)) else np.asarray(signs)
 
 
-def not_pseudospin_symmetric(terms: Terms) -> str | None:  # noqa: PLR0911  (one per reason)
-    """Return why the state is no pseudospin singlet (or SU(2) average), or None."""
-    signs = sublattices(terms)
-    if signs is None:
-        return "the lattice is not bipartite"
+def not_pseudospin_symmetric(terms: Terms, signs: FloatArray) -> str | None:
+    """Return why the state is no pseudospin singlet (or SU(2) average), or None.
+
+    ``signs`` are those of its :func:`sublattices`.
+    """
     shifts = terms.chemical_potential - terms.interaction / 2
-    if isinstance(terms.state, Canonical):
-        if sum(terms.state) != terms.n_sites:
-            return "doped: not half filled"
-        if np.ptp(shifts) > 1e-12:
-            return "mu_i - U_i / 2 is not the same on all sites"
-        if terms.state.n_up != terms.state.n_down:
-            return "spin polarized"
-        if np.any(terms.interaction > 0) or signs.sum() != 0:
-            return "a singlet is only guaranteed for U <= 0 and equal sublattices"
-        return None
-    if np.abs(shifts).max() > 1e-12:
-        return "doped: mu_i differs from U_i / 2"
-    return None
+    if not isinstance(terms.state, Canonical):
+        return "doped: mu_i differs from U_i / 2" if np.abs(shifts).max() > EQUAL else None
+    reasons = {
+        "doped: not half filled": sum(terms.state) != terms.n_sites,
+        "mu_i - U_i / 2 is not the same on all sites": np.ptp(shifts) > EQUAL,
+        "spin polarized": terms.state.n_up != terms.state.n_down,
+        "a singlet is only guaranteed for U <= 0 and equal sublattices": (
+            np.any(terms.interaction > 0) or signs.sum() != 0
+        ),
+    }
+    return next((reason for reason, applies in reasons.items() if applies), None)
 
 
-def _pseudospin(result: _Sites) -> Iterator[Identity]:
-    name = "pseudospin: pair = +-(density correlation)/2"
-    if not result.has("pair", "density_density"):
-        yield Identity(name, "not applicable", "pair or density_density is missing")
-        return
+@_rule("pseudospin: pair = +-(density correlation)/2", "pair", "density_density")
+def _pseudospin(result: _Sites, name: str, pair: str, density: str) -> Iterator[Identity]:
     signs = sublattices(result.terms)
-    why_not = not_pseudospin_symmetric(result.terms)
     if signs is None:
-        yield Identity(name, "not applicable", str(why_not))
+        yield Identity(name, "not applicable", "the lattice is not bipartite")
         return
-    difference = result.value("pair") - np.outer(signs, signs) * result.value("density_density") / 2
-    error = result.error("pair") + result.error("density_density") / 2
+    why_not = not_pseudospin_symmetric(result.terms, signs)
+    difference = result.value(pair) - np.outer(signs, signs) * result.value(density) / 2
+    error = result.error(pair) + result.error(density) / 2
     if why_not is None:
         yield _judged(name, difference, error, "half filled")
     elif "doped" in why_not:
-        size, limit = float(np.abs(difference).max()), float((np.abs(difference) / error).max())
-        broken = limit > 1
+        broken = bool((np.abs(difference) / error).max() > 1)
+        size = float(np.abs(difference).max())
         yield Identity(
             "pseudospin identity broken by doping",
             "holds" if broken else "undecided",
@@ -299,31 +279,15 @@ def _pseudospin(result: _Sites) -> Iterator[Identity]:
         yield Identity(name, "not applicable", why_not)
 
 
-def _closed_form(result: _Sites) -> Iterator[Identity]:
-    why_not = no_closed_form(result.terms)
-    free = not np.any(result.terms.interaction)
-    name = "limit U = 0 (Wick)" if free else "limit t_perp = 0 (closed form)"
-    if why_not:
-        yield Identity("limits U = 0 and t_perp = 0", "not applicable", why_not)
+@_rule("limits U = 0 and t_perp = 0")
+def _closed_form(result: _Sites, name: str) -> Iterator[Identity]:
+    if why_not := no_closed_form(result.terms):
+        yield Identity(name, "not applicable", why_not)
         return
-    expected = averages(result.terms)
-    for observable, value in expected.items():
-        if result.has(observable):
-            yield _judged(
-                f"{name}: {observable}",
-                result.value(observable) - value,
-                result.error(observable),
-                "closed form",
-            )
-
-
-RULES: tuple[Callable[[_Sites], Iterator[Identity]], ...] = (
-    _numbers,
-    _occupations,
-    _positive,
-    _bounds,
-    _fluctuations,
-    _energies,
-    _pseudospin,
-    _closed_form,
-)
+    free = not np.any(result.terms.interaction)
+    limit = "limit U = 0 (Wick)" if free else "limit t_perp = 0 (closed form)"
+    for observable, expected in averages(result.terms).items():
+        if observable in result.dataset:
+            difference = result.value(observable) - expected
+            error = result.error(observable)
+            yield _judged(f"{limit}: {observable}", difference, error, "closed form")

@@ -22,11 +22,13 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from bilayer_orchestra.checking.sectors import Placement, with_beta
+from bilayer_orchestra.checking.sectors import Level, Placement, with_beta
+from bilayer_orchestra.dataset.reading import density_product
 from bilayer_orchestra.engines.base import Engine, Request, Sampling
 from bilayer_orchestra.model.load import stored_model
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.observables import OBSERVABLES
+from bilayer_orchestra.terms import GrandCanonical
 
 #: Weight of everything but the wanted level at the lowest temperature.
 RESIDUAL = 0.01
@@ -54,22 +56,20 @@ class Ladder:
 
     rungs: tuple[Rung, ...]
     placement: Placement | None
-    needed_beta: float
     out_of_reach: str = ""
 
     def describe(self) -> list[str]:
         """Return what was decided, line by line."""
         lines = []
         if self.placement is not None:
-            place, (first, cost) = self.placement, self.placement.smallest
+            chosen, (first, cost) = self.placement, self.placement.smallest
             lines.append(
-                f"chemical potentials: all raised by mu = {place.mu:g}, which selects "
-                f"({place.wanted.n_up}, {place.wanted.n_down}) between {place.lower:.4f} and "
-                f"{place.upper:.4f}"
+                f"chemical potentials: all raised by mu = {chosen.mu:g}, which selects "
+                f"{chosen.wanted.sector} between {chosen.lower:.4f} and {chosen.upper:.4f}"
             )
             lines.append(
                 f"lowest excitation: {cost:.4g} ({first}); below {100 * RESIDUAL:g} % of other "
-                f"states from beta = {self.needed_beta:.4g}"
+                f"states from beta = {chosen.needed_beta(RESIDUAL):.4g}"
             )
         if self.out_of_reach:
             lines.append(f"T -> 0 is out of reach: {self.out_of_reach}")
@@ -93,12 +93,14 @@ def plan_ladder(
     ----------
     model : Model
         Canonical; its numerics decide what Monte Carlo can afford.
+    placement : Placement
+        The chemical potentials.
     stochastic : sequence of Engine
         Monte Carlo engines whose imaginary-time steps have to fit.
     needed_by : Engine or None
         The one of them that alone reaches these sites, so that its cost counts.
     """
-    needed = placement.needed_beta(RESIDUAL)
+    top = needed = placement.needed_beta(RESIDUAL)
     first, cost = placement.smallest
     scale = model.terms().energy_scale
     if not needed * scale <= LONGEST:
@@ -106,42 +108,49 @@ def plan_ladder(
         return Ladder(
             (),
             placement,
-            needed,
             f"the lowest excitation ({first}) costs {cost:.2g}, the gap within the sector is "
             f"{placement.wanted.gap:.2g}: this {what} beta = {needed:.3g}; "
             f"beyond {LONGEST / scale:.3g} nothing is tried, and nothing is extrapolated from "
             "higher temperatures",
         )
-    top = needed
     for engine in stochastic:
         top = engine.round_time(model.settings(engine.name), top)
-    betas = (top / 4, top / 2, top)
-    rungs = tuple(
-        Rung(
-            beta,
-            with_beta(model, beta, placement.mu),
-            _sampling(with_beta(model, beta, placement.mu), needed_by),
-            placement.residual(beta),
-        )
-        for beta in betas
-    )
-    sampling = rungs[-1].sampling
-    if sampling is not None and sampling.sweeps < FEWEST_SWEEPS:
-        assert needed_by is not None
+    rungs = []
+    for beta in (top / 4, top / 2, top):
+        thermal, sampling = with_beta(model, beta, placement.mu), None
+        if needed_by is not None:
+            settings = thermal.settings(needed_by.name)
+            request = Request(thermal.terms(), thermal.measured(), settings, thermal.name)
+            sampling = needed_by.sampling(request)
+        rungs.append(Rung(beta, thermal, sampling, placement.residual(beta)))
+    if needed_by is not None and sampling is not None and sampling.sweeps < FEWEST_SWEEPS:
         return Ladder(
             (),
             placement,
-            needed,
             f"beta = {top:g} costs {sampling.seconds:.2g} s per sweep, {sampling.sweeps:.0f} "
             f"sweeps in the time budget, {FEWEST_SWEEPS} needed (raise numerics.{needed_by.name})",
         )
-    return Ladder(rungs, placement, needed)
+    return Ladder(tuple(rungs), placement)
 
 
 def projection_time(model: Model, engine: Engine, gap: float) -> float | None:
     """Return the projection time that leaves UNPROJECTED of the next level; None if out of reach.
 
     Never shorter than what the model file asks for.
+
+    Parameters
+    ----------
+    model : Model
+        What is solved.
+    engine : Engine
+        One that projects; its settings say what is asked for.
+    gap : float
+        Distance to the next level of the sector, in units of energy.
+
+    Returns
+    -------
+    float or None
+        In 1/energy.
     """
     settings = model.settings(engine.name)
     asked = engine.projection_time(settings)
@@ -155,16 +164,20 @@ def projection_time(model: Model, engine: Engine, gap: float) -> float | None:
 
 
 def temperature_term(colder: xr.Dataset, warmer: xr.Dataset, gap: float) -> dict[str, xr.DataArray]:
-    """Return, per observable, what the limit may still differ from the colder result."""
-    beta = [_beta(dataset) for dataset in (warmer, colder)]
-    factor = math.exp(-(beta[1] - beta[0]) * gap)
-    rest = factor / (1.0 - factor)
-    terms = {}
-    for name in OBSERVABLES:
-        if name in colder and name in warmer:
-            change = abs(colder[name] - warmer[name])
-            terms[name] = rest * _at_least_typical(change)
-    return terms
+    """Return, per observable, what the limit may still differ from the colder result.
+
+    Parameters
+    ----------
+    colder, warmer : Dataset
+        The results on the last two rungs.
+    gap : float
+        The lowest excitation of all, in units of energy.
+    """
+    states = [stored_model(dataset.attrs["model"]).terms().state for dataset in (colder, warmer)]
+    cold, warm = (state.beta for state in states if isinstance(state, GrandCanonical))
+    left = math.exp(-(cold - warm) * gap)
+    changes = _differences(_present(colder), _present(warmer))
+    return {name: left / (1.0 - left) * change for name, change in changes.items()}
 
 
 def sector_term(
@@ -174,31 +187,31 @@ def sector_term(
 ) -> dict[str, xr.DataArray]:
     """Return, per observable, what the other sectors' ground states change at ``beta``.
 
+    Excited states of the wanted sector are the temperature's, not another sector's.
+
     Parameters
     ----------
+    placement : Placement
+        The sectors, at the chemical potentials of the thermal state.
     results : dict
         (n_up, n_down), n_up >= n_down -> ground state.
+    beta : float
+        Inverse temperature.
     """
-    wanted = (placement.wanted.n_up, placement.wanted.n_down)
-    own = raw_averages(results[(max(wanted), min(wanted))])
-    weights = placement.weights(beta)
+
+    def averages(level: Level) -> xr.Dataset:
+        result = results[max(level[:2]), min(level[:2])]
+        raw = _with_product(_present(result), 1.0)
+        if level.n_up < level.n_down and "spin" in raw.dims:  # the mirror image was solved
+            return raw.isel(spin=slice(None, None, -1)).assign_coords(spin=raw["spin"])
+        return raw
+
+    weights, own = placement.weights(beta), averages(placement.wanted)
     norm = 1.0 + sum(weights.values())
-    mixed = {name: (1.0 / norm) * value for name, value in own.items()}
-    used = 1.0 / norm
+    mixed = own
     for level in placement.others:
-        weight = weights[f"({level.n_up}, {level.n_down})"] / norm
-        there = raw_averages(results[(max(level[:2]), min(level[:2]))])
-        mirrored = level.n_up < level.n_down
-        for name, sum_so_far in mixed.items():
-            value = there[name]
-            if mirrored and "spin" in value.dims:
-                value = value.isel(spin=slice(None, None, -1)).assign_coords(spin=value["spin"])
-            mixed[name] = sum_so_far + weight * value
-        used += weight
-    # excited states of the wanted sector are the temperature's, not another sector's
-    mixed = {name: value + (1.0 - used) * own[name] for name, value in mixed.items()}
-    before, after = _connected(own), _connected(mixed)
-    return {name: _at_least_typical(abs(after[name] - before[name])) for name in before}
+        mixed = mixed + weights[level.sector] / norm * (averages(level) - own)
+    return _differences(_with_product(mixed, -1.0), _with_product(own, -1.0))
 
 
 def projection_term(dataset: xr.Dataset, theta: float, gap: float) -> dict[str, xr.DataArray]:
@@ -207,60 +220,49 @@ def projection_term(dataset: xr.Dataset, theta: float, gap: float) -> dict[str, 
     The amplitude exp(-theta gap), times the typical size of the observable: the overlap with the
     next level is not known and taken to be one. If all chemical potentials are equal the energy is
     stationary: there it is the square.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The projected result.
+    theta : float
+        Projection time, in 1/energy.
+    gap : float
+        Distance to the next level, in units of energy.
     """
     amplitude = math.exp(-theta * gap)
     potential = stored_model(dataset.attrs["model"]).terms().chemical_potential
     stationary = float(np.ptp(potential)) == 0.0
     return {
-        name: xr.full_like(
-            dataset[name],
-            (amplitude**2 if name == "energy" and stationary else amplitude)
-            * _typical(dataset[name]),
+        str(name): xr.full_like(
+            values,
+            (amplitude**2 if name == "energy" and stationary else amplitude) * _typical(values),
         )
-        for name in OBSERVABLES
-        if name in dataset
+        for name, values in _present(dataset).items()
     }
 
 
-def raw_averages(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Return the observables that mix linearly: ``<n_i n_j>`` instead of its connected part."""
-    averages = {name: dataset[name] for name in OBSERVABLES if name in dataset}
-    if "density_density" in averages and "density" in averages:
-        averages["density_density"] = averages["density_density"] + _product(averages["density"])
-    else:
-        averages.pop("density_density", None)
-    return averages
+def _present(dataset: xr.Dataset) -> xr.Dataset:
+    """Return the observables of a result without what belongs to them."""
+    return dataset[[name for name in OBSERVABLES if name in dataset]]
 
 
-def _connected(averages: dict[str, xr.DataArray]) -> dict[str, xr.DataArray]:
-    if "density_density" not in averages:
-        return averages
-    connected = averages["density_density"] - _product(averages["density"])
-    return averages | {"density_density": connected}
-
-
-def _product(density: xr.DataArray) -> xr.DataArray:
-    total = density.sum("spin")
-    return total * total.rename({"layer": "layer_", "x": "x_"})
-
-
-def _beta(dataset: xr.Dataset) -> float:
-    state = stored_model(dataset.attrs["model"]).state
-    assert hasattr(state, "beta")
-    return float(state.beta)
+def _with_product(averages: xr.Dataset, sign: float) -> xr.Dataset:
+    """Add or remove ``<n_i><n_j>``: averages mix linearly, their connected parts do not."""
+    if not {"density", "density_density"} <= set(averages):
+        return averages.drop_vars("density_density", errors="ignore")
+    product = density_product(averages["density"])
+    return averages.assign(density_density=averages["density_density"] + sign * product)
 
 
 def _typical(array: xr.DataArray) -> float:
     return float(np.sqrt((array**2).mean()))
 
 
-def _at_least_typical(change: xr.DataArray) -> xr.DataArray:
-    """Raise what is small by chance: a change that crosses zero is not one that ended."""
-    return change.clip(min=_typical(change))
+def _differences(one: xr.Dataset, other: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Return the sizes of the differences, raised to what is typical of the observable.
 
-
-def _sampling(model: Model, engine: Engine | None) -> Sampling | None:
-    if engine is None:
-        return None
-    settings = model.settings(engine.name)
-    return engine.sampling(Request(model.terms(), model.measured(), settings, model.name))
+    A change that is small by chance, since it crosses zero, is not one that ended.
+    """
+    changes = abs(one - other)
+    return {str(name): change.clip(min=_typical(change)) for name, change in changes.items()}

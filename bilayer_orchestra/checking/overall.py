@@ -1,45 +1,72 @@
-"""The verdict of a whole check, as a notebook shows it."""
+"""The verdict of a whole check: all its pairs of results, as programs and notebooks get it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bilayer_orchestra.checking.comparison import Word
-from bilayer_orchestra.checking.plan import CheckResult
+from bilayer_orchestra.checking.ladder import Ladder
+from bilayer_orchestra.checking.verdict import PairVerdict
+from bilayer_orchestra.model.spec import Model
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
 
+@dataclass(repr=False, eq=False)
 class Verdict:
     """Whether all results of a check agree, and what was compared.
 
-    Attributes
+    Parameters
     ----------
-    word : str
-        ``"agree"``, ``"disagree"`` or ``"undecided"``.
-    distance : int or None
-        Distance up to which all agree; None without agreement or correlations.
+    name : str
+        Of the model.
+    model : Model or None
+        What was solved; None if stored results were compared.
+    verdicts : list of PairVerdict
+        Of every pair of results.
+    ladder : Ladder or None
+        The temperatures on which T -> 0 was followed.
+    notes : list of str
+        What was not done, and why.
+    results : dict
+        The results that were compared, by label.
+    thermal : dict
+        Engine -> beta -> result, on the ladder.
     """
 
-    def __init__(self, outcome: CheckResult) -> None:
-        self._outcome = outcome
-        self.word: Word = outcome.word
-        self.distance = outcome.distance
+    name: str
+    model: Model | None
+    verdicts: list[PairVerdict] = field(default_factory=list)
+    ladder: Ladder | None = None
+    notes: list[str] = field(default_factory=list)
+    results: dict[str, xr.Dataset] = field(default_factory=dict)
+    thermal: dict[str, dict[float, xr.Dataset]] = field(default_factory=dict)
+
+    @property
+    def word(self) -> Word:
+        """``"agree"``, ``"disagree"`` (one pair is enough) or ``"undecided"`` (one doubt is)."""
+        words = {verdict.word for verdict in self.verdicts}
+        if "disagree" in words:
+            return "disagree"
+        return "agree" if words == {"agree"} else "undecided"
+
+    @property
+    def distance(self) -> int | None:
+        """Distance up to which all results agree; None without agreement or correlations."""
+        if self.word != "agree":
+            return None
+        reached = [v.distance for v in self.verdicts if v.distance is not None]
+        return min(reached, default=None)
 
     @property
     def reason(self) -> str:
         """Why, pair by pair of results."""
         return "; ".join(
-            f"{pair.first} and {pair.second}: {pair.word}, {pair.reason}"
-            for pair in self._outcome.verdicts
+            f"{pair.first} and {pair.second}: {pair.word}, {pair.reason}" for pair in self.verdicts
         )
-
-    @property
-    def results(self) -> dict[str, xr.Dataset]:
-        """The results that were compared, by label."""
-        return dict(self._outcome.results)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -57,7 +84,7 @@ class Verdict:
                 "noticed": finding.detectable,
                 "reason": finding.reason,
             }
-            for pair in self._outcome.verdicts
+            for pair in self.verdicts
             for finding in pair.findings
         ]
         return pd.DataFrame(rows)

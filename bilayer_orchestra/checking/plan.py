@@ -6,19 +6,26 @@ T -> 0. For a thermal state: every thermal engine. Results are reused by content
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from bilayer_orchestra.checking import ladder as rungs_of
-from bilayer_orchestra.checking.comparison import Pair, Word
-from bilayer_orchestra.checking.ladder import Ladder, plan_ladder
-from bilayer_orchestra.checking.sectors import place, solve_sectors, with_beta
-from bilayer_orchestra.checking.verdict import NEIGHBOURS, PairVerdict, judge_all, overall
+from bilayer_orchestra.checking.comparison import Pair
+from bilayer_orchestra.checking.ladder import (
+    Ladder,
+    plan_ladder,
+    projection_term,
+    projection_time,
+    sector_term,
+    temperature_term,
+)
+from bilayer_orchestra.checking.overall import Verdict
+from bilayer_orchestra.checking.sectors import place_potentials, solve_sectors, with_beta
+from bilayer_orchestra.checking.verdict import NEIGHBOURS, incomparable, judge_all
 from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.engines.registry import engines, get_engine
 from bilayer_orchestra.errors import OrchestraError
@@ -35,44 +42,32 @@ SECTOR_SECONDS = 20.0
 Show = Callable[[str], None]
 
 
-@dataclass
-class CheckResult:
-    """Everything that a check found out."""
-
-    name: str
-    model: Model | None
-    verdicts: list[PairVerdict] = field(default_factory=list)
-    ladder: Ladder | None = None
-    notes: list[str] = field(default_factory=list)
-    results: dict[str, xr.Dataset] = field(default_factory=dict)
-    thermal: dict[str, dict[float, xr.Dataset]] = field(default_factory=dict)
-
-    @property
-    def word(self) -> Word:
-        """The verdict of the whole check."""
-        return overall(self.verdicts)
-
-    @property
-    def distance(self) -> int | None:
-        """Distance up to which all results agree; None without agreement or correlations."""
-        if self.word != "agree":
-            return None
-        reached = [v.distance for v in self.verdicts if v.distance is not None]
-        return min(reached, default=None)
-
-
 class Check:
-    """Runs the engines of one check."""
+    """Runs the engines of one check.
+
+    Parameters
+    ----------
+    model : Model
+        What is solved.
+    names : list of str
+        Of the engines that take part.
+    root : Path
+        Directory of the runs.
+    show : callable
+        Takes one line of progress.
+    distance : int
+        Sites so far apart must agree.
+    """
 
     def __init__(
         self, model: Model, names: list[str], root: Path, show: Show, distance: int = NEIGHBOURS
     ) -> None:
-        self.model, self.names, self.root, self.show = model, names, root, show
-        self.distance = distance
-        self.outcome = CheckResult(model.name, self.model)
+        self.model, self.root, self.show, self.distance = model, root, show, distance
+        self.engines = [get_engine(name) for name in names]
+        self.verdict = Verdict(model.name, model)
         self.runtime = LocalRuntime(many=True)
 
-    def run(self) -> CheckResult:
+    def run(self) -> Verdict:
         """Solve, compare, judge.
 
         Raises
@@ -83,144 +78,131 @@ class Check:
         with closing(self.runtime):
             self._tune()
             ground = isinstance(self.model.state, CanonicalState)
-            pairs = self._ground() if ground else self._thermal()
-        if not pairs and self.outcome.ladder is None:
+            pairs = self._ground() if ground else _all_pairs(self._each(self.engines))
+        if not pairs and self.verdict.ladder is None:
             raise OrchestraError(
                 "a check needs two engines that can solve this model; usable here: "
-                f"{', '.join(self.names) or 'none'}"
+                f"{', '.join(engine.name for engine in self.engines) or 'none'}"
             )
-        self.outcome.verdicts = judge_all(pairs, distance=self.distance)
-        return self.outcome
+        self.verdict.verdicts = judge_all(pairs, distance=self.distance)
+        return self.verdict
 
     def _tune(self) -> None:
         """Search for a `filling` once: all engines are compared at the same potentials."""
-        if getattr(self.model, "filling", None) is None or not self.names:
+        if getattr(self.model, "filling", None) is None or not self.engines:
             return
-        name = next((n for n in self.names if not get_engine(n).stochastic), self.names[0])
-        tuned = self._solve(self.model, name, f"chemical potentials, from {name}")
-        self.model = self.outcome.model = parse_model(str(tuned.attrs["tuned_model"]))
-        self.outcome.notes.append(
-            f"compared at the chemical potentials that {name} found for the wished filling"
+        engine = next((one for one in self.engines if not one.stochastic), self.engines[0])
+        tuned = self._solve(self.model, engine, f"chemical potentials, from {engine.name}")
+        self.model = self.verdict.model = parse_model(str(tuned.attrs["tuned_model"]))
+        self._note(
+            f"compared at the chemical potentials that {engine.name} found for the wished filling"
         )
 
-    def _solve(self, model: Model, name: str, label: str) -> xr.Dataset:
-        self.show(f"{model.name}: {label}")
-        return run_model(model, get_engine(name), self.runtime, self.root, self.show).dataset
+    def _note(self, text: object) -> None:
+        """Keep the first line of a text for the report."""
+        self.verdict.notes.append(str(text).splitlines()[0])
 
-    def _keep(self, dataset: xr.Dataset, label: str) -> xr.Dataset:
-        self.outcome.results[label] = dataset
-        return dataset
+    def _solve(self, model: Model, engine: Engine, text: str) -> xr.Dataset:
+        self.show(f"{model.name}: {text}")
+        return run_model(model, engine, self.runtime, self.root, self.show).dataset
 
-    def _thermal(self) -> list[Pair]:
-        solved = [
-            (name, self._keep(self._solve(self.model, name, name), name)) for name in self.names
-        ]
-        return _all_pairs(solved)
+    def _keep(self, model: Model, engine: Engine, label: str, more: str = "") -> xr.Dataset:
+        """Solve one model of those that are compared."""
+        result = self._solve(model, engine, label + more)
+        self.verdict.results[label] = result
+        return result
+
+    def _each(self, chosen: list[Engine]) -> dict[str, xr.Dataset]:
+        return {engine.name: self._keep(self.model, engine, engine.name) for engine in chosen}
 
     def _ground(self) -> list[Pair]:
-        direct = [
-            (name, self._keep(self._solve(self.model, name, name), name))
-            for name in self.names
-            if not projects(get_engine(name), self.model)
-            and "canonical" in get_engine(name).ensembles
-        ]
-        gap = _gap(direct)
+        projecting = [engine for engine in self.engines if projects(engine, self.model)]
+        direct = self._each(
+            [one for one in self.engines if one not in projecting and "canonical" in one.ensembles]
+        )
         pairs = _all_pairs(direct)
-        for name in self.names:
-            if projects(get_engine(name), self.model):
-                pairs += self._projector(name, direct, gap)
+        for engine in projecting if direct else []:
+            pairs += self._projector(engine, direct)
         return pairs + self._ladder(direct)
 
-    def _projector(self, name: str, direct: list[tuple[str, xr.Dataset]], gap: float) -> list[Pair]:
+    def _projector(self, engine: Engine, direct: dict[str, xr.Dataset]) -> list[Pair]:
         """Solve at T = 0, projected for as long as the gap of the sector asks for."""
-        label, engine = f"{name} projector", get_engine(name)
-        model = self.model
-        if not direct:
-            return []
+        label, model, gap = f"{engine.name} projector", self.model, _gap(direct)
+        settings = model.settings(engine.name)
+        theta = engine.projection_time(settings)
         if np.isfinite(gap):
-            theta = rungs_of.projection_time(model, engine, gap)
+            theta = projection_time(model, engine, gap)
             if theta is None:
-                self.outcome.notes.append(
+                self._note(
                     f"{label}: not run; the next state of the sector lies {gap:.2g} above, and no "
                     "affordable projection time removes it"
                 )
                 return []
-            settings = engine.with_projection_time(model.settings(name), theta)
-            model = model.with_settings(name, settings)
-        theta = engine.projection_time(model.settings(name))
+            settings = engine.with_projection_time(settings, theta)
+            model = model.with_settings(engine.name, settings)
+            theta = engine.projection_time(settings)
         assert theta is not None
         try:
             checked_request(model, engine)
-            result = self._keep(self._solve(model, name, f"{label}, theta = {theta:g}"), label)
+            result = self._keep(model, engine, label, f", theta = {theta:g}")
         except OrchestraError as error:
-            self.outcome.notes.append(f"{label}: {_first_line(error)}")
+            self._note(f"{label}: {error}")
             return []
-        extra = (
-            {"projection": rungs_of.projection_term(result, theta, gap)} if np.isfinite(gap) else {}
-        )
-        return [Pair(result, other, (label, known), extra=extra) for known, other in direct]
+        extra = {"projection": projection_term(result, theta, gap)} if np.isfinite(gap) else {}
+        return [Pair(result, other, (label, known), extra=extra) for known, other in direct.items()]
 
-    def _ladder(self, direct: list[tuple[str, xr.Dataset]]) -> list[Pair]:
+    def _ladder(self, direct: dict[str, xr.Dataset]) -> list[Pair]:
         """Solve the thermal states that go over into the ground state."""
         if self.model.raised(0.0) is None:
-            self.outcome.notes.append(f"T -> 0 is not checked for `model: {self.model.model}`")
+            self._note(f"T -> 0 is not checked for `model: {self.model.model}`")
             return []
         thermal = with_beta(self.model, 1.0)
-        able = [name for name in self.names if _accepts(get_engine(name), thermal)]
-        known = [name for name in able if not get_engine(name).stochastic]
-        sampled = [name for name in able if get_engine(name).stochastic]
+        able = [engine for engine in self.engines if _accepts(engine, thermal)]
         if not able or not direct:
-            self.outcome.notes.append(
+            self._note(
                 "T -> 0 is not checked: no engine here solves the thermal state "
                 f"({len(self.model.sites)} sites)"
             )
             return []
         try:
             wanted, others, sectors = solve_sectors(self.model, self._solve_sector)
-            placement = place(wanted, others)
+            placement = place_potentials(wanted, others)
         except OrchestraError as error:
-            self.outcome.ladder = Ladder((), None, np.inf, _first_line(error))
+            self.verdict.ladder = Ladder((), None, str(error).splitlines()[0])
             return []
         samplers = [e for e in engines().values() if e.stochastic and "thermal" in e.ensembles]
-        alone = get_engine(sampled[0]) if not known else None
-        ladder = plan_ladder(self.model, placement, samplers, alone)
-        self.outcome.ladder = ladder
+        alone = able[0] if all(engine.stochastic for engine in able) else None
+        ladder = self.verdict.ladder = plan_ladder(self.model, placement, samplers, alone)
         for line in ladder.describe():
             self.show(line)
-        if not ladder.rungs:
-            return []
-        solved: dict[str, dict[float, xr.Dataset]] = {}
-        for name in able:
-            rungs = ladder.rungs[1:] if get_engine(name).stochastic else ladder.rungs
+        for engine in able if ladder.rungs else []:
             try:
-                solved[name] = {rung.beta: self._rung(rung, name) for rung in rungs}
+                self.verdict.thermal[engine.name] = {
+                    rung.beta: self._keep(rung.model, engine, f"{engine.name} beta={rung.beta:g}")
+                    for rung in ladder.rungs[1 if engine.stochastic else 0 :]
+                }
             except OrchestraError as error:
-                if not get_engine(name).stochastic:
+                if not engine.stochastic:
                     raise
-                self.outcome.notes.append(f"{name}: {_first_line(error)}")
-        self.outcome.thermal = solved
+                self._note(f"{engine.name}: {error}")
+        solved, noisy = self.verdict.thermal, {e.name for e in able if e.stochastic}
         pairs = [
-            Pair(a, solved[other][beta], (f"{name} beta={beta:g}", f"{other} beta={beta:g}"))
-            for name in sampled
-            for other in known
-            for beta, a in solved.get(name, {}).items()
+            Pair(sampled, solved[other][beta], (f"{name} beta={beta:g}", f"{other} beta={beta:g}"))
+            for name in solved
+            for other in solved
+            if name in noisy and other not in noisy
+            for beta, sampled in solved[name].items()
         ]
-        gap = placement.smallest[1]
         for name, by_beta in solved.items():
             *_, warmer, coldest = sorted(by_beta)
-            extra = {
-                "temperature": rungs_of.temperature_term(by_beta[coldest], by_beta[warmer], gap),
-                "other sectors": rungs_of.sector_term(placement, sectors, coldest),
-            }
+            change = temperature_term(by_beta[coldest], by_beta[warmer], placement.smallest[1])
+            mixed = sector_term(placement, sectors, coldest)
+            extra = {"temperature": change, "other sectors": mixed}
             pairs += [
                 Pair(by_beta[coldest], ground, (f"{name} T->0", other), "limit", extra)
-                for other, ground in direct
+                for other, ground in direct.items()
             ]
         return pairs
-
-    def _rung(self, rung: rungs_of.Rung, name: str) -> xr.Dataset:
-        label = f"{name} beta={rung.beta:g}"
-        return self._keep(self._solve(rung.model, name, label), label)
 
     def _solve_sector(self, model: Model) -> xr.Dataset:
         """Solve a neighbouring sector with the fastest engine that is there."""
@@ -238,37 +220,41 @@ def usable_engines(model: Model) -> tuple[list[str], list[str]]:
             if not projects(engine, model):  # its settings follow from the gap
                 checked_request(model, engine)
         except OrchestraError as error:
-            without.append(f"without {name}: {_first_line(error)}")
+            without.append(f"without {name}: {str(error).splitlines()[0]}")
         else:
             usable.append(name)
     return usable, without
 
 
-def compare_files(
-    results: dict[str, xr.Dataset], name: str, distance: int = NEIGHBOURS
-) -> CheckResult:
+def compare_files(results: dict[str, xr.Dataset], name: str, distance: int = NEIGHBOURS) -> Verdict:
     """Compare stored results with each other.
+
+    Parameters
+    ----------
+    results : dict
+        Label -> result.
+    name : str
+        Of the check.
+    distance : int
+        Sites so far apart must agree.
 
     Raises
     ------
     OrchestraError
         If two of them must not be compared.
     """
-    from bilayer_orchestra.checking.verdict import incomparable
-
-    pairs = _all_pairs(list(results.items()))
+    pairs = _all_pairs(results)
     for pair in pairs:
         why_not = incomparable(pair.first, pair.second)
         if why_not:
             raise OrchestraError(f"{' and '.join(pair.labels)} cannot be compared: {why_not}")
-    return CheckResult(name, None, judge_all(pairs, distance=distance), results=results)
+    return Verdict(name, None, judge_all(pairs, distance=distance), results=results)
 
 
-def _all_pairs(solved: list[tuple[str, xr.Dataset]]) -> list[Pair]:
+def _all_pairs(results: dict[str, xr.Dataset]) -> list[Pair]:
     return [
-        Pair(first, second, (one, other))
-        for k, (one, first) in enumerate(solved)
-        for other, second in solved[k + 1 :]
+        Pair(results[one], results[other], (one, other))
+        for one, other in itertools.combinations(results, 2)
     ]
 
 
@@ -290,31 +276,27 @@ def _accepts(engine: Engine, model: Model) -> bool:
     return True
 
 
-def _sector_engine(model: Model) -> str:
+def _sector_engine(model: Model) -> Engine:
     """Return the engine without noise that is fastest, as far as anybody can say."""
-    able: list[tuple[str, float]] = []
-    for name, engine in engines().items():
+    able: list[tuple[float, Engine]] = []
+    for engine in engines().values():
         if engine.stochastic or "canonical" not in engine.ensembles:
             continue
         try:
             engine.version()
-            request = checked_request(model, engine)
+            seconds = engine.cost(checked_request(model, engine)).seconds
         except OrchestraError:
             continue
-        seconds = engine.cost(request).seconds
-        able.append((name, SECTOR_SECONDS if seconds is None else seconds))
+        able.append((SECTOR_SECONDS if seconds is None else seconds, engine))
     if not able:
         raise OrchestraError("no engine here solves the neighbouring sectors")
-    return min(able, key=lambda one: one[1])[0]
+    return min(able, key=lambda one: one[0])[1]
 
 
-def _gap(direct: list[tuple[str, xr.Dataset]]) -> float:
+def _gap(direct: dict[str, xr.Dataset]) -> float:
     """Return the gap within the sector: that of an exact result, else DMRG's (an upper bound)."""
-    for _, dataset in direct:
-        if "degeneracy" in dataset and "gap" in dataset:
+    known = [dataset for dataset in direct.values() if "gap" in dataset]
+    for dataset in known:
+        if "degeneracy" in dataset:
             return 0.0 if float(dataset["degeneracy"]) > 1 else float(dataset["gap"])
-    return min((float(d["gap"]) for _, d in direct if "gap" in d), default=np.nan)
-
-
-def _first_line(error: OrchestraError) -> str:
-    return str(error).splitlines()[0]
+    return min((float(dataset["gap"]) for dataset in known), default=np.nan)

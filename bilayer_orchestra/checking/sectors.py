@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from bilayer_orchestra.model.spec import Model
+    from bilayer_orchestra.terms import Terms
 
 #: Changes of (n_up, n_down) that are looked at: electrons, pairs, a flipped spin, two pairs.
 CHANGES = (
@@ -54,6 +55,16 @@ class Level(NamedTuple):
     degeneracy: float = 1.0
     gap: float = np.nan
 
+    @property
+    def sector(self) -> str:
+        """Its particle numbers, as they are shown."""
+        return f"({self.n_up}, {self.n_down})"
+
+    def above(self, other: Level) -> tuple[int, float]:
+        """Return how many electrons and how much energy this level has more than another."""
+        electrons = self.n_up + self.n_down - other.n_up - other.n_down
+        return electrons, self.energy - other.energy
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -79,14 +90,11 @@ class Placement:
 
     def costs(self) -> list[tuple[str, float, float]]:
         """Return (description, energy above the wanted level at ``mu``, degeneracy ratio)."""
-        entries = [
-            (
-                f"({other.n_up}, {other.n_down})",
-                _cost(self.wanted, other, self.mu),
-                other.degeneracy / self.wanted.degeneracy,
-            )
-            for other in self.others
-        ]
+        entries = []
+        for other in self.others:
+            electrons, energy = other.above(self.wanted)
+            ratio = other.degeneracy / self.wanted.degeneracy
+            entries.append((other.sector, energy - self.mu * electrons, ratio))
         if np.isfinite(self.wanted.gap):
             entries.append(("same sector", self.wanted.gap, 1.0 / self.wanted.degeneracy))
         return sorted(entries, key=lambda entry: entry[1])
@@ -94,8 +102,7 @@ class Placement:
     @property
     def smallest(self) -> tuple[str, float]:
         """The state that is thermally excited first, and its cost."""
-        costs = self.costs()
-        return (costs[0][0], costs[0][1]) if costs else ("none", np.inf)
+        return next(((name, cost) for name, cost, _ in self.costs()), ("none", np.inf))
 
     def weights(self, beta: float) -> dict[str, float]:
         """Return description -> Boltzmann weight relative to the wanted level."""
@@ -119,36 +126,26 @@ class Placement:
         return high
 
 
-def level_of(dataset: xr.Dataset, model: Model) -> Level:
-    """Return the ground level of a canonical result."""
-    state = model.state
-    assert isinstance(state, CanonicalState)
-    terms = model.terms()
-    density = by_site(dataset["density"].sum("spin"), terms.sites)
-    return Level(
-        state.n_up,
-        state.n_down,
-        float(dataset["energy"]) - float(terms.chemical_potential @ density),
-        float(dataset["degeneracy"]) if "degeneracy" in dataset else 1.0,
-        float(dataset["gap"]) if "gap" in dataset else np.nan,
-    )
-
-
-def neighbours(model: Model) -> list[tuple[int, int]]:
-    """Return the sectors (n_up, n_down) around the model's own that exist on its sites."""
-    state, sites = model.state, len(model.sites)
-    assert isinstance(state, CanonicalState)
-    sectors = [(state.n_up + up, state.n_down + down) for up, down in CHANGES]
-    return [(a, b) for a, b in sectors if 0 <= a <= sites and 0 <= b <= sites]
-
-
-def with_sector(model: Model, n_up: int, n_down: int) -> Model:
-    """Return the same Hamiltonian in another sector."""
-    return model.replace(state={"n_up": n_up, "n_down": n_down})
+def _level(sector: tuple[int, int], result: xr.Dataset, terms: Terms) -> Level:
+    """Return the ground level of a sector; ``terms`` has the potentials, of any sector."""
+    density = by_site(result["density"].sum("spin"), terms.sites)
+    energy = float(result["energy"]) - float(terms.chemical_potential @ density)
+    degeneracy, gap = result.get("degeneracy", 1.0), result.get("gap", np.nan)
+    return Level(*sector, energy, float(degeneracy), float(gap))
 
 
 def with_beta(model: Model, beta: float, mu: float = 0.0) -> Model:
-    """Return the thermal state of the same Hamiltonian, all chemical potentials raised by mu."""
+    """Return the thermal state of the same Hamiltonian, all chemical potentials raised by mu.
+
+    Parameters
+    ----------
+    model : Model
+        Of a geometry with chemical potentials.
+    beta : float
+        Inverse temperature, in 1/energy.
+    mu : float
+        In units of energy.
+    """
     raised = model.raised(mu)
     assert raised is not None
     return raised.replace(state={"beta": beta})
@@ -170,22 +167,21 @@ def solve_sectors(
     dict
         (n_up, n_down) -> result, n_up >= n_down, of all sectors that were solved.
     """
-    state = model.state
+    state, terms = model.state, model.terms()
     assert isinstance(state, CanonicalState)
-    own = (state.n_up, state.n_down)
-    levels: dict[tuple[int, int], Level] = {}
+    around = [(state.n_up + up, state.n_down + down) for up, down in ((0, 0), *CHANGES)]
+    sectors = [one for one in around if min(one) >= 0 and max(one) <= terms.n_sites]
     results: dict[tuple[int, int], xr.Dataset] = {}
-    for sector in [own, *neighbours(model)]:
-        canonical = (max(sector), min(sector))
-        if canonical not in results:
-            there = with_sector(model, *canonical)
-            results[canonical] = solve(there)
-            levels[canonical] = level_of(results[canonical], there)
-        levels[sector] = levels[canonical]._replace(n_up=sector[0], n_down=sector[1])
-    return levels[own], [levels[sector] for sector in neighbours(model)], results
+    levels = []
+    for sector in sectors:
+        n_up, n_down = solved = (max(sector), min(sector))
+        if solved not in results:
+            results[solved] = solve(model.replace(state={"n_up": n_up, "n_down": n_down}))
+        levels.append(_level(sector, results[solved], terms))
+    return levels[0], levels[1:], results
 
 
-def place(wanted: Level, others: list[Level]) -> Placement:
+def place_potentials(wanted: Level, others: list[Level]) -> Placement:
     """Return the common shift of mu that separates ``wanted`` best from all ``others``.
 
     Raises
@@ -194,29 +190,23 @@ def place(wanted: Level, others: list[Level]) -> Placement:
         If no shift selects the sector: it is not the ground state of any grand canonical ensemble
         with one chemical potential.
     """
-    n_wanted = wanted.n_up + wanted.n_down
-    lower, upper = -np.inf, np.inf
-    below: list[tuple[int, float]] = []
-    above: list[tuple[int, float]] = []
-    for other in others:
-        change, cost = other.n_up + other.n_down - n_wanted, other.energy - wanted.energy
-        if change > 0:
-            upper = min(upper, cost / change)
-            above.append((change, cost))
-        elif change < 0:
-            lower = max(lower, cost / change)
-            below.append((change, cost))
-        elif cost < -SAME:
+    changes = [(*other.above(wanted), other) for other in others]
+    for electrons, cost, other in changes:
+        if electrons == 0 and cost < -SAME:
             raise OrchestraError(
-                f"the sector ({other.n_up}, {other.n_down}) lies {-cost:.3g} below "
-                f"({wanted.n_up}, {wanted.n_down}) at the same number of electrons: without a "
-                "field no thermal state goes over into this one"
+                f"the sector {other.sector} lies {-cost:.3g} below {wanted.sector} at the same "
+                "number of electrons: without a field no thermal state goes over into this one"
             )
+    above = [(electrons, cost) for electrons, cost, _ in changes if electrons > 0]
+    below = [(electrons, cost) for electrons, cost, _ in changes if electrons < 0]
+    upper = min((cost / electrons for electrons, cost in above), default=np.inf)
+    lower = max((cost / electrons for electrons, cost in below), default=-np.inf)
     if not lower < upper - SAME:
+        odd = (wanted.n_up + wanted.n_down) % 2
         raise OrchestraError(
-            f"no chemical potential selects ({wanted.n_up}, {wanted.n_down}): it would have to be "
-            f"above {lower:.6g} and below {upper:.6g}"
-            + (" (an odd number of electrons breaks a pair)" if n_wanted % 2 else "")
+            f"no chemical potential selects {wanted.sector}: it would have to be above {lower:.6g} "
+            f"and below {upper:.6g}"
+            + (" (an odd number of electrons breaks a pair)" if odd else "")
         )
     candidates = [(ca - cb) / (na - nb) for na, ca in above for nb, cb in below]
     candidates += [] if below else [upper - FREE_MARGIN]
@@ -230,8 +220,3 @@ def place(wanted: Level, others: list[Level]) -> Placement:
     # few digits: the same potential whichever engine found the energies
     digits = max(0, int(np.ceil(-np.log10(width / 40))))
     return Placement(wanted, tuple(others), round(best, digits), lower, upper)
-
-
-def _cost(wanted: Level, other: Level, mu: float) -> float:
-    change = other.n_up + other.n_down - wanted.n_up - wanted.n_down
-    return other.energy - wanted.energy - mu * change

@@ -23,7 +23,8 @@ import numpy as np
 from scipy.optimize import lsq_linear
 from scipy.special import betainc, chdtrc, stdtr, stdtrit
 
-from bilayer_orchestra.checking.elements import BoolArray, Elements
+from bilayer_orchestra.analysis.jackknife import combined_degrees
+from bilayer_orchestra.checking.elements import Elements
 from bilayer_orchestra.terms import FloatArray
 
 #: Simulated differences under agreement, at most; ENOUGH larger ones end the simulation early, and
@@ -62,6 +63,11 @@ class Test(NamedTuple):
     width_p: float = np.nan
 
     @property
+    def largest_pull(self) -> float:
+        """Pull of the worst element, with its sign."""
+        return float(self.pulls[self.worst])
+
+    @property
     def stochastic(self) -> bool:
         """Whether the p-value is a probability, and not just yes or no."""
         return self.modes > 0
@@ -74,7 +80,6 @@ def compare(
     level: float,
     scale: float = 1.0,
     size: float | None = None,
-    seed: int = 0,
 ) -> Test:
     """Test whether ``a`` and ``b`` are equal up to ``allowance``.
 
@@ -103,83 +108,80 @@ def compare(
     allowed = allowance + max(ROUNDING * own, RESOLUTION * scale)
     difference = np.sign(raw) * np.maximum(np.abs(raw) - allowed, 0.0)
     deviations = np.concatenate([a.deviations, b.deviations])
-    stderr = np.sqrt(np.sum(deviations**2, axis=0)) if len(deviations) else np.zeros_like(raw)
+    stderr = np.sqrt(np.sum(deviations**2, axis=0))
     noisy = stderr > 1e-3 * RESOLUTION * scale
     pulls = np.where(difference == 0, 0.0, np.copysign(np.inf, difference))
     pulls[noisy] = difference[noisy] / stderr[noisy]
     worst = int(np.argmax(np.abs(pulls)))
     reach = allowed
-    outcome = Test(1.0, 0.0, 0, pulls, raw, stderr, allowance, 0.0, worst)
+    test = Test(1.0, 0.0, 0, pulls, raw, stderr, allowance, 0.0, worst)
     if not np.isfinite(pulls).all():
-        return outcome._replace(p_value=0.0, chi2=np.inf)
+        return test._replace(p_value=0.0, chi2=np.inf)
     if noisy.any():
-        degrees = _welch(a, b)
-        reach = allowed + np.where(noisy, _threshold(degrees, level, noisy.sum()) * stderr, 0.0)
-        degrees_of_modes = min(a.degrees, b.degrees)
+        shares = [float(np.sum(one.deviations**2)) for one in (a, b)]
+        # a million is as good as infinite, and every function of it is finite
+        degrees = float(np.clip(combined_degrees(shares, [a.degrees, b.degrees]), 1.0, 1e6))
+        # the pull that is noticed nine times out of ten
+        pull = float(stdtrit(degrees, 1.0 - level / (4 * noisy.sum()))) + 1.28
+        reach = allowed + np.where(noisy, pull * stderr, 0.0)
         chi2, modes, p_collective = _collective(
-            raw[noisy], deviations[:, noisy], degrees_of_modes, allowed[noisy]
+            raw[noisy], deviations[:, noisy], min(a.degrees, b.degrees), allowed[noisy]
         )
-        p_largest = _largest(pulls[noisy], a, b, noisy, degrees, np.random.default_rng(seed))
-        outcome = outcome._replace(
+        chosen = np.flatnonzero(noisy)
+        p_largest = _largest(pulls[noisy], (a.of(chosen), b.of(chosen)), degrees)
+        test = test._replace(
             p_value=min(1.0, 2.0 * min(p_largest, p_collective)),
             chi2=chi2 / modes,
             modes=modes,
         )
-    return outcome._replace(detectable=_rms(reach) / (size or max(own, ZERO * scale)))
+    return test._replace(detectable=_rms(reach) / (size or max(own, ZERO * scale)))
 
 
 def _rms(values: FloatArray) -> float:
     return float(np.sqrt(np.mean(values**2)))
 
 
-def _threshold(degrees: float, level: float, count: int) -> float:
-    """Return the pull that is noticed nine times out of ten, in standard errors."""
-    return float(stdtrit(degrees, 1.0 - level / (4 * count))) + 1.28
+def spread(a: Elements, b: Elements, scale: float) -> tuple[float, float]:
+    """Return the spread of the raw difference over the stated errors, and the chance of less.
 
+    Raw: what systematic errors allow is no statistics.
 
-def spread(a: Elements, b: Elements, scale: float) -> tuple[float, float, int]:
-    """Return the spread of the raw difference over the stated errors, the chance of less, modes.
-
-    Raw: what systematic errors allow is no statistics. NaN and no modes without statistical errors
-    beyond rounding, on the observable's natural ``scale``.
+    Parameters
+    ----------
+    a, b : Elements
+        With the same labels.
+    scale : float
+        Natural size of the observable. Statistical errors that are rounding on this scale are none:
+        NaN without others.
     """
     deviations, raw = np.concatenate([a.deviations, b.deviations]), a.values - b.values
     noisy = np.sqrt(np.sum(deviations**2, axis=0)) > RESOLUTION * scale
     if not noisy.any():
-        return np.nan, np.nan, 0
+        return np.nan, np.nan
     degrees = min(a.degrees, b.degrees)
     chi2, modes, p_value = _collective(raw[noisy], deviations[:, noisy], degrees)
     expected = float(modes)
     if np.isfinite(degrees):
         expected *= degrees / max(degrees - modes - 1, 1.0)
-    return float(np.sqrt(chi2 / expected)), 1.0 - p_value, modes
+    return float(np.sqrt(chi2 / expected)), 1.0 - p_value
 
 
-def _welch(a: Elements, b: Elements) -> float:
-    """Degrees of freedom of the combined variance (Welch and Satterthwaite)."""
-    variances = [float(np.sum(one.deviations**2)) for one in (a, b)]
-    spread = sum(
-        variance**2 / one.degrees
-        for variance, one in zip(variances, (a, b), strict=True)
-        if variance > 0
-    )
-    # a million is as good as infinite, and every function of it is finite
-    return min(1e6, max(1.0, sum(variances) ** 2 / spread)) if spread > 0 else 1e6
-
-
-def _largest(
-    pulls: FloatArray,
-    a: Elements,
-    b: Elements,
-    noisy: BoolArray,
-    degrees: float,
-    rng: np.random.Generator,
-) -> float:
+def _largest(pulls: FloatArray, sides: tuple[Elements, Elements], degrees: float) -> float:
     """P-value of the largest pull, by simulating block means and their estimated errors.
 
     Sequentially: the simulation ends once ENOUGH draws were larger, with p = ENOUGH / draws, which
     is as valid as a p-value from all draws (J. Besag and P. Clifford, Biometrika 78, 301 (1991)).
+
+    Parameters
+    ----------
+    pulls : array, shape (p,)
+        Of the elements of both ``sides``.
+    sides : tuple of Elements
+        Both results.
+    degrees : float
+        Degrees of freedom of the combined variance.
     """
+    rng = np.random.default_rng(0)  # the same verdict every time
     observed = float(np.abs(pulls).max())
     bound = min(1.0, 2.0 * float(stdtr(degrees, -observed)) * len(pulls))
     if bound <= 1 / (DRAWS + 1):  # no simulation could say less
@@ -187,16 +189,14 @@ def _largest(
     above = 0
     for drawn in range(1, DRAWS + 1):
         mean, variance = np.zeros(len(pulls)), np.zeros(len(pulls))
-        for one in (a, b):
-            if len(one.deviations) == 0:
-                continue
+        for one in sides:
             if not np.isfinite(one.degrees):  # errors are known, not estimated
-                mean += rng.standard_normal(len(one.deviations)) @ one.deviations[:, noisy]
-                variance += np.sum(one.deviations[:, noisy] ** 2, axis=0)
+                mean += rng.standard_normal(len(one.deviations)) @ one.deviations
+                variance += np.sum(one.deviations**2, axis=0)
                 continue
             n = max(2, round(one.degrees) + 1)
             # n blocks of a Gaussian with this covariance: their mean, and its estimated variance
-            blocks = rng.standard_normal((n, len(one.deviations))) @ one.deviations[:, noisy]
+            blocks = rng.standard_normal((n, len(one.deviations))) @ one.deviations
             mean += blocks.sum(axis=0) / np.sqrt(n)
             variance += np.var(blocks, axis=0, ddof=1)
         above += float(np.max(np.abs(mean) / np.sqrt(variance))) >= observed

@@ -9,7 +9,8 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
-from bilayer_orchestra.checking.plan import Check, CheckResult, compare_files, usable_engines
+from bilayer_orchestra.checking.overall import Verdict
+from bilayer_orchestra.checking.plan import Check, compare_files, usable_engines
 from bilayer_orchestra.checking.verdict import LEVEL, PairVerdict
 from bilayer_orchestra.cli.exit_codes import ExitCode
 from bilayer_orchestra.dataset.parameters import parameters
@@ -60,7 +61,7 @@ def _compare(
     overrides: tuple[str, ...],
     distance: int,
     console: Console,
-) -> tuple[CheckResult, Path]:
+) -> tuple[Verdict, Path]:
     files = [target for target in targets if target.suffix == ".nc"]
     if files:
         return _compare_files(targets, output, distance, bool(backends or overrides))
@@ -82,7 +83,7 @@ def _compare(
 
 def _compare_files(
     targets: list[Path], output: Path | None, distance: int, has_options: bool
-) -> tuple[CheckResult, Path]:
+) -> tuple[Verdict, Path]:
     from bilayer_orchestra.dataset.schema import open_result
 
     opened = [open_result(one, ("a result",)) for one in targets if one.suffix == ".nc"]
@@ -105,7 +106,7 @@ def _compare_files(
     return compare_files(results, name, distance), root
 
 
-def _show(outcome: CheckResult, console: Console) -> None:
+def _show(outcome: Verdict, console: Console) -> None:
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -126,7 +127,7 @@ def _show(outcome: CheckResult, console: Console) -> None:
     say(summary(outcome))
 
 
-def summary(outcome: CheckResult) -> str:
+def summary(outcome: Verdict) -> str:
     """Return the verdict of the whole check in one line."""
     counts = {
         word: sum(verdict.word == word for verdict in outcome.verdicts)
@@ -195,7 +196,7 @@ def _site_label(label: str) -> str:
     return text.strip()
 
 
-def _store(outcome: CheckResult, root: Path, console: Console, style: Path | None) -> None:
+def _store(outcome: Verdict, root: Path, console: Console, style: Path | None) -> None:
     from bilayer_orchestra.checking.report import PAGE, write_report
 
     def say(text: str) -> None:

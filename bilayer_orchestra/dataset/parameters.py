@@ -80,6 +80,15 @@ def conditions(
 ) -> tuple[bool, float | None]:
     """Return (periodic, beta or None at T = 0) of one point.
 
+    Parameters
+    ----------
+    point : Dataset
+        A result, or one point of a collected sweep.
+    boundary : {"open", "periodic"}, optional
+        Instead of what the dataset says.
+    beta : float, optional
+        Inverse temperature, in 1/energy, instead of what the dataset says; infinity: T = 0.
+
     Raises
     ------
     OrchestraError
@@ -98,6 +107,15 @@ def conditions(
     return boundary == "periodic", float(beta)
 
 
+def flat(data: dict[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Return path -> value of everything inside the sections of ``data``."""
+    values: dict[tuple[str, ...], Any] = {}
+    for key, value in data.items():
+        here = (*path, str(key))
+        values |= flat(value, here) if isinstance(value, dict) else {here: value}
+    return values
+
+
 def parameters(data: dict[str, Any], backend: str | None = None) -> str:
     """Return the parameters of a model in one line, in the words of the model file.
 
@@ -112,15 +130,12 @@ def parameters(data: dict[str, Any], backend: str | None = None) -> str:
     """
     numerics = _section(_section(data.get("numerics")).get(backend)) if backend else {}
     shown = {key: value for key, value in data.items() if key not in _OTHER} | numerics
-    return ", ".join(_words((), shown))
-
-
-def _words(path: tuple[str, ...], value: Any) -> list[str]:
-    if isinstance(value, dict):
-        return [word for key, inner in value.items() for word in _words((*path, str(key)), inner)]
-    if len(path) > 1 and value == 0 and path[0] != "state":
-        return []
-    # `layers.P.hopping` is P.hopping, `state.beta` is beta
-    names = path[path[0] in ("layers", "state") :] if len(path) > 1 else path
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return [f"{'.'.join(names)}={text}"]
+    words = []
+    for path, value in flat(shown).items():
+        if len(path) > 1 and value == 0 and path[0] != "state":
+            continue
+        # `layers.P.hopping` is P.hopping, `state.beta` is beta
+        names = path[path[0] in ("layers", "state") :] if len(path) > 1 else path
+        text = f"{value:.6g}" if isinstance(value, float) else str(value)
+        words.append(f"{'.'.join(names)}={text}")
+    return ", ".join(words)

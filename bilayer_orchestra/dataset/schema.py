@@ -77,107 +77,93 @@ DIAGNOSTICS = {
 }
 
 
+#: What may stand beside an observable: suffix -> (what it is, definition).
+_ERRORS = {
+    "stderr": ("standard error", "statistical standard error"),
+    "deviation": (
+        "deviations",
+        "covariance of any two elements X, Y of any variables = sum over block of their products",
+    ),
+    "bias": (
+        "systematic error",
+        "size of the systematic error that may be left, never negative (NaN: not estimated)",
+    ),
+}
+
+
 def build(terms: Terms, averages: Averages, selected: tuple[str, ...]) -> xr.Dataset:
     """Return the labelled dataset of ``averages``.
 
     Energies are always part of it, observables that a model file lists if they are in ``selected``.
-    """
-    rows = {layer: k for k, layer in enumerate(terms.layers)}
-    layer_index = np.array([rows[site.layer] for site in terms.sites])
-    x_index = np.array([site.x for site in terms.sites])
-    shape = (len(rows), terms.length)
 
-    def labelled(observable: Observable, array: FloatArray) -> xr.Variable:
-        if observable.dims == (CUT,):
-            return xr.Variable(observable.dims, np.asarray(array, dtype=float))
-        spin = observable.dims[:1] == ("spin",)
-        dims = observable.dims[1:] if spin else observable.dims
-        grids = len(dims) // 2
+    Parameters
+    ----------
+    terms : Terms
+        What was solved.
+    averages : Averages
+        In the order of its sites.
+    selected : tuple of str
+        Names of observables.
+    """
+    layers, x = list(terms.layers), np.arange(terms.length)
+    # which site is where; the last one, which is NaN, where none is
+    site = np.full((len(layers), terms.length), -1)
+    site[[layers.index(one.layer) for one in terms.sites], [one.x for one in terms.sites]] = (
+        np.arange(terms.n_sites)
+    )
+
+    def labelled(observable: Observable, array: FloatArray, *leading: str) -> xr.Variable:
         array = np.asarray(array, dtype=float)
-        out = np.full(((2,) if spin else ()) + shape * grids, np.nan)
-        if grids == 0:
-            out = array
-        elif grids == 1:
-            out[..., layer_index, x_index] = array
-        else:
-            out[
-                ...,
-                layer_index[:, None],
-                x_index[:, None],
-                layer_index[None, :],
-                x_index[None, :],
-            ] = array
-        return xr.Variable(observable.dims, out)
+        ends = sum(dim in observable.dims for dim in ("x", "x_"))
+        if ends:
+            margins = [(0, 0)] * (array.ndim - ends) + [(0, 1)] * ends
+            array = np.pad(array, margins, constant_values=np.nan)
+            array = array[..., site] if ends == 1 else array[..., site[..., None, None], site]
+        return xr.Variable((*leading, *observable.dims), array, {"units": observable.units})
 
     variables: dict[str, xr.Variable] = {}
     for name, observable in OBSERVABLES.items():
         if name not in averages.values or (name in OPTIONAL and name not in selected):
             continue
-        variable = labelled(observable, averages.values[name])
-        variable.attrs = {
-            "units": observable.units,
+        values = averages.values[name]
+        variables[name] = labelled(observable, values)
+        variables[name].attrs |= {
             "long_name": observable.long_name,
             "definition": observable.definition,
             **averages.attributes.get(name, {}),
         }
-        variables[name] = variable
-        if name in averages.stderr:
-            variables[f"{name}_stderr"] = _companion(
-                labelled(observable, averages.stderr[name]),
-                observable,
-                "standard error",
-                "statistical standard error",
-            )
-        if name in averages.deviations:
-            variables[f"{name}_deviation"] = _deviations(
-                [labelled(observable, one) for one in averages.deviations[name]], observable
-            )
-        variables[f"{name}_bias"] = _companion(
-            labelled(observable, averages.bias[name])
-            if name in averages.bias
-            else xr.Variable(observable.dims, np.full(variable.shape, np.nan)),
-            observable,
-            "systematic error",
-            "size of the systematic error that may be left, never negative (NaN: not estimated)",
-        )
+        errors = {
+            "stderr": averages.stderr.get(name),
+            "deviation": averages.deviations.get(name),
+            "bias": averages.bias.get(name, np.full(np.shape(values), np.nan)),
+        }
+        for suffix, array in errors.items():
+            if array is None:
+                continue
+            what, definition = _ERRORS[suffix]
+            if suffix == "deviation":  # single precision is far below their own uncertainty
+                variable = labelled(observable, array, "block").astype(np.float32)
+            else:
+                variable = labelled(observable, array)
+            variable.attrs |= {
+                "long_name": f"{what} of {observable.long_name}",
+                "definition": definition,
+            }
+            variables[f"{name}_{suffix}"] = variable
     for name, value in averages.diagnostics.items():
         long_name, definition, units = DIAGNOSTICS[name]
         attributes = {"units": units, "long_name": long_name, "definition": definition}
         variables[name] = xr.Variable((), value, attributes)
     coordinates: dict[str, Any] = {
-        "layer": list(rows),
-        "x": ("x", np.arange(terms.length), {"long_name": "position along the chain"}),
-        "layer_": list(rows),
-        "x_": ("x_", np.arange(terms.length), {"long_name": "position along the chain"}),
+        "layer": layers,
+        "x": ("x", x, {"long_name": "position along the chain"}),
+        "layer_": layers,
+        "x_": ("x_", x, {"long_name": "position along the chain"}),
         "spin": ["up", "down"],
         CUT: (CUT, np.arange(1, terms.n_sites), {"long_name": "sites on the left of the cut"}),
     }
     used = {dim for variable in variables.values() for dim in variable.dims}
     return xr.Dataset(variables, {k: v for k, v in coordinates.items() if k in used})
-
-
-def _deviations(variables: list[xr.Variable], observable: Observable) -> xr.Variable:
-    """Stack the blocks' deviations; single precision is far below their own uncertainty."""
-    stacked = xr.Variable(
-        ("block", *observable.dims), np.stack([v.values for v in variables]).astype(np.float32)
-    )
-    return _companion(
-        stacked,
-        observable,
-        "deviations",
-        "covariance of any two elements X, Y of any variables = sum over block of their products",
-    )
-
-
-def _companion(
-    variable: xr.Variable, observable: Observable, long_name: str, definition: str
-) -> xr.Variable:
-    variable.attrs = {
-        "units": observable.units,
-        "long_name": f"{long_name} of {observable.long_name}",
-        "definition": definition,
-    }
-    return variable
 
 
 def append_history(dataset: xr.Dataset, entry: str) -> None:

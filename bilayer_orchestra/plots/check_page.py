@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, StrictUndefined
 
 from bilayer_orchestra import __version__
-from bilayer_orchestra.checking.plan import CheckResult
+from bilayer_orchestra.checking.overall import Verdict
 from bilayer_orchestra.checking.verdict import LEVEL
 from bilayer_orchestra.dataset.parameters import parameters
 from bilayer_orchestra.files import write_text_atomic
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bilayer_orchestra.plots.checked import Figure
 
 
-def write_page(outcome: CheckResult, path: Path, headline: str, style: Path | None = None) -> Path:
+def write_page(outcome: Verdict, path: Path, headline: str, style: Path | None = None) -> Path:
     """Write the page; text from model files and engines is escaped. Figures that fail are noted."""
 
     def draw() -> list[Figure]:

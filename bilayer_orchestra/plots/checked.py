@@ -12,7 +12,7 @@ import xarray as xr
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
-from bilayer_orchestra.checking.plan import CheckResult
+from bilayer_orchestra.checking.overall import Verdict
 from bilayer_orchestra.dataset.statement import is_stochastic
 from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.plots.common import curve, own_style
@@ -29,14 +29,14 @@ class Figure(NamedTuple):
     data: str
 
 
-def figures_of(outcome: CheckResult, style: Path | None = None) -> list[Figure]:
+def figures_of(outcome: Verdict, style: Path | None = None) -> list[Figure]:
     """Return the figures that this outcome has data for."""
     with own_style(style):
         drawn = [_overlay(outcome), _pulls(outcome), _approach(outcome)]
     return [figure for figure in drawn if figure is not None]
 
 
-def _overlay(outcome: CheckResult) -> Figure | None:
+def _overlay(outcome: Verdict) -> Figure | None:
     """Correlations of all results against distance, with error bars."""
     lowest = {max(by_beta) for by_beta in outcome.thermal.values() if by_beta}
     chosen = {
@@ -81,7 +81,7 @@ def _overlay(outcome: CheckResult) -> Figure | None:
     )
 
 
-def _pulls(outcome: CheckResult) -> Figure | None:
+def _pulls(outcome: Verdict) -> Figure | None:
     """Histogram of all pulls of every pair that has statistical errors."""
     collected = {
         f"{v.first} / {v.second}": np.concatenate(
@@ -125,7 +125,7 @@ def _pulls(outcome: CheckResult) -> Figure | None:
     )
 
 
-def _approach(outcome: CheckResult) -> Figure | None:
+def _approach(outcome: Verdict) -> Figure | None:
     """Energy, double occupancy and the longest pair correlation on the ladder."""
     if not outcome.thermal:
         return None

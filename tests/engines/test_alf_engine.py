@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bilayer_orchestra.analysis.jackknife import chi_squared
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.engines.alf.estimate.projection import not_projected
 from bilayer_orchestra.engines.alf.install.installation import alf_tools, find_alf
@@ -30,6 +29,7 @@ from bilayer_orchestra.running.directory import RunDirectory
 from bilayer_orchestra.running.point import make_request, run_point
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.terms import Terms
+from bilayer_orchestra.testing.statistics import chi_squared
 from tests.support.alf import chain_bytes, missing_alf, segments
 from tests.support.discretized import averages
 from tests.support.models import make_model

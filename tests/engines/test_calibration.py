@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bilayer_orchestra.checking.verdict import judge
 from tests.support.alf import missing_alf
+from tests.support.checks import judge
 from tests.support.models import make_model
 
 WHY_NOT = missing_alf()

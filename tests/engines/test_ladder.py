@@ -8,7 +8,7 @@ import xarray as xr
 
 from bilayer_orchestra.checking.plan import Check
 from bilayer_orchestra.checking.report import write_report
-from bilayer_orchestra.checking.sectors import Level, place, solve_sectors, with_beta
+from bilayer_orchestra.checking.sectors import Level, place_potentials, solve_sectors, with_beta
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.plots.check_page import write_page
@@ -88,7 +88,7 @@ def test_levels_by_hand():
     # E = (N - 2)^2: the window of mu for N = 2 is (-1, 1), its middle 0
     levels = [Level(n, n, float((2 * n - 2) ** 2)) for n in (0, 2)]
     levels += [Level(1, 0, 1.0), Level(2, 1, 1.0)]
-    placement = place(Level(1, 1, 0.0), levels)
+    placement = place_potentials(Level(1, 1, 0.0), levels)
     assert (placement.lower, placement.upper, placement.mu) == (-1.0, 1.0, 0.0)
     beta = placement.needed_beta(0.01)
     assert 2 * np.exp(-beta) + 2 * np.exp(-4 * beta) == pytest.approx(0.01 / 0.99, rel=1e-6)
@@ -97,7 +97,7 @@ def test_levels_by_hand():
 def test_an_odd_sector_between_bound_pairs_is_refused():
     odd = Level(1, 0, 1.0)
     with pytest.raises(OrchestraError, match="no chemical potential"):
-        place(odd, [Level(0, 0, 0.0), Level(1, 1, 0.0)])
+        place_potentials(odd, [Level(0, 0, 0.0), Level(1, 1, 0.0)])
 
 
 def test_neighbours_use_the_mirror_image(root):

@@ -12,7 +12,6 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bilayer_orchestra.analysis.jackknife import chi_squared
 from bilayer_orchestra.averages import Averages, observables_from_raw
 from bilayer_orchestra.dataset.schema import build, open_result, write_atomic
 from bilayer_orchestra.engines.alf.estimate.projection import not_yet_ground_state
@@ -37,6 +36,7 @@ from bilayer_orchestra.engines.exact.thermal import thermal_averages
 from bilayer_orchestra.errors import EngineError
 from bilayer_orchestra.model.bilayer import OBSERVABLES as SELECTABLE
 from bilayer_orchestra.terms import Canonical, GrandCanonical, Site, Terms
+from bilayer_orchestra.testing.statistics import chi_squared
 from tests.support.brute_force import FockSpace
 from tests.support.models import make_model
 from tests.support.paths import DATA

@@ -11,13 +11,15 @@ from typer.testing import CliRunner
 
 from bilayer_orchestra.checking import statistics
 from bilayer_orchestra.checking.elements import Elements, elements_of
-from bilayer_orchestra.checking.plan import CheckResult
+from bilayer_orchestra.checking.overall import Verdict
+from bilayer_orchestra.checking.plan import compare_files
 from bilayer_orchestra.checking.report import write_report
-from bilayer_orchestra.checking.verdict import Pair, holm, judge, judge_all
+from bilayer_orchestra.checking.verdict import Pair, holm, judge_all
 from bilayer_orchestra.cli.app import app
 from bilayer_orchestra.dataset.statement import statement
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.observables import OBSERVABLES
+from tests.support.checks import judge
 from tests.support.models import make_model
 
 STATE = {"beta": 3.0}
@@ -266,7 +268,7 @@ def test_what_one_method_alone_measures_is_no_doubt(exact, tmp_path):
     del first["pair"]
     verdict = judge(first, second)
     assert verdict.word == "undecided"
-    outcome = CheckResult("missing", None, [verdict])
+    outcome = Verdict("missing", None, [verdict])
     assert write_report(outcome, tmp_path, "undecided")
 
 
@@ -337,7 +339,7 @@ def test_what_a_dataset_states_decides_and_not_who_wrote_it(exact):
 @pytest.mark.lowest
 def test_different_models_are_refused(exact):
     with pytest.raises(OrchestraError, match="cannot be compared"):
-        judge(exact(), exact(t_perp=0.6))
+        compare_files({"a": exact(), "b": exact(t_perp=0.6)}, "couplings")
 
 
 def test_symmetric_elements_are_counted_once(exact):
@@ -347,8 +349,8 @@ def test_symmetric_elements_are_counted_once(exact):
 
 def test_holm_on_a_worked_example():
     # Holm (1979): sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1, made monotone
-    corrected = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
-    assert corrected == pytest.approx({"d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06})
+    corrected = holm(np.array([0.01, 0.04, 0.03, 0.005]))
+    assert corrected == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
 def test_without_the_plot_extra_the_page_is_missing_and_that_is_said(exact, tmp_path, monkeypatch):

@@ -16,11 +16,12 @@ from bilayer_orchestra.checking.classes import classes_of, natural_scale
 from bilayer_orchestra.checking.closed_forms import averages
 from bilayer_orchestra.checking.comparison import Pair
 from bilayer_orchestra.checking.elements import elements_of
-from bilayer_orchestra.checking.verdict import judge, judge_all
+from bilayer_orchestra.checking.verdict import judge_all
 from bilayer_orchestra.cli.app import app
 from bilayer_orchestra.dataset.schema import build
 from bilayer_orchestra.dataset.statement import statement
 from bilayer_orchestra.observables import OBSERVABLES
+from tests.support.checks import judge
 from tests.support.models import make_model
 
 LENGTH = 10

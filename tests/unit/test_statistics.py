@@ -10,11 +10,12 @@ from scipy.signal import lfilter
 
 from bilayer_orchestra.analysis.autocorrelation import autocorrelation
 from bilayer_orchestra.analysis.binning import MAX_BLOCKS, block_length, merge
-from bilayer_orchestra.analysis.jackknife import Estimate, chi_squared, jackknife, student_factor
+from bilayer_orchestra.analysis.jackknife import Estimate, jackknife, student_factor
 from bilayer_orchestra.analysis.stationarity import chains_disagree, drifts
 from bilayer_orchestra.analysis.trotter import extrapolate, limit_weights
 from bilayer_orchestra.analysis.warmup import mser, warmup_length
 from bilayer_orchestra.engines.alf.estimate.verdict import MINOR, too_coarse
+from bilayer_orchestra.testing.statistics import chi_squared
 
 
 def ar1(rng, tau, shape):
