@@ -357,13 +357,13 @@ def with_noise(result, seed):
 
 def test_figures_of_a_check_have_names_and_show_every_result(solve, monkeypatch):
     from bilayer_orchestra.checking.plan import compare_files
-    from bilayer_orchestra.plots import check as figures
+    from bilayer_orchestra.plots import checked as figures
 
     result = solve(make_model({"n_up": 2, "n_down": 2}, 3), "exact")
     kept = []
     monkeypatch.setattr(figures, "_svg", lambda figure: kept.append(figure) or "")
     results = {"exact": result, "same": result, **{str(k): with_noise(result, k) for k in (1, 2)}}
-    captions = [one.caption for one in figures.figures_of(compare_files(results, "three"))]
+    captions = [one.caption for one in figures.illustrations(compare_files(results, "three"))]
     overlay, pulls = kept
     assert "ends of an open chain included" in captions[0]
     assert "beyond five errors" in captions[1]
