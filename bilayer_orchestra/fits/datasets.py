@@ -32,9 +32,6 @@ _KEPT = (
     "history",
 )
 
-#: Name -> (dimensions, values).
-Variables = dict[str, tuple[tuple[str, ...], Any]]
-
 
 def luttinger(what: str, eta: float, convention: str) -> tuple[float, float]:
     """Return (K, dK/deta).
@@ -101,22 +98,24 @@ def fit(
     if name not in dataset:
         raise OrchestraError(f"the dataset has no {name}; add it to the model's observables")
     own = {"block", *OBSERVABLES[name].dims}
-    shape = {"layer": len(chosen)}
-    shape |= {str(dim): size for dim, size in dataset[name].sizes.items() if dim not in own}
-    rows = []
+    sweep = {str(dim): size for dim, size in dataset[name].sizes.items() if dim not in own}
+    points = [
+        (layer, dataset.isel(dict(zip(sweep, place, strict=True))))
+        for layer in chosen
+        for place in np.ndindex(*sweep.values())
+    ]
     # matrices of a few dozen rows: threads only wait for each other (3 to 10 times slower)
     with threadpool_limits(1, user_api="blas"):
-        for place in np.ndindex(*shape.values()):
-            layer, *at = (int(k) for k in place)
-            point = dataset.isel(dict(zip(list(shape)[1:], at, strict=True)))
-            rows.append(_row(point, what, chosen[layer], boundary, beta, convention, options))
+        rows = [
+            _row(point, what, layer, boundary, beta, convention, options) for layer, point in points
+        ]
     if all(row["status"].item() != "ok" for row in rows):
         reasons: dict[str, list[str]] = {}
-        for k, row in enumerate(rows):
-            layer_of = chosen[k * len(chosen) // len(rows)]
-            reasons.setdefault(row["status"].item(), []).append(layer_of)
+        for (layer, _), row in zip(points, rows, strict=True):
+            reasons.setdefault(row["status"].item(), []).append(layer)
         texts = [f"{', '.join(dict.fromkeys(of))}: {text}" for text, of in reasons.items()]
         raise OrchestraError(f"{what}, layer {'; '.join(texts)}")
+    shape = {"layer": len(chosen), **sweep}
     stacked = xr.concat(rows, "point", join="outer", fill_value=_no_text(rows))
     result = xr.Dataset(
         {
@@ -124,7 +123,7 @@ def fit(
             for key, variable in stacked.data_vars.items()
         },
         {"layer": chosen, "r": stacked["r"]}
-        | {key: one for key, one in dataset.coords.items() if set(one.dims) <= set(shape) - own},
+        | {key: one for key, one in dataset.coords.items() if set(one.dims) <= set(sweep)},
     )
     _describe(result, what, convention)
     result.attrs = {key: dataset.attrs[key] for key in _KEPT if key in dataset.attrs}
@@ -182,7 +181,7 @@ def _row(
         pairs = pairs_of(point, FITTED[what], layer, periodic, at_beta)
         found = fit_pairs(what, pairs, options)
     except OrchestraError as error:
-        return xr.Dataset({"status": ((), str(error))}, {"window": [], "r": []})
+        return xr.Dataset({"status": str(error)}, {"window": [], "r": []})
     warnings = list(found.warnings)
     own = model_data(point)
     if boundary is not None and own.get("boundary", boundary) != boundary:
@@ -194,12 +193,9 @@ def _row(
     if state == 0:
         text = f"the input is NOT converged: {reason or 'no reason is stored'}"
         warnings.append(text.replace("; ", ", "))
-    variables = _numbers(what, found, convention) | _curve(what, found, pairs)
-    variables |= {"warnings": ((), "; ".join(warnings)), "input_converged": ((), float(state))}
-    row = xr.Dataset(variables)
-    return row.assign_coords(
-        window=np.arange(row.sizes["window"]), r=np.arange(1, row.sizes["r"] + 1)
-    )
+    row = _curve(what, found, pairs).assign(_numbers(what, found, convention))
+    row["warnings"], row["input_converged"] = "; ".join(warnings), float(state)
+    return row.assign_coords(window=np.arange(row.sizes["window"]))
 
 
 def input_state(point: xr.Dataset) -> tuple[int, str]:
@@ -211,21 +207,21 @@ def input_state(point: xr.Dataset) -> tuple[int, str]:
     return -1, ""
 
 
-def _numbers(what: str, found: PointFit, convention: str) -> Variables:
+def _numbers(what: str, found: PointFit, convention: str) -> dict[str, Any]:
     numbers = dict(found.numbers)
     if "eta" in numbers and what in ("pair", "density"):
         eta = numbers["eta"]
         k, slope = luttinger(what, eta.value, convention)
         empty = np.full(len(eta.per_window), np.nan)
         numbers["K"] = Number(k, abs(slope) * eta.stderr, abs(slope) * eta.systematic, empty, empty)
-    variables: Variables = {}
+    variables: dict[str, Any] = {}
     for name, number in numbers.items():
-        variables[name] = ((), number.value)
-        variables[f"{name}_stderr"] = ((), number.stderr)
-        variables[f"{name}_systematic"] = ((), number.systematic)
+        variables[name] = number.value
+        variables[f"{name}_stderr"] = number.stderr
+        variables[f"{name}_systematic"] = number.systematic
         if name != "K":
-            variables[f"scan_{name}"] = (("window",), number.per_window)
-            variables[f"scan_{name}_error"] = (("window",), number.per_window_error)
+            variables[f"scan_{name}"] = ("window", number.per_window)
+            variables[f"scan_{name}_error"] = ("window", number.per_window_error)
     scanned = {
         "r_min": np.array([one.window.r_min for one in found.scan.fitted], float),
         "r_max": np.array([one.window.r_max for one in found.scan.fitted], float),
@@ -235,35 +231,29 @@ def _numbers(what: str, found: PointFit, convention: str) -> Variables:
     }
     best = int(np.argmax(found.scan.weights))
     for name, values in scanned.items():
-        variables[f"scan_{name}"] = (("window",), values)
-        variables[name] = ((), values[best])
+        variables[f"scan_{name}"] = ("window", values)
+        variables[name] = values[best]
     return variables | {
-        "scan_weight": (("window",), found.scan.weights),
-        "dof": ((), float(found.scan.best.fit.dof)),
-        "weights": ((), found.scan.best.problem.weights.kind),
-        "status": ((), "ok"),
+        "scan_weight": ("window", found.scan.weights),
+        "dof": float(found.scan.best.fit.dof),
+        "weights": found.scan.best.problem.weights.kind,
+        "status": "ok",
     }
 
 
-def _curve(what: str, found: PointFit, pairs: Pairs) -> Variables:
+def _curve(what: str, found: PointFit, pairs: Pairs) -> xr.Dataset:
     """Return data and best fit by distance, averaged over the same pairs."""
     window, _, best = found.scan.best
     series = series_of(pairs, window.edge, True, grouped(what, pairs))
     basis = best.form.bind(series.x, series.y, series.length)
     with np.errstate(all="ignore"):
         fitted = series.average(basis(best.shape)) @ best.amplitudes
-    size = pairs.length // 2 if pairs.periodic else pairs.length - 1
-    result: Variables = {}
-    none = np.full(len(series.r), np.nan)
-    for key, values in (
-        ("data", series.values),
-        ("data_stderr", none if series.stderr is None else series.stderr),
-        ("fitted", fitted),
-    ):
-        full = np.full(size, np.nan)
-        full[series.r - 1] = values
-        result[key] = (("r",), full)
-    return result
+    stderr = np.full(len(series.r), np.nan) if series.stderr is None else series.stderr
+    curve = xr.Dataset(
+        {"data": ("r", series.values), "data_stderr": ("r", stderr), "fitted": ("r", fitted)},
+        {"r": series.r},
+    )
+    return curve.reindex(r=np.arange(1, pairs.distance.max() + 1))
 
 
 _TEXTS = {
