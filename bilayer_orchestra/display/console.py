@@ -45,8 +45,11 @@ def is_quiet() -> bool:
 
 @contextmanager
 def live_line(console: Console) -> Iterator[Status | None]:
-    """Yield what a terminal or a notebook shows for the duration of the block; None for a log."""
-    if console.is_terminal or console.is_jupyter:
+    """Yield the line that a terminal or a notebook shows for the duration of the block.
+
+    None in a log, and if the console is quiet.
+    """
+    if (console.is_terminal or console.is_jupyter) and not console.quiet:
         with console.status("starting") as status:
             yield status
     else:

@@ -20,7 +20,7 @@ pytest.importorskip("matplotlib")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from bilayer_orchestra.cli.plotting import plot_command
+from bilayer_orchestra.cli.plotting import plot
 from bilayer_orchestra.dataset.schema import open_result, write_atomic
 from bilayer_orchestra.fits.datasets import fit
 from bilayer_orchestra.plots import common as plotting
@@ -327,7 +327,7 @@ def test_what_an_axis_changes_is_drawn_as_each_point_is(drawn, solve, tmp_path):
     data = collect(study, tasks).dataset
     path = tmp_path / "small.nc"
     write_atomic(data, path)
-    plot_command(path, tmp_path / "x.png", None)
+    plot(path, tmp_path / "x.png", None)
     (picture,) = drawn
     reach = {
         (axis.get_title(), line.get_label()): int(line.get_xdata()[-1])
