@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from bilayer_orchestra.checking.overall import Verdict
 from bilayer_orchestra.checking.plan import Check, compare_files, usable_engines
 from bilayer_orchestra.checking.verdict import NEIGHBOURS
 from bilayer_orchestra.dataset.schema import open_result as _open_result
-from bilayer_orchestra.display.console import output_console, sayer
+from bilayer_orchestra.display.console import Output, output_console
 from bilayer_orchestra.display.progress import progress
 from bilayer_orchestra.engines.registry import engines as _engines
 from bilayer_orchestra.errors import OrchestraError
@@ -65,7 +66,7 @@ def open_result(path: str | Path) -> xr.Dataset:
 
 
 def list_engines() -> pd.DataFrame:
-    """Return the installed engines: version (None: missing), why it is missing, what it solves."""
+    """Return the installed engines: version (empty: missing), why it is missing, what it solves."""
     import pandas as pd
 
     rows = {}
@@ -73,7 +74,7 @@ def list_engines() -> pd.DataFrame:
         try:
             version, problem = engine.version(), ""
         except OrchestraError as error:
-            version, problem = None, str(error)
+            version, problem = "", str(error)
         solves = ", ".join(engine.ensembles)
         rows[name] = (version, problem, solves, engine.stochastic, engine.summary)
     columns = ["version", "problem", "solves", "stochastic", "summary"]
@@ -167,24 +168,16 @@ def sweep(
         If the study cannot be run; a point that fails is a hole with its reason in ``message``.
     """
     from bilayer_orchestra.display.points import points_shown
-    from bilayer_orchestra.runtimes.registry import get_runtime
     from bilayer_orchestra.study.load import load_study
     from bilayer_orchestra.study.tasks import study_root
-    from bilayer_orchestra.study.whole import run_study, store
+    from bilayer_orchestra.study.whole import run_study, store, study_runtime
 
-    loaded, console = load_study(Path(study)), output_console()
+    loaded, console = load_study(Path(study)), Output(quiet=True) if quiet else output_console()
     root = study_root(loaded, None if output is None else Path(output))
-    say = (lambda line: None) if quiet else sayer(console)
-    place = get_runtime(
-        runtime or loaded.spec.runtime,
-        many=True,
-        site=site or loaded.spec.site,
-        beside=loaded.path.parent,
-    )
-    ended = run_study(
-        *(loaded, root, place), lambda n: points_shown(console, n, quiet), say, jobs, any_version
-    )
-    store(ended.collected, loaded, root, say)
+    place = study_runtime(loaded, runtime, site=site)
+    show = functools.partial(points_shown, console)
+    ended = run_study(loaded, root, place, show, console.say, jobs, any_version)
+    store(ended.collected, loaded, root, console.say)
     if ended.stopped is not None:
         raise ended.stopped
     return ended.collected.dataset

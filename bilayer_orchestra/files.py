@@ -14,7 +14,6 @@ import pwd
 import re
 import stat
 import struct
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,7 +51,7 @@ def replacing(path: Path) -> Iterator[Path]:
     OrchestraError
         If it cannot be written; a previous file at ``path`` is still there.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE))
         yield temporary

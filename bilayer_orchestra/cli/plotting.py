@@ -1,39 +1,52 @@
 """``orchestra plot``: the figure of a study, or the correlations of one result."""
 
-from __future__ import annotations
-
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import xarray as xr
+import typer
 
-from bilayer_orchestra.dataset.parameters import yaml_data
-from bilayer_orchestra.display.console import output_console
-from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.plots.try_to_draw import draw
-from bilayer_orchestra.study.figure import Figure
+from bilayer_orchestra.cli.options import Style
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from bilayer_orchestra.study.figure import Figure
 
 
-def plot_command(
-    target: Path, output: Path | None, runs: Path | None, style: Path | None = None
+def plot(
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="STUDY.yaml|FILE.nc", help="a study, its collected dataset, or a result"
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help=".png, .pdf or .svg [next to the data]")
+    ] = None,
+    runs: Annotated[
+        Path | None, typer.Option(help="directory of the runs, as given to sweep [runs/NAME]")
+    ] = None,
+    style: Style = None,
 ) -> None:
-    """Draw ``target``: a study file, its collected dataset, or a result."""
+    """Draw the figure of a study, or the correlations of one result."""
     from bilayer_orchestra.dataset.schema import open_result, write_atomic
+    from bilayer_orchestra.display.console import output_console
+    from bilayer_orchestra.errors import OrchestraError
+    from bilayer_orchestra.plots.try_to_draw import draw
 
     if target.suffix in (".yaml", ".yml"):
         data, figure, study = _of_study(target, runs)
     else:
         data, figure, study = target, None, None
     dataset = open_result(data)
-    if study is not None and (
-        yaml_data(study) | {"figure": None}  # what it computes, whatever it draws
-        != yaml_data(str(dataset.attrs["study"])) | {"figure": None}
-    ):
+    stored = str(dataset.attrs.get("study", ""))
+    if study is not None and _computed(study) != _computed(stored):
         raise OrchestraError(
             f"{data} is that of another version of {target}; bring it up to date with "
             f"`orchestra collect {target}`"
         )
-    if figure is None and "study" in dataset.attrs:
-        figure = _stored_figure(str(dataset.attrs["study"]), data)
+    if figure is None and stored:
+        figure = _stored_figure(stored, data)
     path = output or data.with_suffix(".png")
     if not path.parent.is_dir():
         raise OrchestraError(f"there is no directory {path.parent}")
@@ -41,7 +54,7 @@ def plot_command(
         raise OrchestraError(f"{path}: pictures end in .png, .pdf or .svg")
     console = output_console()
 
-    def picture() -> xr.Dataset | None:
+    def picture() -> "xr.Dataset | None":
         if figure is None:
             from bilayer_orchestra.plots.common import draw_correlations
 
@@ -55,15 +68,23 @@ def plot_command(
     if numbers is not None:
         table = path.with_name(f"{path.stem}-fits.nc")
         write_atomic(numbers, table)
-        console.print(f"fits     {table}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"picture  {path}", markup=False, highlight=False, soft_wrap=True)
+        console.say(f"fits     {table}")
+    console.say(f"picture  {path}")
     open_points = dataset.attrs.get("points", 1) - dataset.attrs.get("finished", 1)
     if open_points:
-        console.print(f"{open_points} points of the study are not finished", highlight=False)
+        console.say(f"{open_points} points of the study are not finished")
 
 
-def _of_study(study_file: Path, runs: Path | None) -> tuple[Path, Figure, str]:
+def _computed(study: str) -> dict[str, object]:
+    """Return what the text of a study computes, whatever it draws."""
+    from bilayer_orchestra.dataset.parameters import yaml_data
+
+    return yaml_data(study) | {"figure": None}
+
+
+def _of_study(study_file: Path, runs: Path | None) -> "tuple[Path, Figure, str]":
     """Return the collected dataset of a study, its figure, and its text."""
+    from bilayer_orchestra.errors import OrchestraError
     from bilayer_orchestra.study.load import load_study
     from bilayer_orchestra.study.tasks import study_root
 
@@ -79,7 +100,11 @@ def _of_study(study_file: Path, runs: Path | None) -> tuple[Path, Figure, str]:
     return data, study.spec.figure, study.text
 
 
-def _stored_figure(text: str, data: Path) -> Figure:
+def _stored_figure(text: str, data: Path) -> "Figure":
+    from bilayer_orchestra.dataset.parameters import yaml_data
+    from bilayer_orchestra.errors import OrchestraError
+    from bilayer_orchestra.study.figure import Figure
+
     section = yaml_data(text).get("figure")
     if section is None:
         raise OrchestraError(

@@ -1,106 +1,108 @@
-"""``orchestra run``."""
+"""``orchestra run``, ``orchestra render`` and ``orchestra status``: one model."""
 
-from __future__ import annotations
-
-import contextlib
-import importlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bilayer_orchestra.cli.exit_codes import ExitCode
-from bilayer_orchestra.display.console import output_console
-from bilayer_orchestra.display.progress import progress
-from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.images.use import image_table
-from bilayer_orchestra.model.load import load_model
-from bilayer_orchestra.plots.try_to_draw import check_style, draw, try_to_draw
-from bilayer_orchestra.running.point import Outcome
-from bilayer_orchestra.running.published import RESULT, copy, publish
-from bilayer_orchestra.tuning.solve import Options, solve
+from bilayer_orchestra.cli.options import (
+    AnyVersion,
+    BackendName,
+    Images,
+    ModelFile,
+    Overrides,
+    SiteName,
+    Strict,
+    Style,
+)
+
+if TYPE_CHECKING:
+    from bilayer_orchestra.running.point import Outcome
 
 
-class Place(NamedTuple):
-    """Where a run is computed and kept: the options of the command line."""
-
-    runtime: str
-    images: list[str]
-    site: str | None
-    output: Path | None
-
-
-class Show(NamedTuple):
-    """Whether a picture is drawn, and in which style."""
-
-    plot: bool
-    style: Path | None
-
-
-def run_command(
-    model_file: Path,
-    backend_name: str,
-    place: Place,
-    overrides: tuple[str, ...],
-    wait: bool,
-    detach: bool,
-    show_as: Show,
-    strict: bool,
-    any_version: bool | None,
+def run(
+    model_file: ModelFile,
+    backend: BackendName = "auto",
+    runtime: Annotated[
+        str, typer.Option(help="where it runs: local, apptainer or slurm")
+    ] = "local",
+    image: Images = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="directory for result.nc [runs/NAME]")
+    ] = None,
+    overrides: Overrides = None,
+    wait: Annotated[
+        bool, typer.Option(help="wait if another process computes this very point")
+    ] = True,
+    plot: Annotated[bool, typer.Option(help="draw result.png")] = True,
+    strict: Strict = False,
+    style: Style = None,
+    site: SiteName = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="slurm: submit and return; the same command collects")
+    ] = False,
+    any_version: AnyVersion = None,
 ) -> None:
-    """Solve one model and show the result."""
-    console = output_console()
-    plot, style = show_as
+    """Solve a model; print a table, leave result.nc and result.png.
+
+    The same request returns its stored result at once; an interrupted one resumes. With slurm it is
+    submitted and waited for.
+    """
+    from bilayer_orchestra.display.console import output_console
+    from bilayer_orchestra.display.progress import progress
+    from bilayer_orchestra.images.use import image_table
+    from bilayer_orchestra.model.load import load_model
+    from bilayer_orchestra.plots.try_to_draw import check_style, try_to_draw
+    from bilayer_orchestra.running.published import publish
+    from bilayer_orchestra.tuning.solve import Options, solve
+
     check_style(style)
-    model = load_model(model_file, overrides)
-    root = place.output if place.output is not None else Path("runs") / model.name
-    load_early = _load_plotting if plot else lambda: None
+    console, model = output_console(), load_model(model_file, tuple(overrides or ()))
+    root = output or Path("runs") / model.name
     with progress(console) as show:
-        outcome = solve(
-            model,
-            backend_name,
-            place.runtime,
-            root,
-            Options(
-                images=image_table(place.images),
-                site=place.site,
-                on_progress=show,
-                wait_for_others=wait,
-                wait_for_queue=not detach,
-                meanwhile=load_early,
-                any_version=any_version,
-            ),
+        how = Options(
+            images=image_table(image or []),
+            site=site,
+            on_progress=show,
+            wait_for_others=wait,
+            wait_for_queue=not detach,
+            meanwhile=_load_plotting if plot else lambda: None,
+            any_version=any_version,
         )
+        outcome = solve(model, backend, runtime, root, how)
     if outcome is None:
-        console.print(f"submitted; the same command picks up the result: {root}", markup=False)
+        console.say(f"submitted; the same command picks up the result: {root}")
         return
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
     if outcome.remark:
-        say(outcome.remark)
-    run, published = outcome.run.path, publish(outcome.run.path, root, say)
-    plot = plot and published.parent == root  # what belongs to another user is only shown
-    shown = try_to_draw(lambda: _draw(outcome, root, style), say) if plot else None
-    from bilayer_orchestra.cli.table import result_table
+        console.say(outcome.remark)
+    published = publish(outcome.run.path, root, console.say)
+    picture = None
+    if plot and published.parent == root:  # what belongs to another user is only shown
+        picture = try_to_draw(lambda: _draw(outcome, root, style), console.say)
+    from bilayer_orchestra.cli.tables import result_table  # xarray: slow, loaded by now
 
     console.print(result_table(outcome.dataset, outcome.reused))
-    for label, path in (("dataset", published), ("picture", shown), ("run", run)):
+    for label, path in (("dataset", published), ("picture", picture), ("run", outcome.run.path)):
         if path is not None:
-            say(f"{label:8s} {path}")
+            console.say(f"{label:8s} {path}")
     if strict and not outcome.dataset.attrs["converged"]:
         raise typer.Exit(ExitCode.NOT_CONVERGED)
 
 
 def _load_plotting() -> None:
-    with contextlib.suppress(OrchestraError):  # said when the picture is due
-        draw(lambda: importlib.import_module("bilayer_orchestra.plots.common"))
+    from importlib import import_module
+
+    from bilayer_orchestra.plots.try_to_draw import try_to_draw
+
+    # what fails is said when the picture is due
+    try_to_draw(lambda: import_module("bilayer_orchestra.plots.common"), lambda line: None)
 
 
-def _draw(outcome: Outcome, root: Path, style: Path | None) -> Path | None:
+def _draw(outcome: "Outcome", root: Path, style: Path | None) -> Path | None:
     """Draw the picture once per result; in a style of its own it is drawn for this time."""
     from bilayer_orchestra.plots.common import draw_correlations, drawable
+    from bilayer_orchestra.running.published import RESULT, copy
 
     if not drawable(outcome.dataset):
         return None
@@ -112,3 +114,62 @@ def _draw(outcome: Outcome, root: Path, style: Path | None) -> Path | None:
             draw_correlations(outcome.dataset, own)
         copy(own, shown)
     return shown
+
+
+def render(
+    model_file: ModelFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="directory to write to")],
+    backend: BackendName = "auto",
+    overrides: Overrides = None,
+) -> None:
+    """Write what would run, without running it."""
+    import contextlib
+    import shlex
+
+    from bilayer_orchestra.errors import MissingEngineError
+    from bilayer_orchestra.model.load import load_model
+    from bilayer_orchestra.running.choice import engine_for
+    from bilayer_orchestra.running.directory import RunDirectory
+    from bilayer_orchestra.running.point import checked_request, refuse_search
+
+    model = load_model(model_file, tuple(overrides or ()))
+    refuse_search(model, "`orchestra run` does them and keeps their job directories")
+    engine = engine_for(model, backend)
+    job = engine.render(checked_request(model, engine))
+    run_directory = RunDirectory(output)
+    run_directory.write_job(job, model.to_yaml())
+    environment = dict(job.environment)
+    with contextlib.suppress(MissingEngineError):  # rendering needs none
+        environment |= engine.tools().environment
+    variables = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
+    command = " ".join([*variables, job.program, shlex.join(job.arguments)])
+    place = run_directory.job
+    typer.echo(f"rendered for {engine.name} in {place}: {', '.join(job.files)}")
+    typer.echo(f"by hand:  cd {shlex.quote(str(place))} && {command}")
+
+
+def status(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="a run, or a directory of runs")],
+) -> None:
+    """Say which runs are pending, running, finished or failed, and why."""
+    from collections import Counter
+
+    from bilayer_orchestra.cli.tables import status_table
+    from bilayer_orchestra.display.console import output_console
+    from bilayer_orchestra.errors import OrchestraError
+    from bilayer_orchestra.running.directory import find_runs
+    from bilayer_orchestra.running.queued import known_states
+
+    runs = find_runs(directory)
+    if directory.is_file():
+        raise OrchestraError(f"{directory} is a file; name the directory of a run, or of runs")
+    if not runs:
+        raise OrchestraError(f"there are no runs in {directory}")
+    states = known_states({run.path.name: run for run in runs})
+    console = output_console()
+    console.print(status_table(runs, states))
+    for name, (state, message) in states.items():
+        if state == "failed" and "\n" in message:
+            console.say(f"\n{name}: {message}")
+    counts = Counter(state for state, _ in states.values())
+    console.print(", ".join(f"{number} {state}" for state, number in sorted(counts.items())))

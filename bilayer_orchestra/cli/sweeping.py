@@ -1,106 +1,114 @@
-"""``orchestra sweep`` and ``orchestra collect``."""
+"""``orchestra sweep`` and ``orchestra collect``: the points of a study."""
 
-from __future__ import annotations
-
+import functools
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from bilayer_orchestra.cli.exit_codes import ExitCode
-from bilayer_orchestra.display.console import output_console, sayer
-from bilayer_orchestra.display.points import points_shown
-from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.images.use import image_table
-from bilayer_orchestra.runtimes.base import Runtime
-from bilayer_orchestra.runtimes.registry import get_runtime
-from bilayer_orchestra.runtimes.slurm.runtime import SlurmRuntime
-from bilayer_orchestra.study.collect import Collected
-from bilayer_orchestra.study.load import LoadedStudy, load_study
-from bilayer_orchestra.study.submit import submit_study
-from bilayer_orchestra.study.tasks import make_tasks, study_root
-from bilayer_orchestra.study.whole import collect_study, run_study, store
+from bilayer_orchestra.cli.options import AnyVersion, Images, SiteName, Strict
+
+if TYPE_CHECKING:
+    from bilayer_orchestra.study.collect import Collected
+    from bilayer_orchestra.study.load import LoadedStudy
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="the study file")]
+StudyOutput = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="directory of the runs [runs/NAME of the base model]"),
+]
+RuntimeName = Annotated[
+    str | None, typer.Option(help="local, apptainer or slurm [what the study says, else local]")
+]
 
 
-def sweep_command(
-    study_file: Path,
-    runtime_name: str | None,
-    output: Path | None,
-    jobs: int,
-    images: list[str],
-    site: str | None,
-    dry_run: bool,
-    strict: bool,
-    any_version: bool | None,
+def sweep(
+    study_file: StudyFile,
+    runtime: RuntimeName = None,
+    output: StudyOutput = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, help="points at the same time (not for slurm)")
+    ] = 1,
+    image: Images = None,
+    site: SiteName = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="show what would run or be submitted")
+    ] = False,
+    strict: Strict = False,
+    any_version: AnyVersion = None,
 ) -> None:
-    """Run what is missing of a study, then combine what is there."""
-    console = output_console()
-    say = sayer(console)
-    study = load_study(study_file)
-    root = study_root(study, output)
-    runtime = _runtime(study, runtime_name, images, site)
-    if isinstance(runtime, SlurmRuntime):
+    """Run all points of a study that are not there yet; leave one dataset over all axes.
+
+    A failed point does not stop the others; exit code 1 says that there was one. With slurm the
+    points are submitted; `orchestra status` and `orchestra collect` do the rest.
+    """
+    from bilayer_orchestra.display.console import output_console
+    from bilayer_orchestra.display.points import points_shown
+    from bilayer_orchestra.errors import OrchestraError
+    from bilayer_orchestra.runtimes.slurm.runtime import SlurmRuntime
+    from bilayer_orchestra.study.load import load_study
+    from bilayer_orchestra.study.submit import submit_study
+    from bilayer_orchestra.study.tasks import make_tasks, study_root
+    from bilayer_orchestra.study.whole import run_study, study_runtime
+
+    console, study = output_console(), load_study(study_file)
+    root, place = study_root(study, output), study_runtime(study, runtime, image, site)
+    if isinstance(place, SlurmRuntime):
         if strict:
             raise OrchestraError(
                 "--strict judges results, and what is submitted has none yet; give it to "
                 "`orchestra collect`"
             )
-        submit_study(study, root, runtime, say, dry_run, any_version)
-        return
-    if dry_run:
-        for task in make_tasks(study, root, runtime, any_version):
+        submit_study(study, root, place, console.say, dry_run, any_version)
+    elif dry_run:
+        for task in make_tasks(study, root, place, any_version):
             typer.echo(f"{task.run.status()[0]:9s} {task.name}  {task.run.path}")
-        return
-    ended = run_study(
-        *(study, root, runtime), lambda n: points_shown(console, n), say, jobs, any_version
-    )
-    _report(ended.collected, store(ended.collected, study, root, say), console)
-    if ended.stopped is not None:
-        raise ended.stopped
-    _end(bool(ended.failures or ended.others), ended.collected, strict)
+    else:
+        show = functools.partial(points_shown, console)
+        ended = run_study(study, root, place, show, console.say, jobs, any_version)
+        failed = bool(ended.failures or ended.others)
+        if ended.stopped is not None:
+            _finish(ended.collected, study, root, failed=False, strict=False)
+            raise ended.stopped
+        _finish(ended.collected, study, root, failed, strict)
 
 
-def collect_command(
-    study_file: Path,
-    runtime_name: str | None,
-    output: Path | None,
-    images: list[str],
-    site: str | None,
-    strict: bool,
-    any_version: bool | None,
+def collect(
+    study_file: StudyFile,
+    runtime: RuntimeName = None,
+    output: StudyOutput = None,
+    image: Images = None,
+    site: SiteName = None,
+    strict: Strict = False,
+    any_version: AnyVersion = None,
 ) -> None:
-    """Combine what is finished; say what is not."""
-    console = output_console()
+    """Combine what is finished of a study to one dataset; list what is not. Any time.
+
+    With --strict, exit code 1 says that a point is missing.
+    """
+    from bilayer_orchestra.study.load import load_study
+    from bilayer_orchestra.study.tasks import study_root
+    from bilayer_orchestra.study.whole import collect_study, study_runtime
+
     study = load_study(study_file, stored=True)
-    root = study_root(study, output)
-    runtime = _runtime(study, runtime_name, images, site)
-    collected = collect_study(study, root, runtime, any_version)
-    _report(collected, store(collected, study, root, sayer(console)), console)
-    _end(strict and bool(collected.missing), collected, strict)
+    root, place = study_root(study, output), study_runtime(study, runtime, image, site)
+    collected = collect_study(study, root, place, any_version)
+    _finish(collected, study, root, strict and bool(collected.missing), strict)
 
 
-def _runtime(study: LoadedStudy, name: str | None, images: list[str], site: str | None) -> Runtime:
-    return get_runtime(
-        name or study.spec.runtime,
-        image_table(images),
-        many=True,
-        site=site or study.spec.site,
-        beside=study.path.parent,
-    )
+def _finish(
+    collected: "Collected", study: "LoadedStudy", root: Path, failed: bool, strict: bool
+) -> None:
+    """Store the dataset; say what it holds, what is missing, and what is not converged.
 
+    To a script, what is missing goes before what is not converged.
+    """
+    from bilayer_orchestra.display.console import output_console
+    from bilayer_orchestra.study.whole import store
 
-def _end(failed: bool, collected: Collected, strict: bool) -> None:
-    """Tell a script how it went; what is missing goes before what is not converged."""
-    if failed:
-        raise typer.Exit(ExitCode.FAILED)
-    if strict and collected.unconverged:
-        raise typer.Exit(ExitCode.NOT_CONVERGED)
-
-
-def _report(collected: Collected, path: Path, console: Console) -> None:
-    """Say what the dataset holds, what is missing, and what is not converged."""
-    say = sayer(console)
-    dataset = collected.dataset
+    say, dataset = output_console().say, collected.dataset
+    path = store(collected, study, root, say)
     sizes = ", ".join(f"{dim} {size}" for dim, size in dataset["status"].sizes.items())
     count, total = dataset.attrs["finished"], dataset.attrs["points"]
     say(f"{count} of {total} points finished" + (f"; axes {sizes}" if sizes else ""))
@@ -110,3 +118,7 @@ def _report(collected: Collected, path: Path, console: Console) -> None:
     for name, reason in collected.unconverged.items():
         say(f"  NOT converged  {name}  {reason}")
     say(f"dataset  {path}")
+    if failed:
+        raise typer.Exit(ExitCode.FAILED)
+    if strict and collected.unconverged:
+        raise typer.Exit(ExitCode.NOT_CONVERGED)

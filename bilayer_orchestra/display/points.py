@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
+
+from bilayer_orchestra.display.console import Output, is_quiet, live_line
 
 #: Seconds between two signs of life in a log.
 HEARTBEAT = 30.0
@@ -17,9 +18,19 @@ FIRST_BEAT = 3.0
 
 
 class PointsShown:
-    """One live line over all points on a terminal; in a log, a line for each point that ends."""
+    """One live line over all points on a terminal; in a log, a line for each point that ends.
 
-    def __init__(self, console: Console, status: Status | None, total: int) -> None:
+    Parameters
+    ----------
+    console : Output
+        Where lines go.
+    status : Status or None
+        The live line; None: a log.
+    total : int
+        Number of points.
+    """
+
+    def __init__(self, console: Output, status: Status | None, total: int) -> None:
         self._console, self._status, self._total = console, status, total
         self._lines: dict[str, str] = {}
         self._done = self._failed = self._stored = 0
@@ -33,7 +44,17 @@ class PointsShown:
             self._update()
 
     def ended(self, name: str, error: str | None, reused: bool) -> None:
-        """Count one point."""
+        """Count one point.
+
+        Parameters
+        ----------
+        name : str
+            The point.
+        error : str or None
+            Why it failed.
+        reused : bool
+            Whether its result was there.
+        """
         with self._lock:
             self._lines.pop(name, None)
             self._done += 1
@@ -50,8 +71,7 @@ class PointsShown:
             self._say(f"{name}: {line}")
 
     def _say(self, text: str) -> None:
-        line = f"{self._elapsed()}  {text}"
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.say(f"{self._elapsed()}  {text}")
 
     def beat(self, stop: threading.Event) -> None:
         """Say soon, then every half minute, what is being computed, until ``stop``; for a log."""
@@ -75,19 +95,19 @@ class PointsShown:
 
 
 @contextmanager
-def points_shown(console: Console, total: int, quiet: bool = False) -> Iterator[PointsShown]:
+def points_shown(console: Output, total: int) -> Iterator[PointsShown]:
     """Show what happens to the points of a study for the duration of the block."""
-    if quiet:
-        console = Console(quiet=True)
-    if console.is_terminal or console.is_jupyter:
-        with console.status("starting") as status:
-            yield PointsShown(console, status, total)
-        return
-    shown, stop = PointsShown(console, None, total), threading.Event()
-    beating = threading.Thread(target=shown.beat, args=(stop,), daemon=True)
-    beating.start()
-    try:
-        yield shown
-    finally:
-        stop.set()
-        beating.join()
+    if is_quiet():
+        console = Output(quiet=True)
+    with live_line(console) as status:
+        shown, stop = PointsShown(console, status, total), threading.Event()
+        if status is not None:
+            yield shown
+            return
+        beating = threading.Thread(target=shown.beat, args=(stop,), daemon=True)
+        beating.start()
+        try:
+            yield shown
+        finally:
+            stop.set()
+            beating.join()

@@ -1,4 +1,4 @@
 """Fits of correlation functions: decay exponents and lengths, with honest errors.
 
-:func:`.fit.fit` is the entry; the forms are in :mod:`.forms`.
+:func:`.datasets.fit` is the entry; the forms are in :mod:`.forms`.
 """

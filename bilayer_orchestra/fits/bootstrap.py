@@ -22,6 +22,12 @@ def bootstrap(
 
     Parameters
     ----------
+    scan : Scan
+        Of data with deviations.
+    name : str
+        The parameter.
+    replicas : int
+        How many.
     kind : {"gaussian", "blocks"}
         ``gaussian``: C* = C + sum_b g_b dC_b with normal g_b, which has exactly the covariance of
         the deviations. ``blocks``: g_b = m_b - 1, m_b how often block b is drawn.
@@ -32,14 +38,14 @@ def bootstrap(
     Forms without the parameter are left out.
     """
     used = [
-        k
-        for k, fit in enumerate(scan.fits)
-        if name in fit.form.shape and scan.weights[k] > NEGLIGIBLE
+        one
+        for one, weight in zip(scan.fitted, scan.weights, strict=True)
+        if name in one.fit.form.shape and weight > NEGLIGIBLE
     ]
-    factors = _factors(len(scan.problems[0].weights.deviations), replicas, kind, seed)
+    factors = _factors(len(scan.best.problem.weights.deviations), replicas, kind, seed)
     values, chi2 = [], []
-    for k in used:
-        fit, deviations = scan.fits[k], scan.problems[k].weights.deviations
+    for _, problem, fit in used:
+        deviations = problem.weights.deviations
         row = fit.form.shape.index(name)
         along = deviations @ fit.response[row]
         size = np.linalg.norm(along)
@@ -47,11 +53,7 @@ def bootstrap(
         along = along * (fit.error(name) / size if size > 0 else 1.0)
         values.append(fit.shape[row] + factors @ along)
         chi2.append(np.sum((fit.residual + factors @ fit.noise) ** 2, axis=1))
-    weights = model_weights(
-        np.stack(chi2, axis=1),
-        np.array([scan.fits[k].k for k in used]),
-        scan.total - np.array([scan.fits[k].count for k in used]),
-    )
+    weights = model_weights(np.stack(chi2, axis=1), used)
     return np.asarray(np.sum(weights * np.stack(values, axis=1), axis=1))
 
 

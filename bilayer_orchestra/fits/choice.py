@@ -13,35 +13,30 @@ from bilayer_orchestra.fits.solve import Problem
 from bilayer_orchestra.terms import FloatArray
 
 
-def forms_for(  # noqa: PLR0911
-    what: str, pairs: Pairs, power: float | None
-) -> list[Form]:
-    """Return the forms that compete in the model average."""
-    thermal = pairs.beta is not None
-    if what == "pair":
-        if thermal:
-            plain = forms.pair_thermal(pairs.periodic)
-        else:
-            plain = forms.pair_ring() if pairs.periodic else forms.pair_open()
-        if pairs.statistical:
-            # noise hides a wave, but not always what r^-2 does to eta: see docs/fits.md
-            return [plain, forms.pair_corrected(plain, pairs.periodic)]
-        if not thermal and not pairs.periodic:
-            return [plain]
-        return [plain, forms.pair_wave(pairs.periodic, thermal)]
+def forms_for(what: str, pairs: Pairs, power: float | None) -> list[Form]:
+    """Return the forms that compete in the model average.
+
+    Parameters
+    ----------
+    what : {"pair", "density", "green"}
+    pairs : Pairs
+        The data.
+    power : float or None
+        Of a Green function; None: zero and free compete.
+    """
+    thermal, periodic = pairs.beta is not None, pairs.periodic
+    if what == "green":
+        powers = [0.0, None] if power is None else [power]
+        return [forms.metal(periodic, one, changes_sign(pairs)) for one in powers]
+    if what == "density" and thermal:
+        return [forms.density_thermal(periodic)]
     if what == "density":
-        if thermal:
-            return [forms.density_thermal(pairs.periodic)]
-        if pairs.periodic:
-            return [forms.density_ring()]
-        return [forms.density_open(0), forms.density_open(1)]
-    oscillating = changes_sign(pairs)
-    if power is not None:
-        return [forms.metal(pairs.periodic, power, oscillating)]
-    return [
-        forms.metal(pairs.periodic, 0.0, oscillating),
-        forms.metal(pairs.periodic, None, oscillating),
-    ]
+        return [forms.density_ring()] if periodic else [forms.density_open(k) for k in (0, 1)]
+    plain = forms.pair(periodic, thermal)
+    if pairs.statistical:
+        # noise hides a wave, but not always what r^-2 does to eta: see docs/fits.md
+        return [plain, forms.pair_corrected(plain, periodic)]
+    return [plain, forms.pair_wave(periodic, thermal)] if thermal or periodic else [plain]
 
 
 def grouped(what: str, pairs: Pairs) -> bool:
@@ -97,10 +92,10 @@ def starts(beta: float | None, wave_vector: float | None) -> Callable[[Problem],
             "wave_vector": [wave_vector or 0.0],
         }
         grid = np.meshgrid(*(choices[name] for name in names), indexing="ij")
-        places = list(np.stack([one.ravel() for one in grid], axis=1))
+        guesses = list(np.stack([one.ravel() for one in grid], axis=1))
         if "wave_vector" not in names or wave_vector is not None:
-            return places
-        return _with_wave_vectors(problem, places, names.index("wave_vector"))
+            return guesses
+        return _with_wave_vectors(problem, guesses, names.index("wave_vector"))
 
     return start
 
@@ -116,9 +111,9 @@ def _decay_rate(series: Series) -> float:
 
 
 def _with_wave_vectors(
-    problem: Problem, places: list[FloatArray], where: int, count: int = 4
+    problem: Problem, guesses: list[FloatArray], row: int, count: int = 4
 ) -> list[FloatArray]:
-    """Return the places and wave vectors that fit best, local minima on a fine grid.
+    """Return the guesses with the wave vectors that fit best, local minima on a fine grid.
 
     The misfit has a minimum every pi / r_max or so; a search that starts in a wrong one stays.
     """
@@ -126,12 +121,12 @@ def _with_wave_vectors(
     grid = np.linspace(0.0, np.pi, min(4 * len(distances), 256) + 1)[1:]
     data = problem.weights.apply(problem.series.values)
     found: list[tuple[float, FloatArray]] = []
-    for place in places:
-        trials = np.tile(place, (len(grid), 1))
-        trials[:, where] = grid
+    for guess in guesses:
+        trials = np.tile(guess, (len(grid), 1))
+        trials[:, row] = grid
         misfit = np.array([np.sum(problem.amplitudes(one, data)[1] ** 2) for one in trials])
         padded = np.concatenate([[np.inf], misfit, [np.inf]])
         minima = np.flatnonzero((misfit <= padded[:-2]) & (misfit <= padded[2:]))
         found += [(float(misfit[k]), trials[k]) for k in minima]
     found.sort(key=lambda one: one[0])
-    return [place for _, place in found[:count]]
+    return [guess for _, guess in found[:count]]

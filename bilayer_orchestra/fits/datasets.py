@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,45 +98,35 @@ def fit(
     if name not in dataset:
         raise OrchestraError(f"the dataset has no {name}; add it to the model's observables")
     own = {"block", *OBSERVABLES[name].dims}
-    extra = [str(dim) for dim in dataset[name].dims if dim not in own]
-    rows = []
-    places = [
-        (layer, dict(zip(extra, index, strict=True)))
+    sweep = {str(dim): size for dim, size in dataset[name].sizes.items() if dim not in own}
+    points = [
+        (layer, dataset.isel(dict(zip(sweep, place, strict=True))))
         for layer in chosen
-        for index in itertools.product(*(range(dataset.sizes[dim]) for dim in extra))
+        for place in np.ndindex(*sweep.values())
     ]
     # matrices of a few dozen rows: threads only wait for each other (3 to 10 times slower)
     with threadpool_limits(1, user_api="blas"):
-        for layer, place in places:
-            rows.append(_one(dataset.isel(place), what, layer, boundary, beta, convention, options))
+        rows = [
+            _row(point, what, layer, boundary, beta, convention, options) for layer, point in points
+        ]
     if all(row["status"].item() != "ok" for row in rows):
         reasons: dict[str, list[str]] = {}
-        for (layer, _), row in zip(places, rows, strict=True):
+        for (layer, _), row in zip(points, rows, strict=True):
             reasons.setdefault(row["status"].item(), []).append(layer)
         texts = [f"{', '.join(dict.fromkeys(of))}: {text}" for text, of in reasons.items()]
         raise OrchestraError(f"{what}, layer {'; '.join(texts)}")
-    shape = [len(chosen), *(dataset.sizes[dim] for dim in extra)]
-    result = _assemble(rows, ["layer", *extra], shape)
-    coordinates = {
-        str(key): coordinate
-        for key, coordinate in dataset.coords.items()
-        if set(coordinate.dims) <= set(extra)
-    }
-    result = result.assign_coords(layer=("layer", chosen), **coordinates)
-    result = result.rename({v: f"{what}_{v}" for v in result.data_vars})
+    shape = {"layer": len(chosen), **sweep}
+    stacked = xr.concat(rows, "point", join="outer", fill_value=_no_text(rows))
+    result = xr.Dataset(
+        {
+            f"{what}_{key}": variable.variable.unstack(point=shape).transpose(*shape, ...)
+            for key, variable in stacked.data_vars.items()
+        },
+        {"layer": chosen, "r": stacked["r"]}
+        | {key: one for key, one in dataset.coords.items() if set(one.dims) <= set(sweep)},
+    )
     _describe(result, what, convention)
-    kept = [
-        "model",
-        "model_name",
-        "study",
-        "study_name",
-        "backend",
-        "engine",
-        "run",
-        "request_hash",
-        "history",
-    ]
-    result.attrs = {key: dataset.attrs[key] for key in kept if key in dataset.attrs}
+    result.attrs = {key: dataset.attrs[key] for key in _KEPT if key in dataset.attrs}
     result.attrs |= {
         "title": "fits of correlation functions",
         "orchestra_fit_schema": 1,
@@ -147,6 +136,29 @@ def fit(
     return result
 
 
+def merged(fits: Sequence[xr.Dataset]) -> xr.Dataset:
+    """Return one dataset of the fits of several kinds; scans of fewer windows end with nothing."""
+    numbered = [one.assign_coords(window=np.arange(one.sizes["window"])) for one in fits]
+    together = xr.merge(
+        numbered,
+        join="outer",
+        combine_attrs="override",
+        compat="override",
+        fill_value=_no_text(numbered),
+    )
+    return together.drop_vars("window")
+
+
+def _no_text(datasets: Sequence[xr.Dataset]) -> dict[str, str]:
+    """Return what stands for a missing value of every variable that is text."""
+    return {
+        str(name): ""
+        for one in datasets
+        for name, variable in one.data_vars.items()
+        if variable.dtype.kind in "OU"
+    }
+
+
 def rounded(value: float, error: float) -> str:
     """Return ``value`` with as many digits as its error deserves; never a zero that is none."""
     digits = int(np.clip(1 - np.floor(np.log10(error)), 0, 8)) if 0 < error < np.inf else 4
@@ -154,7 +166,7 @@ def rounded(value: float, error: float) -> str:
     return text if float(text) or not value else f"{value:.1g}"
 
 
-def _one(
+def _row(
     point: xr.Dataset,
     what: str,
     layer: str,
@@ -163,14 +175,13 @@ def _one(
     convention: str,
     options: Options,
 ) -> xr.Dataset:
-    """Return the row of one point; a refusal is part of it."""
+    """Return the numbers of one point; a refusal stands in their place."""
     try:
         periodic, at_beta = conditions(point, boundary, beta)
         pairs = pairs_of(point, FITTED[what], layer, periodic, at_beta)
         found = fit_pairs(what, pairs, options)
     except OrchestraError as error:
-        return xr.Dataset({"status": ((), str(error))})
-    row = _row(what, found, pairs, convention)
+        return xr.Dataset({"status": str(error)}, {"window": [], "r": []})
     warnings = list(found.warnings)
     own = model_data(point)
     if boundary is not None and own.get("boundary", boundary) != boundary:
@@ -182,9 +193,9 @@ def _one(
     if state == 0:
         text = f"the input is NOT converged: {reason or 'no reason is stored'}"
         warnings.append(text.replace("; ", ", "))
-    row["warnings"] = ((), "; ".join(warnings))
-    row["input_converged"] = ((), float(state))
-    return row
+    row = _curve(what, found, pairs).assign(_numbers(what, found, convention))
+    row["warnings"], row["input_converged"] = "; ".join(warnings), float(state)
+    return row.assign_coords(window=np.arange(row.sizes["window"]))
 
 
 def input_state(point: xr.Dataset) -> tuple[int, str]:
@@ -196,81 +207,53 @@ def input_state(point: xr.Dataset) -> tuple[int, str]:
     return -1, ""
 
 
-def _row(what: str, found: PointFit, pairs: Pairs, convention: str) -> xr.Dataset:
+def _numbers(what: str, found: PointFit, convention: str) -> dict[str, Any]:
     numbers = dict(found.numbers)
     if "eta" in numbers and what in ("pair", "density"):
         eta = numbers["eta"]
         k, slope = luttinger(what, eta.value, convention)
         empty = np.full(len(eta.per_window), np.nan)
         numbers["K"] = Number(k, abs(slope) * eta.stderr, abs(slope) * eta.systematic, empty, empty)
-    variables: dict[str, tuple] = {}  # type: ignore[type-arg]
+    variables: dict[str, Any] = {}
     for name, number in numbers.items():
-        variables[name] = ((), number.value)
-        variables[f"{name}_stderr"] = ((), number.stderr)
-        variables[f"{name}_systematic"] = ((), number.systematic)
+        variables[name] = number.value
+        variables[f"{name}_stderr"] = number.stderr
+        variables[f"{name}_systematic"] = number.systematic
         if name != "K":
-            variables[f"scan_{name}"] = (("window",), number.per_window)
-            variables[f"scan_{name}_error"] = (("window",), number.per_window_error)
-    scan, best = found.scan, found.scan.fits[found.scan.best]
-    for key in ("r_min", "r_max", "edge"):
-        values = np.array([getattr(window, key) for window in scan.windows], float)
-        variables[f"scan_{key}"] = (("window",), values)
-        variables[key] = ((), values[scan.best])
-    ratio = np.array([fit.chi2 / fit.dof if fit.dof > 0 else np.nan for fit in scan.fits])
-    variables |= {
-        "scan_chi2_per_dof": (("window",), ratio),
-        "scan_weight": (("window",), scan.weights),
-        "scan_form": (("window",), np.array([one.form.name for one in scan.windows])),
-        "chi2_per_dof": ((), ratio[scan.best]),
-        "dof": ((), float(best.dof)),
-        "form": ((), best.form.name),
-        "weights": ((), scan.kind),
-        "status": ((), "ok"),
+            variables[f"scan_{name}"] = ("window", number.per_window)
+            variables[f"scan_{name}_error"] = ("window", number.per_window_error)
+    scanned = {
+        "r_min": np.array([one.window.r_min for one in found.scan.fitted], float),
+        "r_max": np.array([one.window.r_max for one in found.scan.fitted], float),
+        "edge": np.array([one.window.edge for one in found.scan.fitted], float),
+        "form": np.array([one.window.form.name for one in found.scan.fitted]),
+        "chi2_per_dof": np.array([one.fit.chi2_per_dof for one in found.scan.fitted]),
     }
-    variables |= _curve(what, found, pairs)
-    return xr.Dataset(variables)
+    best = int(np.argmax(found.scan.weights))
+    for name, values in scanned.items():
+        variables[f"scan_{name}"] = ("window", values)
+        variables[name] = values[best]
+    return variables | {
+        "scan_weight": ("window", found.scan.weights),
+        "dof": float(found.scan.best.fit.dof),
+        "weights": found.scan.best.problem.weights.kind,
+        "status": "ok",
+    }
 
 
-def _curve(what: str, found: PointFit, pairs: Pairs) -> dict[str, tuple]:  # type: ignore[type-arg]
+def _curve(what: str, found: PointFit, pairs: Pairs) -> xr.Dataset:
     """Return data and best fit by distance, averaged over the same pairs."""
-    window, best = found.window, found.scan.fits[found.scan.best]
+    window, _, best = found.scan.best
     series = series_of(pairs, window.edge, True, grouped(what, pairs))
     basis = best.form.bind(series.x, series.y, series.length)
     with np.errstate(all="ignore"):
         fitted = series.average(basis(best.shape)) @ best.amplitudes
-    size = pairs.length // 2 if pairs.periodic else pairs.length - 1
-    result = {}
-    none = np.full(len(series.r), np.nan)
-    for key, values in (
-        ("data", series.values),
-        ("data_stderr", none if series.stderr is None else series.stderr),
-        ("fitted", fitted),
-    ):
-        full = np.full(size, np.nan)
-        full[series.r - 1] = values
-        result[key] = (("r",), full)
-    return result
-
-
-def _assemble(rows: list[xr.Dataset], dims: list[str], shape: list[int]) -> xr.Dataset:
-    """Stack rows (some of them refused, with windows of different number) into one dataset."""
-    names = list(dict.fromkeys(str(v) for row in rows for v in row.data_vars))
-    longest = {dim: max(row.sizes.get(dim, 0) for row in rows) for dim in ("window", "r")}
-    variables = {}
-    for name in names:
-        example = next(row[name] for row in rows if name in row)
-        text = example.dtype.kind in "OU"
-        inner = [longest[str(dim)] for dim in example.dims]
-        stacked = np.full([len(rows), *inner], "" if text else np.nan, object if text else float)
-        for k, row in enumerate(rows):
-            if name in row:
-                value = row[name].values.tolist()  # plain str and float
-                place: tuple[Any, ...] = (k, *(slice(0, n) for n in row[name].shape))
-                stacked[place] = value
-        if text:
-            stacked = stacked.astype(str)
-        variables[name] = ([*dims, *example.dims], stacked.reshape([*shape, *inner]))
-    return xr.Dataset(variables, {"r": np.arange(1, longest["r"] + 1)})
+    stderr = np.full(len(series.r), np.nan) if series.stderr is None else series.stderr
+    curve = xr.Dataset(
+        {"data": ("r", series.values), "data_stderr": ("r", stderr), "fitted": ("r", fitted)},
+        {"r": series.r},
+    )
+    return curve.reindex(r=np.arange(1, pairs.distance.max() + 1))
 
 
 _TEXTS = {

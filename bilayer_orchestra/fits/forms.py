@@ -104,43 +104,30 @@ class _Thermal:
         return np.asarray(result + per_distance[around]) if self.periodic else result
 
 
-def pair_ring() -> Form:
-    """Return the form on a ring at T = 0."""
-
+def _pair_at_zero_temperature(periodic: bool) -> Form:
     def bind(x: FloatArray, y: FloatArray, length: int) -> Basis:
-        log_distance = np.log(chord(x - y, length))
+        log_distance = np.log(chord(x - y, length)) if periodic else _log_open(x, y, length)
         return lambda u: np.asarray(np.exp(-u[0] * log_distance)[:, None])
 
-    return Form("periodic", "A d(r|L)^-eta", ("eta",), ("amplitude",), bind)
+    name, formula = "open", "A [sqrt(d(2x|l) d(2y|l)) / (d(x-y|l) d(x+y|l))]^eta, l = 2(L+1)"
+    if periodic:
+        name, formula = "periodic", "A d(r|L)^-eta"
+    return Form(name, formula, ("eta",), ("amplitude",), bind)
 
 
-def pair_open() -> Form:
-    """Return the form on an open chain at T = 0."""
-
-    def bind(x: FloatArray, y: FloatArray, length: int) -> Basis:
-        log_distance = _log_open(x, y, length)
-        return lambda u: np.asarray(np.exp(-u[0] * log_distance)[:, None])
-
-    return Form(
-        "open",
-        "A [sqrt(d(2x|l) d(2y|l)) / (d(x-y|l) d(x+y|l))]^eta, l = 2(L+1)",
-        ("eta",),
-        ("amplitude",),
-        bind,
-    )
-
-
-def pair_thermal(periodic: bool) -> Form:
-    """Return the form at T > 0, valid for a chain much longer than xi."""
+def pair(periodic: bool, thermal: bool) -> Form:
+    """Return the form of pairs; at T > 0 it is valid for a chain much longer than xi."""
+    if not thermal:
+        return _pair_at_zero_temperature(periodic)
 
     def bind(x: FloatArray, y: FloatArray, length: int) -> Basis:
-        thermal = _Thermal(x, y, length, periodic)
+        at = _Thermal(x, y, length, periodic)
 
         def basis(u: FloatArray) -> FloatArray:
-            table = thermal.table(u[1])
-            plain = thermal.both_ways(np.exp(-u[0] * table[: length + 1]))
+            table = at.table(u[1])
+            plain = at.both_ways(np.exp(-u[0] * table[: length + 1]))
             if not periodic:
-                plain = plain * np.exp(-u[0] * thermal.ends(table))
+                plain = plain * np.exp(-u[0] * at.ends(table))
             return np.asarray(plain)[:, None]
 
         return basis

@@ -80,7 +80,17 @@ def check_request(
     convention: str,
     options: Options,
 ) -> None:
-    """Raise OrchestraError if a fit is asked for that no point of ``dataset`` can have."""
+    """Raise OrchestraError if a fit is asked for that no point of ``dataset`` can have.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        A result or a sweep.
+    what, layers : iterable of str
+        Kinds of fits, and the layers that they are made of.
+    boundary, beta, convention, options
+        As of :func:`bilayer_orchestra.fits.datasets.fit`.
+    """
     for kind in what:
         if kind not in FITTED:
             raise OrchestraError(f"cannot fit {kind!r}; choose from {', '.join(FITTED)}")

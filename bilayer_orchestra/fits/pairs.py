@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from bilayer_orchestra.dataset.reading import by_site
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.terms import FloatArray
+from bilayer_orchestra.observables import TWO_POINT
+from bilayer_orchestra.terms import FloatArray, Site
 
 IntArray = NDArray[np.int_]
 
@@ -101,18 +103,17 @@ class Series:
         """Return the groups where ``keep`` (p,) holds."""
         counts = np.diff([*self.starts, len(self.x)])
         pairs = np.repeat(keep, counts)
-        return Series(
-            self.x[pairs],
-            self.y[pairs],
-            np.concatenate([[0], np.cumsum(counts[keep])[:-1]]).astype(int),
-            self.r[keep],
-            self.values[keep],
-            self.bias[keep],
-            self.scale[keep],
-            None if self.stderr is None else self.stderr[keep],
-            self.deviations[:, keep],
-            self.degrees,
-            self.length,
+        return replace(
+            self,
+            x=self.x[pairs],
+            y=self.y[pairs],
+            starts=np.concatenate([[0], np.cumsum(counts[keep])[:-1]]).astype(int),
+            r=self.r[keep],
+            values=self.values[keep],
+            bias=self.bias[keep],
+            scale=self.scale[keep],
+            stderr=None if self.stderr is None else self.stderr[keep],
+            deviations=self.deviations[:, keep],
         )
 
 
@@ -144,15 +145,14 @@ def pairs_of(
         known = ", ".join(str(one) for one in dataset["layer"].values)
         raise OrchestraError(f"there is no layer {layer!r}; the layers are {known}")
 
+    sites = [Site(layer, x) for x in dataset["x"].values.tolist()]
+
     def matrix(variable: xr.DataArray) -> FloatArray:
-        inside = variable.sel(layer=layer, layer_=layer)
-        if "spin" in inside.dims:
-            inside = inside.mean("spin")
-        lead = ("block",) if "block" in inside.dims else ()
-        extra = set(map(str, inside.dims)) - {"x", "x_", *lead}
+        inside = variable.mean("spin") if "spin" in variable.dims else variable
+        extra = set(map(str, inside.dims)) - {"block", *TWO_POINT}
         if extra:
             raise OrchestraError(f"{variable.name} has the extra dimensions {sorted(extra)}")
-        array = inside.transpose(*lead, "x", "x_").values.astype(float)
+        array = by_site(inside, sites).astype(float)
         return np.asarray(0.5 * (array + np.swapaxes(array, -1, -2)))
 
     values = matrix(dataset[name])

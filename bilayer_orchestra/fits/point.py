@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from bilayer_orchestra.fits.refusals import (
     refuse_nothing_seen,
     refuse_what_is_no_decay,
 )
-from bilayer_orchestra.fits.scan import Scan, Window, scan
+from bilayer_orchestra.fits.scan import Scan, scan
 from bilayer_orchestra.fits.solve import THERMAL, Fit
 from bilayer_orchestra.terms import FloatArray
 
@@ -46,23 +46,30 @@ class Number:
         """Both errors in quadrature."""
         return float(np.hypot(np.nan_to_num(self.stderr), self.systematic))
 
+    def add(self, error: float) -> None:
+        """Add a systematic error in quadrature."""
+        self.systematic = float(np.hypot(self.systematic, error))
 
-@dataclass
+
+@dataclass(frozen=True)
 class PointFit:
     """Everything that is reported of one fit."""
 
     numbers: dict[str, Number]
     scan: Scan
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def window(self) -> Window:
-        """The window with the largest weight."""
-        return self.scan.windows[self.scan.best]
+    warnings: list[str]
 
 
 def fit_pairs(what: str, pairs: Pairs, options: Options) -> PointFit:
     """Fit one correlation.
+
+    Parameters
+    ----------
+    what : {"pair", "density", "green"}
+    pairs : Pairs
+        The data of one layer.
+    options : Options
+        What the user fixes.
 
     Raises
     ------
@@ -88,9 +95,8 @@ def fit_pairs(what: str, pairs: Pairs, options: Options) -> PointFit:
         envelope=what != "pair",
         least_form_error=None if pairs.beta is None else lambda fit: _curvature(pairs, fit),
     )
-    best = found.fits[found.best]
     numbers = {}
-    for name in best.form.shape:
+    for name in found.best.fit.form.shape:
         if what == "pair" and name == "wave_vector":
             continue  # of a correction: no result
         replicas = None
@@ -100,7 +106,7 @@ def fit_pairs(what: str, pairs: Pairs, options: Options) -> PointFit:
     if "wave_vector" in numbers:
         # at q = pi the data depend on q in second order only; another q beats within r_max
         q = numbers["wave_vector"]
-        q.systematic = min(q.systematic, np.pi / found.windows[found.best].r_max)
+        q.systematic = min(q.systematic, np.pi / found.best.window.r_max)
     _add_curvature(pairs, numbers)
     refuse_what_is_no_decay(found, numbers)
     warnings = _warnings(pairs, found, numbers)
@@ -120,53 +126,40 @@ def _number(name: str, found: Scan, replicas: FloatArray | None) -> Number:
     whole error. Its statistical part is what noise does to the average at fixed weights; the rest
     comes from the choice of windows and forms.
     """
-    has = np.array([name in fit.form.shape for fit in found.fits])
-    values = np.array(
-        [fit.value(name) if h else np.nan for fit, h in zip(found.fits, has, strict=True)]
-    )
-    errors = np.array(
-        [fit.error(name) if h else np.nan for fit, h in zip(found.fits, has, strict=True)]
-    )
-    weights = np.where(has, found.weights, 0.0)
+    values, errors = np.array(
+        [
+            (fit.value(name), fit.error(name)) if name in fit.form.shape else (np.nan, np.nan)
+            for _, _, fit in found.fitted
+        ]
+    ).T
+    weights = np.where(np.isnan(values), 0.0, found.weights)
     weights /= weights.sum()
-    shift = _bias_shift(name, found, weights)
+    counted = [
+        (weight, problem, fit, fit.form.shape.index(name))
+        for weight, (_, problem, fit) in zip(weights, found.fitted, strict=True)
+        if weight > 0
+    ]
+    # sizes of the systematic errors of the data are known, signs are not: the worst are taken
+    shift = sum(
+        weight * float(np.abs(fit.response[k]) @ np.nan_to_num(problem.series.bias))
+        for weight, problem, fit, k in counted
+    )
     if replicas is None:
         mean = float(np.nansum(weights * values))
         spread = float(np.sqrt(np.nansum(weights * (values - mean) ** 2)))
         within = float(np.sqrt(np.nansum(weights * errors**2)))
-        return Number(
-            mean, np.nan, float(np.hypot(np.hypot(spread, within), shift)), values, errors
-        )
+        systematic = float(np.hypot(np.hypot(spread, within), shift))
+        return Number(mean, np.nan, systematic, values, errors)
     low, high = np.percentile(replicas, [15.87, 84.13])
     total = float(high - low) / 2
-    noise = np.sum(
-        [
-            weight * fit.deviations[:, fit.form.shape.index(name)]
-            for fit, weight in zip(found.fits, weights, strict=True)
-            if weight > 0
-        ],
-        axis=0,
-    )
+    noise = np.sum([weight * fit.deviations[:, k] for weight, _, fit, k in counted], axis=0)
     stderr = min(float(np.linalg.norm(noise)), total)
     chosen = float(np.sqrt(total**2 - stderr**2))
     if no_window_fits(found):
-        best = found.fits[found.best]
+        best = found.best.fit
         chosen = float(np.hypot(chosen, total * np.sqrt(best.chi2 / best.dof - 1)))
     systematic = float(np.hypot(chosen, REMAINDER * shift))
     return Number(float(high + low) / 2, stderr, systematic, values, errors)
-
-
-def _bias_shift(name: str, found: Scan, weights: FloatArray) -> float:
-    """Return how far the systematic errors of the data may move the parameter, all together.
-
-    Their sizes are known, their signs are not: the worst ones are taken.
-    """
-    total = 0.0
-    for fit, problem, weight in zip(found.fits, found.problems, weights, strict=True):
-        if weight > 0:
-            row = fit.response[fit.form.shape.index(name)]
-            total += weight * float(np.abs(row) @ np.nan_to_num(problem.series.bias))
-    return total
 
 
 def _curvature(pairs: Pairs, fit: Fit) -> float:
@@ -183,11 +176,10 @@ def _add_curvature(pairs: Pairs, numbers: dict[str, Number]) -> None:
     inverse, eta = numbers[THERMAL], numbers["eta"]
     xi = 1 / max(inverse.value, 1e-12)
     relative = curvature(pairs.filling, xi)
-    inverse.systematic = float(np.hypot(inverse.systematic, relative * inverse.value))
-    eta.systematic = float(np.hypot(eta.systematic, relative * abs(eta.value)))
+    inverse.add(relative * inverse.value)
+    eta.add(relative * eta.value)
     if "wave_vector" in numbers:
-        q = numbers["wave_vector"]
-        q.systematic = float(np.hypot(q.systematic, wave_vector_shift(pairs.filling, xi)))
+        numbers["wave_vector"].add(wave_vector_shift(pairs.filling, xi))
 
 
 def _length(number: Number) -> Number:
@@ -235,40 +227,34 @@ def _warnings(pairs: Pairs, found: Scan, numbers: dict[str, Number]) -> list[str
                 f"1/xi is compatible with zero or xi with the length: xi > {least:.3g} is all that "
                 "is known"
             )
-    main = found.fits[found.best].form.shape[0]
-    drift = _drift(found, main, numbers[main]) if main in numbers else None
+    main = found.best.fit.form.shape[0]
+    drift = _drift(found, numbers[main]) if main in numbers else None
     if drift is not None:
         result.append(
             f"{main} moves steadily with r_min ({drift[0]:.4g} to {drift[1]:.4g}), by more than "
             "its error: it may not be asymptotic yet"
         )
-    unknown = not pairs.statistical and np.isnan(pairs.bias).all()
-    if unknown:
+    if not pairs.statistical and np.isnan(pairs.bias).all():
         result.append("the data carry no error: only the form's misfit enters the error")
     return result
 
 
-def _drift(found: Scan, name: str, number: Number) -> tuple[float, float] | None:
+def _drift(found: Scan, number: Number) -> tuple[float, float] | None:
     """Return the first and last value if a parameter moves one way through all windows that count.
 
     Windows of the best form and edge, from the first with 1 % of the weight (at least the last
     few: a plateau that begins with the last window is none), as far as they determine the number.
     """
-    best = found.windows[found.best]
-    alike = [
-        k
-        for k, window in enumerate(found.windows)
-        if window.form == best.form and window.edge == best.edge
-    ]
-    alike.sort(key=lambda k: found.windows[k].r_min)
-    total = number.total
-    first = next(n for n, k in enumerate(alike) if found.weights[k] > 1e-2)
-    first = max(min(first, len(alike) - DRIFT_WINDOWS), 0)
-    values = np.array(
-        [number.per_window[k] for k in alike[first:] if number.per_window_error[k] < 2 * total]
-    )
+    best = found.best.window
+    alike = [one.window.form == best.form and one.window.edge == best.edge for one in found.fitted]
+    values, errors = number.per_window[alike], number.per_window_error[alike]
+    first = int(np.argmax(found.weights[alike] > 1e-2))
+    first = max(min(first, len(values) - DRIFT_WINDOWS), 0)
+    values = values[first:][errors[first:] < 2 * number.total]
     if len(values) < DRIFT_WINDOWS:
         return None
     steps = np.diff(values)
     one_way = bool(np.all(steps > 0) or np.all(steps < 0))
-    return (float(values[0]), float(values[-1])) if one_way and np.ptp(values) > total else None
+    return (
+        (float(values[0]), float(values[-1])) if one_way and np.ptp(values) > number.total else None
+    )

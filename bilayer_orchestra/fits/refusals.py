@@ -28,7 +28,7 @@ LARGEST = 1e12
 
 def no_window_fits(found: Scan) -> bool:
     """Whether chi^2 of data with noise is beyond chance in the best window."""
-    best = found.fits[found.best]
+    best = found.best.fit
     return best.dof > 0 and best.chi2 > best.dof + 4 * np.sqrt(2 * best.dof)
 
 
@@ -50,10 +50,9 @@ def refuse_nothing_seen(pairs: Pairs, edge: int) -> None:
 
 def refuse_what_is_no_decay(found: Scan, numbers: dict[str, Number]) -> None:
     """Raise OrchestraError if the best fit is none, or its numbers are no exponents or lengths."""
-    best, window = found.problems[found.best], found.windows[found.best]
-    if best.series.stderr is None and no_window_fits(found):
+    window, problem, fit = found.best
+    if problem.series.stderr is None and no_window_fits(found):
         # without noise the error of form makes the best window fit, if its search has ended well
-        fit = found.fits[found.best]
         raise OrchestraError(
             f"no window could be fitted (chi^2/dof = {fit.chi2 / fit.dof:.3g} in the best): the "
             "data do not look like this form"
@@ -68,7 +67,7 @@ def refuse_what_is_no_decay(found: Scan, numbers: dict[str, Number]) -> None:
                 f"the correlation does not decay like this form: {name} = {value:.3g} +- "
                 f"{error:.2g} is below zero"
             )
-    series = best.series
+    series = problem.series
     near, far = (series.scale[series.r == r].mean() for r in (series.r.min(), series.r.max()))
     if not far < (1 - FLAT) * near:
         raise OrchestraError(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
@@ -58,27 +59,25 @@ class Window:
     edge: int
 
 
-@dataclass
+class Fitted(NamedTuple):
+    """A window, what was fitted in it, and the fit."""
+
+    window: Window
+    problem: Problem
+    fit: Fit
+
+
+@dataclass(frozen=True)
 class Scan:
     """All fits of a scan and their weights (which sum to one)."""
 
-    windows: list[Window]
-    fits: list[Fit]
-    problems: list[Problem]
+    fitted: list[Fitted]
     weights: FloatArray
-    total: float
-    kind: str
-    form_error: float
 
     @property
-    def best(self) -> int:
-        """Index of the window with the largest weight."""
-        return int(np.argmax(self.weights))
-
-    def average(self, values: FloatArray) -> tuple[float, float]:
-        """Return the mean over models of one number per fit, and the spread around it."""
-        mean = float(self.weights @ values)
-        return mean, float(np.sqrt(self.weights @ (values - mean) ** 2))
+    def best(self) -> Fitted:
+        """The one with the largest weight."""
+        return self.fitted[int(np.argmax(self.weights))]
 
 
 def scan(
@@ -97,6 +96,18 @@ def scan(
 
     Parameters
     ----------
+    pairs : Pairs
+        The data of one layer.
+    forms : list of Form
+        They compete in the average.
+    start : callable
+        Returns starting values of the shape of a problem.
+    r_mins : list of int or None
+        Smallest distances of the windows; None: all that the data allow.
+    r_max : int or None
+        Largest distance; None: all.
+    grouped, envelope : bool
+        See :func:`.pairs.series_of`.
     edges : list of int
         Distances from the ends of an open chain. With statistical data only one makes sense: the
         data themselves (averages over pairs) depend on it.
@@ -124,43 +135,34 @@ def scan(
     if pairs.statistical:
         whole = series[edges[0]]
         lam = shrinkage(whole.deviations, whole.degrees) if len(whole.deviations) else 0.0
-        error = 0.0
         fitted = _fit_all(candidates, series, lambda one: statistical_weights(one, lam), start)
     else:
         rough = _fit_all(candidates, series, lambda one: deterministic_weights(one, 1.0), start)
         error = form_error(rough, max(len(np.unique(one.r)) for one in series.values()))
         if least_form_error is not None and rough:
-            widest = max(fit.count for _, _, fit in rough)
-            first = min(
-                (fit for _, _, fit in rough if fit.count == widest), key=lambda fit: fit.chi2
-            )
-            error = max(error, least_form_error(first))
+            # the best fit in the widest window
+            first = min(rough, key=lambda one: (-one.fit.count, one.fit.chi2))
+            error = max(error, least_form_error(first.fit))
         fitted = _fit_all(
             candidates, series, lambda one: deterministic_weights(one, error), start, rough
         )
-    windows = [window for window, _, _ in fitted]
-    problems = [problem for _, problem, _ in fitted]
-    fits = [fit for _, _, fit in fitted]
-    if not fits:
+    if not fitted:
         raise OrchestraError("no window could be fitted: the data do not look like this form")
-    total = max(fit.count for fit in fits)
-    weights = model_weights(
-        np.array([fit.chi2 for fit in fits]),
-        np.array([fit.k for fit in fits]),
-        total - np.array([fit.count for fit in fits]),
-    )
-    return Scan(windows, fits, problems, weights, total, problems[0].weights.kind, error)
+    return Scan(fitted, model_weights(np.array([one.fit.chi2 for one in fitted]), fitted))
 
 
-def model_weights(chi2: FloatArray, k: FloatArray, cut: FloatArray) -> FloatArray:
-    """Return normalized exp(-(chi2 + 2 k + 2 cut) / 2); models are the last axis of chi2."""
-    exponent = -0.5 * (chi2 + 2 * k + 2 * cut)
+def model_weights(chi2: FloatArray, fitted: list[Fitted]) -> FloatArray:
+    """Return normalized exp(-(chi^2 + 2 k + 2 N_cut) / 2).
+
+    Parameters
+    ----------
+    chi2 : array, shape (..., models)
+        Of the fits themselves, or of replicas of their data.
+    """
+    k, counts = np.array([(one.fit.k, one.fit.count) for one in fitted]).T
+    exponent = -0.5 * (chi2 + 2 * k + 2 * (counts.max() - counts))
     weights = np.exp(exponent - exponent.max(axis=-1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
-
-
-def _cut(series: Series, window: Window) -> Series:
-    return series.selected((series.r >= window.r_min) & (series.r <= window.r_max))
 
 
 def _windows(
@@ -187,34 +189,27 @@ def _windows(
     return result
 
 
-Fitted = list[tuple[Window, Problem, Fit]]
-
-
 def _fit_all(
     candidates: list[Window],
     series: dict[int, Series],
     weighted: Callable[[Series], Weights],
     start: Start,
-    earlier: Fitted | None = None,
-) -> Fitted:
+    earlier: list[Fitted] | None = None,
+) -> list[Fitted]:
     """Fit all windows; each starts from its neighbour, the first of a form from many places."""
     known = {window: fit.shape for window, _, fit in earlier or []}
-    result: Fitted = []
+    result: list[Fitted] = []
     last: dict[tuple[str, int], FloatArray] = {}
     for window in candidates:
-        chosen = _cut(series[window.edge], window)
+        whole = series[window.edge]
+        chosen = whole.selected((whole.r >= window.r_min) & (whole.r <= window.r_max))
         problem = Problem(window.form, chosen, weighted(chosen))
         key = (window.form.name, window.edge)
-        if window in known:
-            places = [known[window]]
-        elif key in last:
-            places = [last[key]]
-        else:
-            places = start(problem)
-        fit = _solve(problem, places)
+        near = known.get(window, last.get(key))
+        fit = _solve(problem, start(problem) if near is None else [near])
         if fit is not None and sensible(fit, window, chosen):
             last[key] = fit.shape
-            result.append((window, problem, fit))
+            result.append(Fitted(window, problem, fit))
     return result
 
 
@@ -223,6 +218,13 @@ def sensible(fit: Fit, window: Window, series: Series) -> bool:
 
     Beyond r of order xi a thermal correlation is a plain exponential, from which eta and xi cannot
     be told apart: windows must begin well inside. No field theory has xi below one site.
+
+    Parameters
+    ----------
+    fit : Fit
+        The fit.
+    window, series
+        Where, and to what.
     """
     main = fit.form.shape[0]
     if not (np.isfinite(fit.shape).all() and fit.error(main) < max(1.0, abs(fit.value(main)))):
@@ -243,10 +245,10 @@ def sensible(fit: Fit, window: Window, series: Series) -> bool:
     return True
 
 
-def _solve(problem: Problem, places: list[FloatArray]) -> Fit | None:
+def _solve(problem: Problem, guesses: list[FloatArray]) -> Fit | None:
     """Return the best fit of all starting values."""
     best: Fit | None = None
-    for one in places:
+    for one in guesses:
         try:
             fit = problem.solve(one)
         except (np.linalg.LinAlgError, ValueError):
@@ -256,7 +258,7 @@ def _solve(problem: Problem, places: list[FloatArray]) -> Fit | None:
     return best
 
 
-def form_error(fitted: Fitted, distances: int) -> float:
+def form_error(fitted: list[Fitted], distances: int) -> float:
     """Return the relative error of form with which the best window has chi^2/dof = 1.
 
     Zero if truncation alone explains the misfit. Windows with less than a third of the distances

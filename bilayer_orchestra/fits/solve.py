@@ -67,6 +67,11 @@ class Fit:
         return self.count - self.k
 
     @property
+    def chi2_per_dof(self) -> float:
+        """chi^2 / dof; NaN if every number of the window is used up."""
+        return self.chi2 / self.dof if self.dof > 0 else np.nan
+
+    @property
     def covariance(self) -> FloatArray:
         """Covariance of all parameters, shape first."""
         if len(self.deviations):
@@ -84,7 +89,17 @@ class Fit:
 
 
 class Problem:
-    """A form bound to a series and its weights."""
+    """A form bound to a series and its weights.
+
+    Parameters
+    ----------
+    form : Form
+        The function, whose basis is averaged over the same pairs as the data.
+    series : Series
+        The p numbers that are fitted.
+    weights : Weights
+        The metric of chi^2.
+    """
 
     def __init__(self, form: Form, series: Series, weights: Weights) -> None:
         self.form, self.series, self.weights = form, series, weights

@@ -17,16 +17,28 @@ from bilayer_orchestra.resources import resource
 from bilayer_orchestra.timestamps import utc_now
 
 if TYPE_CHECKING:
-    from bilayer_orchestra.plots.checked import Figure
+    from bilayer_orchestra.plots.checked import Illustration
 
 
 def write_page(outcome: Verdict, path: Path, headline: str, style: Path | None = None) -> Path:
-    """Write the page; text from model files and engines is escaped. Figures that fail are noted."""
+    """Write the page; text from model files and engines is escaped. Figures that fail are noted.
 
-    def draw() -> list[Figure]:
-        from bilayer_orchestra.plots.checked import figures_of
+    Parameters
+    ----------
+    outcome : Verdict
+        What the check found out.
+    path : Path
+        The HTML file.
+    headline : str
+        The verdict in one line.
+    style : Path, optional
+        A matplotlib style on top of the program's own.
+    """
 
-        return figures_of(outcome, style)
+    def draw() -> list[Illustration]:
+        from bilayer_orchestra.plots.checked import illustrations
+
+        return illustrations(outcome, style)
 
     notes = list(outcome.notes)
     figures = try_to_draw(draw, notes.append)

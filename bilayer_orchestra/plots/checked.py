@@ -9,19 +9,19 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure as Drawing
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from bilayer_orchestra.checking.overall import Verdict
 from bilayer_orchestra.dataset.statement import is_stochastic
 from bilayer_orchestra.observables import OBSERVABLES
-from bilayer_orchestra.plots.common import curve, own_style
+from bilayer_orchestra.plots.common import curve, own_style, panels
 
 #: Results that are drawn in one panel at most; more would hide each other.
 MOST = 8
 
 
-class Figure(NamedTuple):
+class Illustration(NamedTuple):
     """A title, what it shows, and the SVG in base64."""
 
     title: str
@@ -29,27 +29,26 @@ class Figure(NamedTuple):
     data: str
 
 
-def figures_of(outcome: Verdict, style: Path | None = None) -> list[Figure]:
+def illustrations(outcome: Verdict, style: Path | None = None) -> list[Illustration]:
     """Return the figures that this outcome has data for."""
     with own_style(style):
         drawn = [_overlay(outcome), _pulls(outcome), _approach(outcome)]
     return [figure for figure in drawn if figure is not None]
 
 
-def _overlay(outcome: Verdict) -> Figure | None:
+def _overlay(outcome: Verdict) -> Illustration | None:
     """Correlations of all results against distance, with error bars."""
-    lowest = {max(by_beta) for by_beta in outcome.thermal.values() if by_beta}
+    ladders = outcome.thermal.values()
+    lowest = {max(by_beta) for by_beta in ladders if by_beta}
+    warmer = [d for by_beta in ladders for beta, d in by_beta.items() if beta not in lowest]
     chosen = {
-        label: d
-        for label, d in outcome.results.items()
-        if "beta=" not in label or not lowest or float(label.split("beta=")[1]) in lowest
+        label: d for label, d in outcome.results.items() if not any(d is one for one in warmer)
     }
     names = [n for n in ("pair", "density_density") if any(n in d for d in chosen.values())]
     if not names:
         return None
     layers = [str(v) for v in next(iter(chosen.values()))["layer"].values]
-    figure = Drawing(figsize=(10, 3.4 * len(names)), layout="constrained")
-    axes = figure.subplots(len(names), len(layers), squeeze=False)
+    figure, axes = panels(len(names), len(layers), 10 / len(layers), 3.4)
     for row, name in zip(axes, names, strict=True):
         for axis, layer in zip(row, layers, strict=True):
             for k, (label, d) in enumerate(list(chosen.items())[:MOST]):
@@ -71,7 +70,7 @@ def _overlay(outcome: Verdict) -> Figure | None:
             axis.set(ylabel=OBSERVABLES[name].long_name, title=f"layer {layer}", xlabel="distance")
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0][0].legend(fontsize="small")
-    return Figure(
+    return Illustration(
         "correlations",
         "Correlations within the layers, averaged over all pairs of sites at one distance, those "
         "at the ends of an open chain included; results stand side by side at each distance. Bars "
@@ -81,7 +80,7 @@ def _overlay(outcome: Verdict) -> Figure | None:
     )
 
 
-def _pulls(outcome: Verdict) -> Figure | None:
+def _pulls(outcome: Verdict) -> Illustration | None:
     """Histogram of all pulls of every pair that has statistical errors."""
     collected = {
         f"{v.first} / {v.second}": np.concatenate(
@@ -97,8 +96,7 @@ def _pulls(outcome: Verdict) -> Figure | None:
     collected = {k: p[np.isfinite(p)] for k, p in collected.items() if np.isfinite(p).any()}
     if not collected:
         return None
-    figure = Drawing(figsize=(7, 3.6), layout="constrained")
-    axis = figure.subplots()
+    figure, ((axis,),) = panels(1, 1, 7.0, 3.6)
     edges = np.linspace(-5, 5, 41)
     for k, (label, pulls) in enumerate(list(collected.items())[:MOST]):
         axis.hist(
@@ -115,7 +113,7 @@ def _pulls(outcome: Verdict) -> Figure | None:
         ylabel="share of the elements per unit",
     )
     axis.legend(fontsize="small")
-    return Figure(
+    return Illustration(
         "pulls",
         "Pulls of all elements. Elements are correlated, so a histogram may be shifted or lumpy; "
         "one much wider than expected means a difference or errors that are too small, a narrow "
@@ -125,14 +123,13 @@ def _pulls(outcome: Verdict) -> Figure | None:
     )
 
 
-def _approach(outcome: Verdict) -> Figure | None:
+def _approach(outcome: Verdict) -> Illustration | None:
     """Energy, double occupancy and the longest pair correlation on the ladder."""
     if not outcome.thermal:
         return None
-    panels = {"energy": "energy", "electrons": "density", "double occupancy": "double_occupancy"}
-    figure = Drawing(figsize=(11, 3.4), layout="constrained")
-    axes = figure.subplots(1, len(panels))
-    for axis, (title, source) in zip(axes, panels.items(), strict=True):
+    shown = {"energy": "energy", "electrons": "density", "double occupancy": "double_occupancy"}
+    figure, (axes,) = panels(1, len(shown), 11 / len(shown), 3.4)
+    for axis, (title, source) in zip(axes, shown.items(), strict=True):
         for name, by_beta in outcome.thermal.items():
             usable = {b: d for b, d in by_beta.items() if source in d}
             if not usable:
@@ -156,7 +153,7 @@ def _approach(outcome: Verdict) -> Figure | None:
         axis.set_xlim(left=0)
     # with a frame: its marker must not be taken for a point
     axes[0].legend(fontsize="small", frameon=True, framealpha=1, edgecolor="black", fancybox=False)
-    return Figure(
+    return Illustration(
         "approach",
         "The ladder of temperatures; dotted lines are the ground states. Nothing is fitted: the "
         "lowest temperature stands for the limit, with what may be missing as a named error.",
@@ -172,7 +169,7 @@ def _error_of_sum(d: xr.Dataset, name: str) -> float:
     return float(np.sqrt((total**2).sum()))
 
 
-def _svg(figure: Drawing) -> str:
+def _svg(figure: Figure) -> str:
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
     return base64.b64encode(stream.getvalue().encode()).decode()

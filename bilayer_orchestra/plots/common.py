@@ -124,6 +124,10 @@ def curve(point: xr.Dataset, name: str, layer: str, ends: bool = False) -> Curve
 
     Parameters
     ----------
+    point : Dataset
+        One result, or one point of a sweep.
+    name, layer : str
+        The observable, of two sites of this layer.
     ends : bool
         Whether pairs near the ends of an open chain count. They mix boundary effects into every
         distance, and the largest distances consist of them: else a sixth of the sites at each end
@@ -139,10 +143,36 @@ def curve(point: xr.Dataset, name: str, layer: str, ends: bool = False) -> Curve
     return Curve(series.r, series.values, stderr, np.abs(np.nan_to_num(series.bias)))
 
 
+def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
+    """Return a picture and its axes (rows, columns).
+
+    Parameters
+    ----------
+    width, height : float
+        Of one panel, in inches.
+    """
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
 def draw(
     axis: Axes, one: Curve, colour: Any, label: str = "", style: str = "-", marker: float = 4.0
 ) -> None:
-    """Draw the magnitude where it is not zero within its error; open markers are negative."""
+    """Draw the magnitude where it is not zero within its error; open markers are negative.
+
+    Parameters
+    ----------
+    axis : Axes
+        The panel.
+    one : Curve
+        What is drawn.
+    colour, style
+        As matplotlib has them; an empty style draws no line.
+    label : str
+        Its name in the legend.
+    marker : float
+        Size of the markers in points.
+    """
     size = np.abs(one.mean)
     known = size < np.inf  # neither infinite nor NaN
     seen = known & (size > SHOWN * one.error + ZERO)
@@ -199,7 +229,19 @@ def log_ordinate(axes: list[Axes]) -> None:
 
 
 def title(figure: Figure, text: str, data: dict[str, Any], note: str) -> None:
-    """Write what is shown above a figure, the model's parameters included, and ``note`` below."""
+    """Write what is shown above a figure, the model's parameters included, and ``note`` below.
+
+    Parameters
+    ----------
+    figure : Figure
+        The picture.
+    text : str
+        Its first line.
+    data : dict
+        The model; see :func:`bilayer_orchestra.dataset.parameters.model_data`.
+    note : str
+        What the reader must know of its points.
+    """
     columns = int(13 * figure.get_figwidth())
     lines = textwrap.wrap(text, columns) + textwrap.wrap(parameters(data), columns)
     figure.suptitle("\n".join(lines), fontsize="medium")
@@ -217,6 +259,15 @@ def draw_correlations(dataset: xr.Dataset, path: Path, style: Path | None = None
     """Draw pair and density (or both spin) correlations of both layers, log-log.
 
     A power law is a straight line.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        One result.
+    path : Path
+        The picture; its suffix says the format.
+    style : Path, optional
+        See :func:`own_style`.
     """
     names = drawable(dataset)
     if not names:
@@ -225,8 +276,7 @@ def draw_correlations(dataset: xr.Dataset, path: Path, style: Path | None = None
             "them to the model's observables"
         )
     with own_style(style):
-        figure = Figure(figsize=(5.0 * len(names), 4.6), layout="constrained")
-        axes = figure.subplots(1, len(names), squeeze=False)[0]
+        figure, (axes,) = panels(1, len(names), 5.0, 4.6)
         for axis, name in zip(axes, names, strict=True):
             for layer in map(str, dataset["layer"].values):
                 draw(axis, curve(dataset, name, layer), COLOURS.get(layer, "black"), layer)

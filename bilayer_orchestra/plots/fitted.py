@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from bilayer_orchestra.dataset.parameters import model_data
@@ -20,6 +19,7 @@ from bilayer_orchestra.plots.common import (
     draw,
     log_ordinate,
     own_style,
+    panels,
     save,
     title,
 )
@@ -32,14 +32,23 @@ NOTE = (
 )
 
 
-def draw_fits(fits: xr.Dataset, path: Path, style: Path | None = None) -> Path | None:
-    """Draw every fitted correlation of a single point; None if the dataset is a sweep."""
+def draw_fits(fits: xr.Dataset, path: Path, style: Path | None = None) -> bool:
+    """Draw every fitted correlation of a single point; return False if the dataset is a sweep.
+
+    Parameters
+    ----------
+    fits : Dataset
+        See :func:`bilayer_orchestra.fits.datasets.fit`.
+    path : Path
+        The picture; its suffix says the format.
+    style : Path, optional
+        A matplotlib style on top of the program's own.
+    """
     kinds = [kind for kind in FITTED if f"{kind}_status" in fits]
     if any(set(fits[f"{kind}_status"].dims) != {"layer"} for kind in kinds):
-        return None
+        return False
     with own_style(style):
-        figure = Figure(figsize=(5.0 * len(kinds), 7.2), layout="constrained")
-        axes = figure.subplots(2, len(kinds), squeeze=False)
+        figure, axes = panels(2, len(kinds), 5.0, 3.6)
         for (above, below), kind in zip(axes.T, kinds, strict=True):
             main = "eta" if f"{kind}_eta" in fits else "inverse_xi"
             ranges = []
@@ -65,7 +74,7 @@ def draw_fits(fits: xr.Dataset, path: Path, style: Path | None = None) -> Path |
             text += "   INPUT NOT CONVERGED"
         title(figure, text, model_data(fits), NOTE)
         save(figure, path)
-    return path
+    return True
 
 
 def _draw_data(axis: Axes, one: xr.Dataset, kind: str, main: str, layer: str, colour: str) -> None:

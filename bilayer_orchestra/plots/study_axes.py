@@ -10,13 +10,13 @@ import xarray as xr
 from matplotlib.figure import Figure as Picture
 
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.plots.common import panels
 from bilayer_orchestra.study.axes import shown
 
 
 def grid(rows: int, columns: int) -> tuple[Picture, np.ndarray]:
-    """Return a picture and its axes (rows, columns)."""
-    picture = Picture(figsize=(3.6 * columns, 3.2 * rows + 0.6), layout="constrained")
-    return picture, picture.subplots(rows, columns, squeeze=False)
+    """Return a picture and its axes (rows, columns), with room for what stands above and below."""
+    return panels(rows, columns, 3.6, 3.2 + 0.6 / rows)
 
 
 def legend(picture: Picture) -> None:

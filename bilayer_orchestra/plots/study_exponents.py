@@ -45,7 +45,7 @@ def fits(dataset: xr.Dataset) -> xr.Dataset:
     return xr.merge(found, join="outer", combine_attrs="override", compat="no_conflicts")
 
 
-def exponents(dataset: xr.Dataset, figure: Figure, numbers: xr.Dataset) -> Picture:
+def exponents(numbers: xr.Dataset, figure: Figure) -> Picture:
     """Draw K_P, K_M and 1/xi_M of ``numbers`` (see :func:`fits`) against ``along``."""
     picture, ((*axes,),) = grid(1, 3)
     abscissa = numbers[figure.along].values

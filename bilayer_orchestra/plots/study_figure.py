@@ -14,6 +14,13 @@ from bilayer_orchestra.plots.study_exponents import NOTE as FITTED
 from bilayer_orchestra.plots.study_exponents import exponents, fits
 from bilayer_orchestra.study.figure import Figure
 
+_DRAWN = {
+    "decay": decay,
+    "comparison": comparison,
+    "temperature": temperature,
+    "exponents": exponents,
+}
+
 
 def draw_figure(
     dataset: xr.Dataset, figure: Figure, path: Path, style: Path | None = None
@@ -24,6 +31,10 @@ def draw_figure(
     ----------
     dataset : Dataset
         The collected dataset of a study; points that are missing are left out.
+    figure : Figure
+        What is drawn.
+    path : Path
+        The picture; its suffix says the format.
     style : Path, optional
         A matplotlib style on top of the program's own.
 
@@ -44,16 +55,7 @@ def draw_figure(
             raise OrchestraError(f"the study has no {name} yet: run it, or add the observable")
     numbers = fits(dataset) if figure.kind == "exponents" else None
     with own_style(style):
-        match figure.kind:
-            case "decay":
-                picture = decay(dataset, figure)
-            case "comparison":
-                picture = comparison(dataset, figure)
-            case "temperature":
-                picture = temperature(dataset, figure)
-            case "exponents":
-                assert numbers is not None
-                picture = exponents(dataset, figure, numbers)
+        picture = _DRAWN[figure.kind](dataset if numbers is None else numbers, figure)
         text = figure.title or str(dataset.attrs.get("study_name", ""))
         if (open_points := dataset.attrs.get("points", 1) - dataset.attrs.get("finished", 1)) > 0:
             text += f"   {open_points} POINTS MISSING"

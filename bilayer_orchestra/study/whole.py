@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bilayer_orchestra.errors import Interrupted, OrchestraError
 from bilayer_orchestra.files import make_directory, other_owner
+from bilayer_orchestra.images.use import image_table
 from bilayer_orchestra.running.published import make_room, of_study, owner
 from bilayer_orchestra.running.queued import label_computed
 from bilayer_orchestra.runtimes.base import AttachedRuntime, Runtime
 from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.runtimes.registry import get_runtime
 from bilayer_orchestra.runtimes.slurm.runtime import SlurmRuntime
 from bilayer_orchestra.study.collect import Collected, collect
 from bilayer_orchestra.study.load import LoadedStudy
@@ -44,6 +46,32 @@ class Ended:
     failures: dict[str, str] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
     stopped: BaseException | None = None
+
+
+def study_runtime(
+    study: LoadedStudy,
+    name: str | None = None,
+    images: Sequence[str] | None = None,
+    site: str | None = None,
+) -> Runtime:
+    """Return where the points of a study run.
+
+    Parameters
+    ----------
+    study : LoadedStudy
+        The study.
+    name, site : str, optional
+        The runtime and the site profile; default: what the study says.
+    images : sequence of str, optional
+        Texts ``KIND=FILE``.
+    """
+    return get_runtime(
+        name or study.spec.runtime,
+        image_table(list(images or ())),
+        many=True,
+        site=site or study.spec.site,
+        beside=study.path.parent,
+    )
 
 
 def run_study(

@@ -7,9 +7,9 @@ import time
 from io import StringIO
 
 import pytest
-from rich.console import Console
 
 from bilayer_orchestra import heartbeat
+from bilayer_orchestra.display.console import Output
 from bilayer_orchestra.display.progress import progress
 from bilayer_orchestra.engine_side.files import PROGRESS, report
 from bilayer_orchestra.engines.registry import get_engine
@@ -79,7 +79,7 @@ def test_silence_is_broken_once_a_minute(monkeypatch):
 
 
 def shown(terminal, *lines):
-    console = Console(file=StringIO(), force_terminal=terminal, width=80)
+    console = Output(file=StringIO(), force_terminal=terminal, width=80)
     with progress(console) as show:
         for line in lines:
             show(line)

@@ -12,7 +12,7 @@ import xarray as xr
 from typer.testing import CliRunner
 
 from bilayer_orchestra.cli.app import app
-from bilayer_orchestra.cli.plotting import plot_command
+from bilayer_orchestra.cli.plotting import plot
 from bilayer_orchestra.dataset.schema import DIAGNOSTICS, open_result
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import DamagedFileError, OrchestraError, SpecError
@@ -390,7 +390,7 @@ def test_figures_and_fits_take_the_conditions_of_every_point(study, axis):
     warm = BASE.replace("{n_up: 1, n_down: 1}", "{beta: 1.0}")
     (path.parent / "warm.yaml").write_text(warm)
     orchestra("sweep", path, "-o", path.parent / "runs")
-    plot_command(path, None, path.parent / "runs")
+    plot(path, None, path.parent / "runs")
     assert (path.parent / "runs" / "scan.png").stat().st_size > 10_000
     dataset = open_result(path.parent / "runs" / "scan.nc")
     if axis in ("T", "boundary"):
@@ -428,10 +428,10 @@ def test_a_picture_is_not_drawn_from_the_data_of_another_version(study):
     runs = path.parent / "runs"
     orchestra("sweep", path, "-o", runs)
     study(text.replace("decay", "comparison") + "# drawn otherwise\n")
-    plot_command(path, None, runs)
+    plot(path, None, runs)
     study(text.replace("0.5", "0.6"))
     with pytest.raises(OrchestraError, match=r"another version of .*orchestra collect"):
-        plot_command(path, None, runs)
+        plot(path, None, runs)
 
 
 # ---- emptied sections ---------------------------------------------------------------------------

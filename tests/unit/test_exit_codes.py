@@ -12,15 +12,16 @@ import warnings
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 import bilayer_orchestra.cli
-from bilayer_orchestra.cli import checking, running
+from bilayer_orchestra.cli.checking import EXIT_CODES
 from bilayer_orchestra.cli.exit_codes import ExitCode
 from bilayer_orchestra.cli.main import main
 from bilayer_orchestra.display import points
+from bilayer_orchestra.display.console import Output
 from bilayer_orchestra.engines.exact.engine import ExactEngine
 from bilayer_orchestra.errors import Interrupted
+from bilayer_orchestra.model import load
 from tests.support.models import make_model
 from tests.support.paths import ROOT
 
@@ -82,7 +83,7 @@ def test_the_page_lists_every_code_and_no_other():
     of_check = {int(code) for code, who in rows if who.strip() == "`check`"}
     others = {int(code) for code, who in rows if who.strip() != "`check`"}
     assert others == {int(code) for code in ExitCode} - {3}
-    assert of_check | {0} == {*checking.EXIT_CODES.values(), checking.COULD_NOT_RUN}
+    assert of_check | {0} == {*EXIT_CODES.values(), ExitCode.COULD_NOT_RUN}
 
 
 def test_no_command_ends_with_a_number_of_its_own():
@@ -153,8 +154,8 @@ def raising(error):
 )
 def test_every_failure_has_its_code(orchestra, model, monkeypatch, error, code, of_check):
     """An exit code of `check` that means a verdict never stands for a failure."""
-    for command, module, expected in (("run", running, code), ("check", checking, of_check)):
-        monkeypatch.setattr(module, "load_model", raising(error))
+    monkeypatch.setattr(load, "load_model", raising(error))
+    for command, expected in (("run", code), ("check", of_check)):
         ended, _, errors = orchestra(command, model)
         assert ended == expected
         assert "Traceback" not in errors
@@ -188,13 +189,13 @@ def test_failures_and_wrong_usage(orchestra, model):
 
 
 def test_warnings_of_libraries_show_no_source(orchestra, model, monkeypatch):
-    original = running.load_model
+    original = load.load_model
 
-    def load(*arguments):
+    def warn(*arguments):
         warnings.warn("invalid value\n  encountered", RuntimeWarning, stacklevel=1)
         return original(*arguments)
 
-    monkeypatch.setattr(running, "load_model", load)
+    monkeypatch.setattr(load, "load_model", warn)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         code, _, errors = orchestra("run", model, "--no-plot")
@@ -215,7 +216,7 @@ def test_a_log_shows_a_sign_of_life(monkeypatch):
             return super().write(text)
 
     log = Log()
-    with points.points_shown(Console(file=log, width=200), 3) as show:
+    with points.points_shown(Output(file=log, width=200), 3) as show:
         show.progress("long", "sweep 7")
         assert log.heard.wait(60)
     length = len(log.getvalue())

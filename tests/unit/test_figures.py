@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bilayer_orchestra.cli.plotting import plot_command
+from bilayer_orchestra.cli.plotting import plot
 from bilayer_orchestra.dataset.schema import open_result, write_atomic
 from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.plots.common import curve
@@ -141,18 +141,18 @@ def test_every_kind_is_drawn_from_what_is_there(collected, tmp_path, kind):
 
 def test_plot_takes_a_study_its_dataset_or_a_result(collected, tmp_path):
     runs = collected / "runs"
-    plot_command(collected / "study.yaml", None, runs)
+    plot(collected / "study.yaml", None, runs)
     assert (runs / "small.png").exists()
-    plot_command(runs / "small.nc", tmp_path / "own.pdf", None)
+    plot(runs / "small.nc", tmp_path / "own.pdf", None)
     assert (tmp_path / "own.pdf").read_bytes().startswith(b"%PDF")
     (result, *_) = runs.glob("*/result.nc")
-    plot_command(result, tmp_path / "one.svg", None)
+    plot(result, tmp_path / "one.svg", None)
     assert "<svg" in (tmp_path / "one.svg").read_text()
     with pytest.raises(OrchestraError, match="orchestra sweep"):
-        plot_command(collected / "study.yaml", None, tmp_path)
+        plot(collected / "study.yaml", None, tmp_path)
     with pytest.raises(OrchestraError, match=r"\.png, \.pdf or \.svg"):
-        plot_command(result, tmp_path / "one.doc", None)
+        plot(result, tmp_path / "one.doc", None)
     bare = ENSEMBLES[: ENSEMBLES.index("figure:")]
     (tmp_path / "bare.yaml").write_text(bare)
     with pytest.raises(OrchestraError, match="no `figure` section"):
-        plot_command(tmp_path / "bare.yaml", None, runs)
+        plot(tmp_path / "bare.yaml", None, runs)

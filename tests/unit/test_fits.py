@@ -12,7 +12,7 @@ from bilayer_orchestra.cli.app import app
 from bilayer_orchestra.dataset.schema import write_atomic
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.datasets import fit
-from bilayer_orchestra.fits.forms import pair_corrected, pair_ring
+from bilayer_orchestra.fits.forms import pair, pair_corrected
 from bilayer_orchestra.fits.options import Options
 from bilayer_orchestra.fits.pairs import pairs_of, series_of
 from bilayer_orchestra.fits.scan import Window, sensible
@@ -207,7 +207,7 @@ def test_what_no_chi_square_sees_is_in_the_error():
 def test_a_correction_does_not_replace_the_leading_term():
     """r^-1.45 is also r^0.55 [1 + b r^-2] with a huge b, and a search may end there."""
     one = noisy(4, eta=1.45)
-    form = pair_corrected(pair_ring(), periodic=True)
+    form = pair_corrected(pair(periodic=True, thermal=False), periodic=True)
     series = series_of(pairs_of(one, "pair", "P", True, None), 1, True, False)
     problem = Problem(form, series, statistical_weights(series))
     right, wrong = problem.solve(np.array([1.4])), problem.solve(np.array([-0.6]))
@@ -246,7 +246,7 @@ def test_replicas_to_first_order_agree_with_searching_again():
     found = noisy(5, contamination=0.0)
     pairs = pairs_of(found, "pair", "P", True, None)
     series = series_of(pairs, 1, True, False)
-    problem = Problem(pair_ring(), series, statistical_weights(series))
+    problem = Problem(pair(periodic=True, thermal=False), series, statistical_weights(series))
     best = problem.solve(np.array([0.7]))
     rng = np.random.default_rng(0)
     for _ in range(10):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bilayer_orchestra.cli.table import result_table
+from bilayer_orchestra.cli.tables import result_table
 from bilayer_orchestra.errors import SpecError
 from bilayer_orchestra.model.kinds import kinds
 from bilayer_orchestra.model.load import parse_model

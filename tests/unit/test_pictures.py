@@ -20,7 +20,7 @@ pytest.importorskip("matplotlib")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from bilayer_orchestra.cli.plotting import plot_command
+from bilayer_orchestra.cli.plotting import plot
 from bilayer_orchestra.dataset.schema import open_result, write_atomic
 from bilayer_orchestra.fits.datasets import fit
 from bilayer_orchestra.plots import common as plotting
@@ -331,7 +331,7 @@ def test_what_an_axis_changes_is_drawn_as_each_point_is(drawn, solve, tmp_path):
     data = collect(study, tasks).dataset
     path = tmp_path / "small.nc"
     write_atomic(data, path)
-    plot_command(path, tmp_path / "x.png", None)
+    plot(path, tmp_path / "x.png", None)
     (picture,) = drawn
     reach = {
         (axis.get_title(), line.get_label()): int(line.get_xdata()[-1])
@@ -367,7 +367,7 @@ def test_figures_of_a_check_have_names_and_show_every_result(solve, monkeypatch)
     kept = []
     monkeypatch.setattr(figures, "_svg", lambda figure: kept.append(figure) or "")
     results = {"exact": result, "same": result, **{str(k): with_noise(result, k) for k in (1, 2)}}
-    captions = [one.caption for one in figures.figures_of(compare_files(results, "three"))]
+    captions = [one.caption for one in figures.illustrations(compare_files(results, "three"))]
     overlay, pulls = kept
     assert "ends of an open chain included" in captions[0]
     assert "beyond five errors" in captions[1]

@@ -51,7 +51,7 @@ def orchestra(*arguments):
     """Return (exit code, message) of a command, as `main` shows it."""
     done = CliRunner().invoke(app, [str(one) for one in arguments])
     if isinstance(done.exception, OrchestraError):
-        return 1, str(done.exception)
+        return 3 if arguments[0] == "check" else 1, str(done.exception)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception  # exit code 70
     return done.exit_code, done.stderr.strip().removeprefix("orchestra: ")
