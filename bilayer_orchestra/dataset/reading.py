@@ -12,6 +12,9 @@ from bilayer_orchestra.terms import FloatArray, Site
 if TYPE_CHECKING:
     import xarray as xr
 
+#: Attribute with the dimensions of a site where they are not those of coupled chains.
+SITE_DIMS = "site_dims"
+
 
 def by_site(array: xr.DataArray, sites: Sequence[Site]) -> FloatArray:
     """Return a function of one or two sites in the order of ``sites``.
@@ -19,7 +22,10 @@ def by_site(array: xr.DataArray, sites: Sequence[Site]) -> FloatArray:
     Parameters
     ----------
     array : DataArray
-        With dimensions ``layer``, ``x`` and, of two sites, ``layer_``, ``x_``; others come first.
+        With the fields of the sites' labels as dimensions (``layer``, ``x``) and, of two sites,
+        those of the second one (``layer_``, ``x_``); others come first.
+    sites : sequence of Site
+        The labels.
 
     Returns
     -------
@@ -27,11 +33,17 @@ def by_site(array: xr.DataArray, sites: Sequence[Site]) -> FloatArray:
     """
     import xarray as xr
 
-    layers, places = [site.layer for site in sites], [site.x for site in sites]
-    chosen = array.sel(layer=xr.DataArray(layers, dims="site"), x=xr.DataArray(places, dims="site"))
-    if "x_" in array.dims:
-        chosen = chosen.sel(
-            layer_=xr.DataArray(layers, dims="site_"), x_=xr.DataArray(places, dims="site_")
-        )
-        return np.asarray(chosen.transpose(..., "site", "site_").values)
-    return np.asarray(chosen.transpose(..., "site").values)
+    ends = []
+    for end in ("", "_"):
+        if f"{sites[0]._fields[0]}{end}" in array.dims:
+            ends.append(f"site{end}")
+            places = zip(sites[0]._fields, zip(*sites, strict=True), strict=True)
+            array = array.sel(
+                {f"{dim}{end}": xr.DataArray(list(one), dims=ends[-1]) for dim, one in places}
+            )
+    return np.asarray(array.transpose(..., *ends).values)
+
+
+def site_dims(dataset: xr.Dataset) -> tuple[str, ...]:
+    """Return the fields of the labels of a dataset's sites."""
+    return tuple(str(dataset.attrs.get(SITE_DIMS, " ".join(Site._fields))).split())

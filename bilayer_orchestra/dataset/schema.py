@@ -14,11 +14,12 @@ import numpy as np
 import xarray as xr
 
 from bilayer_orchestra.averages import Averages
+from bilayer_orchestra.dataset.reading import SITE_DIMS, site_dims
 from bilayer_orchestra.dataset.statement import complete
 from bilayer_orchestra.errors import DamagedFileError, OrchestraError
 from bilayer_orchestra.files import refuse_locked, replacing
 from bilayer_orchestra.observables import COMPANION, CUT, OBSERVABLES, OPTIONAL, Observable
-from bilayer_orchestra.terms import FloatArray, Terms
+from bilayer_orchestra.terms import FloatArray, Site, Terms
 from bilayer_orchestra.timestamps import utc_now
 
 SCHEMA_VERSION = 1
@@ -82,32 +83,22 @@ def build(terms: Terms, averages: Averages, selected: tuple[str, ...]) -> xr.Dat
 
     Energies are always part of it, observables that a model file lists if they are in ``selected``.
     """
-    rows = {layer: k for k, layer in enumerate(terms.layers)}
-    layer_index = np.array([rows[site.layer] for site in terms.sites])
-    x_index = np.array([site.x for site in terms.sites])
-    shape = (len(rows), terms.length)
+    along = {dim: _values([getattr(site, dim) for site in terms.sites]) for dim in terms.dims}
+    places = [
+        np.array([list(along[dim]).index(getattr(site, dim)) for site in terms.sites])
+        for dim in terms.dims
+    ]
+    shape = tuple(len(values) for values in along.values())
 
     def labelled(observable: Observable, array: FloatArray) -> xr.Variable:
-        if observable.dims == (CUT,):
-            return xr.Variable(observable.dims, np.asarray(array, dtype=float))
-        spin = observable.dims[:1] == ("spin",)
-        dims = observable.dims[1:] if spin else observable.dims
-        grids = len(dims) // 2
         array = np.asarray(array, dtype=float)
-        out = np.full(((2,) if spin else ()) + shape * grids, np.nan)
-        if grids == 0:
-            out = array
-        elif grids == 1:
-            out[..., layer_index, x_index] = array
-        else:
-            out[
-                ...,
-                layer_index[:, None],
-                x_index[:, None],
-                layer_index[None, :],
-                x_index[None, :],
-            ] = array
-        return xr.Variable(observable.dims, out)
+        ends = 2 if observable.two_point else int("x" in observable.dims)
+        if ends:  # places without a site stay NaN
+            index = [one[:, None] for one in places] * (ends - 1) + places
+            grid: Any = np.full(array.shape[:-ends] + shape * ends, np.nan)
+            grid[(..., *index)] = array
+            array = grid
+        return xr.Variable(observable.on(terms.dims), array)
 
     variables: dict[str, xr.Variable] = {}
     for name, observable in OBSERVABLES.items():
@@ -135,7 +126,7 @@ def build(terms: Terms, averages: Averages, selected: tuple[str, ...]) -> xr.Dat
         variables[f"{name}_bias"] = _companion(
             labelled(observable, averages.bias[name])
             if name in averages.bias
-            else xr.Variable(observable.dims, np.full(variable.shape, np.nan)),
+            else xr.Variable(variable.dims, np.full(variable.shape, np.nan)),
             observable,
             "systematic error",
             "size of the systematic error that may be left, never negative (NaN: not estimated)",
@@ -145,21 +136,30 @@ def build(terms: Terms, averages: Averages, selected: tuple[str, ...]) -> xr.Dat
         attributes = {"units": units, "long_name": long_name, "definition": definition}
         variables[name] = xr.Variable((), value, attributes)
     coordinates: dict[str, Any] = {
-        "layer": list(rows),
-        "x": ("x", np.arange(terms.length), {"long_name": "position along the chain"}),
-        "layer_": list(rows),
-        "x_": ("x_", np.arange(terms.length), {"long_name": "position along the chain"}),
         "spin": ["up", "down"],
         CUT: (CUT, np.arange(1, terms.n_sites), {"long_name": "sites on the left of the cut"}),
     }
+    for dim, values in along.items():
+        about = {"long_name": "position along the chain"} if dim == "x" else {}
+        coordinates |= {name: (name, values, about) for name in (dim, f"{dim}_")}
     used = {dim for variable in variables.values() for dim in variable.dims}
-    return xr.Dataset(variables, {k: v for k, v in coordinates.items() if k in used})
+    dataset = xr.Dataset(variables, {k: v for k, v in coordinates.items() if k in used})
+    if terms.dims != Site._fields:
+        dataset.attrs[SITE_DIMS] = " ".join(terms.dims)
+    return dataset
+
+
+def _values(labels: list[Any]) -> Any:
+    """Return the coordinate of a dimension: names as they appear, numbers from zero."""
+    if isinstance(labels[0], str):
+        return list(dict.fromkeys(labels))
+    return np.arange(max(labels) + 1)
 
 
 def _deviations(variables: list[xr.Variable], observable: Observable) -> xr.Variable:
     """Stack the blocks' deviations; single precision is far below their own uncertainty."""
     stacked = xr.Variable(
-        ("block", *observable.dims), np.stack([v.values for v in variables]).astype(np.float32)
+        ("block", *variables[0].dims), np.stack([v.values for v in variables]).astype(np.float32)
     )
     return _companion(
         stacked,
@@ -291,9 +291,10 @@ def _defect(dataset: xr.Dataset, complete: bool) -> str | None:
             return f"it has no attribute `{key}`"
         if not isinstance(dataset.attrs[key], kind):
             return f"its attribute `{key}` is {dataset.attrs[key]!r}"
+    sites = site_dims(dataset)
     for name, variable in dataset.data_vars.items():
         base = COMPANION.sub("", str(name))
-        own = OBSERVABLES[base].dims if base in OBSERVABLES else ()
+        own = OBSERVABLES[base].on(sites) if base in OBSERVABLES else ()
         if base not in OBSERVABLES and base not in DIAGNOSTICS:
             continue
         if not set(own) <= set(variable.dims) <= {*own, "block"}:

@@ -173,7 +173,7 @@ def test_potentials_of_free_electrons(solve):
 def free(model, mu):
     """Densities and fluctuations (beta / L) <dN_l dN_l'> of free electrons, by Wick's theorem."""
     potential = np.tile(mu, model.length)
-    levels, orbitals = np.linalg.eigh(model.one_body() - np.diag(potential))
+    levels, orbitals = np.linalg.eigh(model.terms().one_body - np.diag(potential))
     green = orbitals @ np.diag(expit(-model.state.beta * levels)) @ orbitals.T
     density = 2 * green.diagonal().reshape(-1, 2).mean(axis=0)
     correlation = 2 * green * (np.eye(len(green)) - green).T
