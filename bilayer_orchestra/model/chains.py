@@ -137,6 +137,8 @@ def chains_one_body(
     ----------
     length : int
         Number of rungs L.
+    periodic : bool
+        Whether the ends of the chains meet.
     hoppings : sequence of float
         Amplitude t along each of the n chains.
     rungs : sequence of float

@@ -91,6 +91,12 @@ def parse_model(
 
     Parameters
     ----------
+    text : str
+        YAML.
+    source : str
+        What messages call it.
+    overrides : tuple of str
+        ``key.key=value`` texts that replace single values.
     settings : bool
         Whether the engines' settings are part of it, and have to be known.
     """
@@ -167,7 +173,17 @@ def section_of(data: dict[str, Any], key: str) -> dict[str, Any] | None:
 
 
 def set_value(data: dict[str, Any], keys: list[str], value: Any) -> str | None:
-    """Set one value, or remove it (None); return the key that stands in the way, if any."""
+    """Set one value, or remove it (None); return the key that stands in the way, if any.
+
+    Parameters
+    ----------
+    data : dict
+        The content of a file; is changed.
+    keys : list of str
+        The way to the value; sections that are missing are made.
+    value
+        The value, of which a copy is set.
+    """
     for key in keys[:-1]:
         inner = section_of(data, key)
         if inner is None:

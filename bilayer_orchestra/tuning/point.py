@@ -49,8 +49,23 @@ def run_model(
 ) -> Outcome:
     """Return the result of ``model``; one with a ``filling``, at the potentials that give it.
 
-    The search and its runs are part of the run directory. Otherwise and in its parameters this is
+    The search and its runs are part of the run directory. Otherwise this is
     :func:`bilayer_orchestra.running.point.run_point`.
+
+    Parameters
+    ----------
+    model, engine, runtime
+        What is solved, by whom, and where.
+    root : Path
+        Directory that holds the run directories.
+    on_progress : callable
+        Receives one line whenever there is something new to say.
+    wait : bool
+        Whether to wait for another process that is computing this very point.
+    meanwhile : callable
+        Called in a thread while the engine works: for slow imports.
+    run : RunDirectory, optional
+        Where the result is, or will be; default: the directory of this request below ``root``.
     """
     if model.wished is None:
         return run_point(model, engine, runtime, root, on_progress, wait, meanwhile, run=run)

@@ -66,7 +66,21 @@ class Found(NamedTuple):
 
 
 class Steps:
-    """Runs variants of one model and remembers them in their order."""
+    """Runs variants of one model and remembers them in their order.
+
+    Parameters
+    ----------
+    directory : Path
+        Of the search; its runs are below ``steps``.
+    engine : Engine
+        Who solves them.
+    runtime : AttachedRuntime
+        Where.
+    on_progress : callable
+        Receives one line whenever there is something new to say.
+    wait : bool
+        Whether to wait for another process that computes the same step.
+    """
 
     def __init__(
         self,
@@ -82,7 +96,17 @@ class Steps:
         self._last: RunDirectory | None = None
 
     def run(self, model: Model, mu: FloatArray, final: bool) -> Step:
-        """Solve ``model`` at ``mu``, or take the stored result, and remember the step."""
+        """Solve ``model`` at ``mu``, or take the stored result, and remember the step.
+
+        Parameters
+        ----------
+        model : Model
+            A variant of the model, by its settings and observables.
+        mu : array, shape (layers,)
+            Chemical potentials.
+        final : bool
+            Whether its accuracy is that of the result.
+        """
         layers = list(model.potentials())
         where = f"step {len(self.done) + 1} ({named('mu_{} = {:.6g}', layers, mu, ', ')})"
         begin = time.monotonic()

@@ -17,14 +17,20 @@ from bilayer_orchestra.tuning.guess import largest_coupling, layer_guesses
 from bilayer_orchestra.tuning.response import Measurement, Prediction, predict, quantum_share
 from bilayer_orchestra.tuning.steps import Found, Step, Steps, cheaper_model, measuring, named
 
-#: Of a layer's density, if the model file says nothing: without and with statistical noise.
-TOLERANCE, NOISY_TOLERANCE = 1e-5, 2e-3
-#: A short run's part of the effort of the last one; short runs together may take SHORT_TOTAL.
-SHORT, SHORT_TOTAL = 0.05, 1.0
+#: What a layer's density may miss its target by (electrons per site), if the file says nothing.
+TOLERANCE = 1e-5
+#: The same with statistical noise, where another digit costs a hundred times the work.
+NOISY_TOLERANCE = 2e-3
+#: A short run's part of the effort of the last one.
+SHORT = 0.05
+#: What all short runs together may take, in units of the last one's effort.
+SHORT_TOTAL = 1.0
 #: Predicted error of the densities, over the tolerance, at which the last run is worth its cost.
 GOOD = 0.5
-#: Runs without noise, and full runs with noise, that a search may take.
-MAX_RUNS, MAX_FULL = 40, 3
+#: Runs that a search without noise may take; it usually takes less than ten.
+MAX_RUNS = 40
+#: Runs of full length that a search with noise may take.
+MAX_FULL = 3
 #: Most effort of short runs if they do not come near at all.
 MOST_SHORT = 3.0
 #: Long steps are cut to this part of the energy scale at first.
