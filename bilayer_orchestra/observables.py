@@ -25,7 +25,7 @@ class Observable:
     name : str
         Of its variable in datasets and in the model file.
     dims : tuple of str
-        Dimensions of the labelled variable.
+        Dimensions of the labelled variable; for other labels of the sites see :meth:`on`.
     long_name, definition : str
         In words, and as a formula.
     units : str
@@ -53,6 +53,11 @@ class Observable:
     fixed_on_site: tuple[str, ...] = ()
     symbol: str = ""
     fit_name: str = ""
+
+    def on(self, site: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the dimensions where the labels of sites have other fields than layer and x."""
+        there = {"layer": site, "layer_": tuple(f"{dim}_" for dim in site), "x": (), "x_": ()}
+        return tuple(new for dim in self.dims for new in there.get(dim, (dim,)))
 
     @property
     def two_point(self) -> bool:

@@ -8,6 +8,7 @@ backend sees the sites 0..N-1 and their labels.
 
 from __future__ import annotations
 
+from collections import namedtuple
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -18,7 +19,10 @@ FloatArray = NDArray[np.float64]
 
 
 class Site(NamedTuple):
-    """Label of one site: the layer's name and the position along the chain."""
+    """Label of one site of coupled chains: the layer's name and the position along the chain.
+
+    Other geometries may have other named tuples: their fields become dimensions of datasets.
+    """
 
     layer: str
     x: int
@@ -43,7 +47,7 @@ class Terms:
 
     Parameters
     ----------
-    sites : tuple of Site
+    sites : tuple of Site, or of another named tuple
         Labels, in the order in which matrices are indexed.
     one_body : array, shape (N, N)
         Real symmetric ``h``; the hopping of amplitude t enters as ``h_ij = -t``. No chemical
@@ -63,7 +67,7 @@ class Terms:
         the particle numbers do not fit.
     """
 
-    sites: tuple[Site, ...]
+    sites: tuple[Any, ...]
     one_body: FloatArray
     interaction: FloatArray
     chemical_potential: FloatArray
@@ -73,6 +77,8 @@ class Terms:
         n = len(self.sites)
         if n == 0 or len(set(self.sites)) != n:
             raise ValueError("sites must be non-empty and have distinct labels")
+        if len({site._fields for site in self.sites}) != 1:
+            raise ValueError("the labels of the sites must have the same fields")
         shapes = {"one_body": (n, n), "interaction": (n,), "chemical_potential": (n,)}
         for name, shape in shapes.items():
             array = np.array(getattr(self, name), dtype=float)
@@ -96,6 +102,12 @@ class Terms:
         return len(self.sites)
 
     @property
+    def dims(self) -> tuple[str, ...]:
+        """Dimensions of a function of a site: the fields of the labels."""
+        fields: tuple[str, ...] = self.sites[0]._fields
+        return fields
+
+    @property
     def layers(self) -> tuple[str, ...]:
         """Layer names in order of first appearance."""
         return tuple(dict.fromkeys(site.layer for site in self.sites))
@@ -103,7 +115,12 @@ class Terms:
     @property
     def length(self) -> int:
         """Number of positions along the chain."""
-        return max(site.x for site in self.sites) + 1
+        return 1 + max(int(site.x) for site in self.sites)
+
+    @property
+    def hopping(self) -> FloatArray:
+        """``one_body`` without its diagonal, shape (N, N)."""
+        return self.one_body - np.diag(self.one_body.diagonal())
 
     @property
     def energy_scale(self) -> float:
@@ -111,8 +128,7 @@ class Terms:
 
         What vanishes, or is degenerate, is judged on this scale.
         """
-        hopping = self.one_body - np.diag(np.diagonal(self.one_body))
-        largest = max(np.abs(hopping).max(), np.abs(self.interaction).max() / 4)
+        largest = max(np.abs(self.hopping).max(), np.abs(self.interaction).max() / 4)
         return float(largest) or 1.0
 
     def centred(self) -> Terms:
@@ -151,8 +167,9 @@ class Terms:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python data (for JSON) from which :meth:`from_dict` restores this."""
-        return {
-            "sites": [[site.layer, site.x] for site in self.sites],
+        labels = {} if self.dims == Site._fields else {"dims": list(self.dims)}
+        return labels | {
+            "sites": [list(site) for site in self.sites],
             "one_body": self.one_body.tolist(),
             "interaction": self.interaction.tolist(),
             "chemical_potential": self.chemical_potential.tolist(),
@@ -163,8 +180,9 @@ class Terms:
     def from_dict(cls, data: dict[str, Any]) -> Terms:
         """Restore Terms from :meth:`to_dict`; floats survive JSON exactly."""
         state = data["state"]
+        label = namedtuple("Label", data["dims"]) if "dims" in data else Site
         return cls(
-            sites=tuple(Site(layer, x) for layer, x in data["sites"]),
+            sites=tuple(label(*values) for values in data["sites"]),
             one_body=np.array(data["one_body"]),
             interaction=np.array(data["interaction"]),
             chemical_potential=np.array(data["chemical_potential"]),

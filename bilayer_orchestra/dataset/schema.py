@@ -14,11 +14,12 @@ import numpy as np
 import xarray as xr
 
 from bilayer_orchestra.averages import Averages
+from bilayer_orchestra.dataset.reading import SITE_DIMS, site_dims
 from bilayer_orchestra.dataset.statement import complete
 from bilayer_orchestra.errors import DamagedFileError, OrchestraError
 from bilayer_orchestra.files import refuse_locked, replacing
 from bilayer_orchestra.observables import COMPANION, CUT, OBSERVABLES, OPTIONAL, Observable
-from bilayer_orchestra.terms import FloatArray, Terms
+from bilayer_orchestra.terms import FloatArray, Site, Terms
 from bilayer_orchestra.timestamps import utc_now
 
 SCHEMA_VERSION = 1
@@ -105,21 +106,23 @@ def build(terms: Terms, averages: Averages, selected: tuple[str, ...]) -> xr.Dat
     selected : tuple of str
         Names of observables.
     """
-    layers, x = list(terms.layers), np.arange(terms.length)
-    # which site is where; the last one, which is NaN, where none is
-    site = np.full((len(layers), terms.length), -1)
-    site[[layers.index(one.layer) for one in terms.sites], [one.x for one in terms.sites]] = (
-        np.arange(terms.n_sites)
-    )
+    along = {dim: _values([getattr(site, dim) for site in terms.sites]) for dim in terms.dims}
+    places = [
+        np.array([list(along[dim]).index(getattr(site, dim)) for site in terms.sites])
+        for dim in terms.dims
+    ]
+    shape = tuple(len(values) for values in along.values())
 
     def labelled(observable: Observable, array: FloatArray, *leading: str) -> xr.Variable:
         array = np.asarray(array, dtype=float)
-        ends = sum(dim in observable.dims for dim in ("x", "x_"))
-        if ends:
-            margins = [(0, 0)] * (array.ndim - ends) + [(0, 1)] * ends
-            array = np.pad(array, margins, constant_values=np.nan)
-            array = array[..., site] if ends == 1 else array[..., site[..., None, None], site]
-        return xr.Variable((*leading, *observable.dims), array, {"units": observable.units})
+        ends = 2 if observable.two_point else int("x" in observable.dims)
+        if ends:  # places without a site stay NaN
+            index = [one[:, None] for one in places] * (ends - 1) + places
+            grid: Any = np.full(array.shape[:-ends] + shape * ends, np.nan)
+            grid[(..., *index)] = array
+            array = grid
+        dims = (*leading, *observable.on(terms.dims))
+        return xr.Variable(dims, array, {"units": observable.units})
 
     variables: dict[str, xr.Variable] = {}
     for name, observable in OBSERVABLES.items():
@@ -155,15 +158,24 @@ def build(terms: Terms, averages: Averages, selected: tuple[str, ...]) -> xr.Dat
         attributes = {"units": units, "long_name": long_name, "definition": definition}
         variables[name] = xr.Variable((), value, attributes)
     coordinates: dict[str, Any] = {
-        "layer": layers,
-        "x": ("x", x, {"long_name": "position along the chain"}),
-        "layer_": layers,
-        "x_": ("x_", x, {"long_name": "position along the chain"}),
         "spin": ["up", "down"],
         CUT: (CUT, np.arange(1, terms.n_sites), {"long_name": "sites on the left of the cut"}),
     }
+    for dim, values in along.items():
+        about = {"long_name": "position along the chain"} if dim == "x" else {}
+        coordinates |= {name: (name, values, about) for name in (dim, f"{dim}_")}
     used = {dim for variable in variables.values() for dim in variable.dims}
-    return xr.Dataset(variables, {k: v for k, v in coordinates.items() if k in used})
+    dataset = xr.Dataset(variables, {k: v for k, v in coordinates.items() if k in used})
+    if terms.dims != Site._fields:
+        dataset.attrs[SITE_DIMS] = " ".join(terms.dims)
+    return dataset
+
+
+def _values(labels: list[Any]) -> Any:
+    """Return the coordinate of a dimension: names as they appear, numbers from zero."""
+    if isinstance(labels[0], str):
+        return list(dict.fromkeys(labels))
+    return np.arange(max(labels) + 1)
 
 
 def append_history(dataset: xr.Dataset, entry: str) -> None:
@@ -277,9 +289,10 @@ def _defect(dataset: xr.Dataset, complete: bool) -> str | None:
             return f"it has no attribute `{key}`"
         if not isinstance(dataset.attrs[key], kind):
             return f"its attribute `{key}` is {dataset.attrs[key]!r}"
+    sites = site_dims(dataset)
     for name, variable in dataset.data_vars.items():
         base = COMPANION.sub("", str(name))
-        own = OBSERVABLES[base].dims if base in OBSERVABLES else ()
+        own = OBSERVABLES[base].on(sites) if base in OBSERVABLES else ()
         if base not in OBSERVABLES and base not in DIAGNOSTICS:
             continue
         if not set(own) <= set(variable.dims) <= {*own, "block"}:

@@ -13,21 +13,20 @@ are, N_dn -> N_sites - N_dn. The way back is in :mod:`bilayer_orchestra.model.pa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 import numpy as np
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.chains import CoupledChains, Coupling, chains_one_body, rung_by_rung
+from bilayer_orchestra.model.particle_hole import engine_targets, sources, translated
 from bilayer_orchestra.model.spec import observables_field
 from bilayer_orchestra.model.state import CanonicalState
 from bilayer_orchestra.settings import SpecModel
 from bilayer_orchestra.terms import Canonical, FloatArray, GrandCanonical, Site, Terms
-
-if TYPE_CHECKING:
-    from bilayer_orchestra.averages import Averages
 
 ObservableName = Literal[
     "density", "double_occupancy", "spin_flip", "green", "density_density", "spin_spin"
@@ -108,8 +107,6 @@ class AndersonModel(CoupledChains):
 
     def measured(self) -> tuple[str, ...]:
         """Return the attractive model's observables from which the wished ones follow."""
-        from bilayer_orchestra.model.particle_hole import sources
-
         return sources(self.observables)
 
     def settings(self, backend: str) -> SpecModel:
@@ -118,8 +115,6 @@ class AndersonModel(CoupledChains):
         targets = getattr(settings, "target_stderr", None)
         if not targets:
             return settings
-        from bilayer_orchestra.model.particle_hole import engine_targets
-
         try:
             translated = engine_targets(targets)
         except OrchestraError as error:
@@ -128,8 +123,6 @@ class AndersonModel(CoupledChains):
 
     def reported(self, averages: Averages) -> Averages:
         """Translate averages of the attractive bilayer back."""
-        from bilayer_orchestra.model.particle_hole import translated
-
         interaction, field = self.on_site()
         beta = None if isinstance(self.state, CanonicalState) else self.state.beta
         return translated(averages, self.sublattice(), interaction, field, beta)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
+from bilayer_orchestra.model.filling import listed, particles, with_state
 from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.model.state import CanonicalState
 from bilayer_orchestra.settings import SpecModel
 from bilayer_orchestra.terms import FloatArray, Site, Terms
-
-if TYPE_CHECKING:
-    from typing import Self
 
 #: Larger couplings are typing errors; the bound also keeps every product finite.
 Coupling = Annotated[float, Field(ge=-1e4, le=1e4)]
@@ -27,6 +27,13 @@ class ChainLayer(SpecModel):
     hopping: Annotated[Coupling, Field(description="t of -t (c+_x c_{x+1} + h.c.)")]
     interaction: Annotated[Coupling, Field(description="U of +U n_up n_dn")] = 0.0
     chemical_potential: Annotated[Coupling, Field(description="mu of -mu n")] = 0.0
+
+
+def _state_or_filling(schema: dict[str, Any]) -> None:
+    """Require a state or a filling: without a state it means a ground state of equal spins."""
+    if "filling" in schema["properties"]:
+        schema["required"].remove("state")
+        schema["anyOf"] = [{"required": ["state"]}, {"required": ["filling"]}]
 
 
 class CoupledChains(Model):
@@ -47,10 +54,43 @@ class HubbardChains(CoupledChains):
     """Chains with hopping, interaction and chemical potential, and hopping from one to the next.
 
     A geometry of any number of chains: its ``layers`` is a section whose keys are the layers, each
-    a :class:`ChainLayer`; ``rungs`` says the amplitudes between neighbouring layers.
+    a :class:`ChainLayer`; ``rungs`` says the amplitudes between neighbouring layers. With a section
+    ``filling`` (a :class:`~bilayer_orchestra.model.filling.Filling` of the same layers) its
+    chemical potentials can be searched for.
     """
 
+    model_config = ConfigDict(json_schema_extra=_state_or_filling)
+
     layers: Any
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ground_state_of_filling(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("state") is not None:
+            return data
+        return data if data.get("filling") is None else with_state(data)
+
+    @model_validator(mode="after")
+    def _filling_has_these_particles(self) -> Self:
+        if self.wished is None or not isinstance(self.state, CanonicalState):
+            return self
+        wished = particles(self.wished, self.length, self.state.n_up == self.state.n_down)
+        given = self.state.n_up + self.state.n_down
+        if given != wished:
+            densities = self.wished.densities().values()
+            raise PydanticCustomError(
+                "filling",
+                "has {given} electrons, but {densities} per site on {length} rungs make "
+                "{wished}; leave `state` out for equal spins",
+                {
+                    "given": given,
+                    "wished": wished,
+                    "densities": listed([f"{density:g}" for density in densities]),
+                    "length": self.length,
+                    "path": ("state",),
+                },
+            )
+        return self
 
     def chains(self) -> dict[str, ChainLayer]:
         """Return the layers by name, in the order of the sites of a rung."""
@@ -60,13 +100,9 @@ class HubbardChains(CoupledChains):
         """Return the hopping amplitude from each layer to the next."""
         raise NotImplementedError
 
-    def raised(self, mu: float) -> Self:
-        """Return the model with all chemical potentials raised by ``mu``."""
-        layers = {
-            name: chain.model_dump() | {"chemical_potential": chain.chemical_potential + mu}
-            for name, chain in self.chains().items()
-        }
-        return self.replace(layers=layers)
+    def potentials(self) -> dict[str, str]:
+        """Return layer -> path of its chemical potential in the file."""
+        return {name: f"layers.{name}.chemical_potential" for name in self.chains()}
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -101,6 +137,8 @@ def chains_one_body(
     ----------
     length : int
         Number of rungs L.
+    periodic : bool
+        Whether the ends of the chains meet.
     hoppings : sequence of float
         Amplitude t along each of the n chains.
     rungs : sequence of float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -10,36 +11,70 @@ from pydantic_core import PydanticCustomError
 
 from bilayer_orchestra.settings import SpecModel
 
-Density = Annotated[float, Field(gt=0, lt=2)]
 #: Distance from a whole number that is rounding of decimal input.
 _ROUNDING = 1e-9
 
+Density = Annotated[
+    float, Field(gt=0, lt=2, description="electrons per site of this layer, both spins: 0 to 2")
+]
+Tolerance = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        le=0.1,
+        description="what a layer's density may miss its target by; default: 1e-5, with Monte "
+        "Carlo 2e-3",
+    ),
+]
+
 
 class Filling(SpecModel):
-    """Wished densities; the chemical potentials that give them are searched for."""
+    """Wished densities; the chemical potentials that give them are searched for.
 
-    P: Annotated[Density, Field(description="electrons per P site, both spins together: 0 to 2")]
-    M: Annotated[Density, Field(description="electrons per M site, both spins together: 0 to 2")]
-    tolerance: Annotated[
-        float | None,
-        Field(
-            gt=0,
-            le=0.1,
-            description="what a layer's density may miss its target by; default: 1e-5, with Monte "
-            "Carlo 2e-3",
-        ),
-    ] = None
+    A geometry derives from it: a :data:`Density` for each of its layers, then ``tolerance``.
+    """
+
+    def densities(self) -> dict[str, float]:
+        """Return the wished electrons per site by layer."""
+        return {name: value for name, value in self if name != "tolerance"}
+
+    def allowed(self, default: float) -> float:
+        """Return what a layer's density may miss its target by."""
+        return getattr(self, "tolerance", None) or default
+
+
+def filling_field() -> Any:
+    """Return the description of the section ``filling``, for every geometry's own layers."""
+    return Field(
+        description="wished densities; the chemical potentials that give them are tuned, "
+        "starting from those of the layers where these are not zero"
+    )
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return words as a sentence has them: ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def particles(filling: Filling, length: int, spin_balanced: bool) -> int:
-    """Return N = L (n_P + n_M) of a ground state.
+    """Return N = L (n_P + n_M + ...) of a ground state.
+
+    Parameters
+    ----------
+    filling : Filling
+        Electrons per site of each layer.
+    length : int
+        Sites L of each layer.
+    spin_balanced : bool
+        Whether both spins must have the same number.
 
     Raises
     ------
     PydanticCustomError
         If that is no whole number, or odd where both spins must have the same number.
     """
-    number = length * (filling.P + filling.M)
+    densities = filling.densities()
+    number = length * sum(densities.values())
     unit = 2 if spin_balanced else 1
     nearest = unit * round(number / unit)
     if abs(number - nearest) <= _ROUNDING * max(1.0, number) and nearest > 0:
@@ -47,39 +82,33 @@ def particles(filling: Filling, length: int, spin_balanced: bool) -> int:
     what = "an even number" if spin_balanced else "a whole number"
     raise PydanticCustomError(
         "filling",
-        "{p} and {m} electrons per site make {number} electrons on {length} rungs, and a "
+        "{densities} electrons per site make {number} electrons on {length} rungs, and a "
         "ground state has {what} of them; nearest: {choices}",
         {
-            "p": f"{filling.P:g}",
-            "m": f"{filling.M:g}",
+            "densities": listed([f"{density:g}" for density in densities.values()]),
             "number": f"{number:g}",
             "length": length,
             "what": what,
-            "choices": " or ".join(_choices(filling, length, number, unit)),
+            "choices": " or ".join(_choices(densities, length, unit)),
             "path": ("filling",),
         },
     )
 
 
-def _choices(filling: Filling, length: int, number: float, unit: int) -> list[str]:
-    """Return fillings nearby that fit: the other M below and above, or another length."""
-    below = unit * math.floor(number / unit)
+def _choices(densities: dict[str, float], length: int, unit: int) -> list[str]:
+    """Return fillings nearby that fit: the last layer below and above, or another length."""
+    *others, last = densities
+    total = sum(densities.values())
+    below = unit * math.floor(length * total / unit)
     texts = []
-    for total in (below, below + unit):
-        metal = total / length - filling.P
-        if 0 < metal < 2:
-            texts.append(f"M: {metal:.6g} ({total} electrons)")
-    fitting = [
-        other
-        for other in sorted(range(1, 4 * length), key=lambda k: (abs(k - length), k))
-        if abs(
-            other * (filling.P + filling.M) / unit - round(other * (filling.P + filling.M) / unit)
-        )
-        < 1e-9 * length
-    ]
-    if fitting:
-        texts.append(f"length: {fitting[0]}")
-    return texts
+    for number in (below, below + unit):
+        density = number / length - sum(densities[name] for name in others)
+        if 0 < density < 2:
+            texts.append(f"{last}: {density:.6g} ({number} electrons)")
+    lengths = sorted(range(1, 4 * length), key=lambda k: (abs(k - length), k))
+    pairs = ((other, other * total / unit) for other in lengths)
+    fitting = [other for other, units in pairs if abs(units - round(units)) < _ROUNDING * length]
+    return texts + [f"length: {other}" for other in fitting[:1]]
 
 
 def with_state(data: dict[str, Any]) -> dict[str, Any]:
@@ -88,8 +117,8 @@ def with_state(data: dict[str, Any]) -> dict[str, Any]:
     Whether its particle number is right, or the filling can be read at all, is validated later.
     """
     try:
-        filling, length = Filling.model_validate(data["filling"]), int(data["length"])
-    except (ValueError, TypeError, KeyError):
-        return data | {"state": {"n_up": 1, "n_down": 1}}
-    half = max(1, round(length * (filling.P + filling.M) / 2))
+        densities = [value for key, value in data["filling"].items() if key != "tolerance"]
+        half = max(1, round(int(data["length"]) * sum(map(float, densities)) / 2))
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        half = 1
     return data | {"state": {"n_up": half, "n_down": half}}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import functools
-from typing import Any
+from typing import Any, Literal
+
+from pydantic.json_schema import models_json_schema
 
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.spec import Model
@@ -46,24 +48,21 @@ def kind_of(data: Any) -> type[Model]:
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of the model file: one branch per geometry."""
-    schemas = {name: kind.model_json_schema(mode="validation") for name, kind in kinds().items()}
-    definitions: dict[str, Any] = {}
-    for schema in schemas.values():
-        definitions |= schema.pop("$defs", {})
-    for name, schema in schemas.items():
-        definitions[kinds()[name].__name__] = schema
+    pairs: list[tuple[type[Model], Literal["validation"]]]
+    pairs = [(kind, "validation") for kind in kinds().values()]
+    references, definitions = models_json_schema(pairs)  # sections of one name stay apart
+    branches = {name: references[kind, "validation"] for name, kind in kinds().items()}
     # if/then/else, unlike oneOf, lets an editor complete and complain for the branch that is meant
-    document: dict[str, Any] = {"$ref": f"#/$defs/{kinds()[DEFAULT].__name__}"}
-    for name, kind in kinds().items():
-        if name != DEFAULT:
-            document = {
-                "if": {"properties": {"model": {"const": name}}, "required": ["model"]},
-                "then": {"$ref": f"#/$defs/{kind.__name__}"},
-                "else": document,
-            }
+    document = branches.pop(DEFAULT)
+    for name, branch in branches.items():
+        document = {
+            "if": {"properties": {"model": {"const": name}}, "required": ["model"]},
+            "then": branch,
+            "else": document,
+        }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Model file of bilayer_orchestra",
         "type": "object",
-        "$defs": definitions,
+        **definitions,
     } | document

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -64,12 +64,9 @@ def read_text(path: Path) -> str:
     except IsADirectoryError as error:
         raise SpecError(str(path), ["is a directory; name a file in it"]) from error
     except UnicodeDecodeError as error:
-        what = (
-            "is a dataset; a file of keys and values is needed here"
-            if path.suffix == ".nc"
-            else None
-        )
-        raise SpecError(str(path), [what or "is not UTF-8 text"]) from error
+        dataset = "is a dataset; a file of keys and values is needed here"
+        what = dataset if path.suffix == ".nc" else "is not UTF-8 text"
+        raise SpecError(str(path), [what]) from error
     except OSError as error:
         raise SpecError(str(path), [f"cannot be read: {error.strerror}"]) from error
 
@@ -94,6 +91,12 @@ def parse_model(
 
     Parameters
     ----------
+    text : str
+        YAML.
+    source : str
+        What messages call it.
+    overrides : tuple of str
+        ``key.key=value`` texts that replace single values.
     settings : bool
         Whether the engines' settings are part of it, and have to be known.
     """
@@ -104,25 +107,26 @@ def parse_model(
         raise SpecError(source, ["is a study, not a model; `orchestra sweep` runs all its points"])
     for override in overrides:
         _apply(yaml, override)
-    kind = kind_of(yaml.data)
-    try:
-        model = kind.model_validate(yaml.data)
-    except ValidationError as error:
-        problems = describe_all(yaml, error.errors(), kind)
-        raise SpecError(source, in_file_order([*yaml.problems, *problems])) from error
-    if yaml.problems:
-        raise SpecError(source, yaml.problems)
-    return model
+    return _validated(yaml.data, yaml, source, yaml.problems)
 
 
 def model_from(data: Mapping[str, Any], source: str = "model") -> Model:
     """Validate a model that is given as plain data; see :func:`load_model`."""
-    plain = copy.deepcopy(dict(data))
-    kind = kind_of(plain)
+    return _validated(copy.deepcopy(dict(data)), _NoLines(), source)
+
+
+def _validated(
+    data: dict[str, Any], lines: Lines, source: str, problems: Sequence[str] = ()
+) -> Model:
+    kind = kind_of(data)
     try:
-        return kind.model_validate(plain)
+        model = kind.model_validate(data)
     except ValidationError as error:
-        raise SpecError(source, describe_all(_NoLines(), error.errors(), kind)) from error
+        found = describe_all(lines, error.errors(), kind)
+        raise SpecError(source, in_file_order([*problems, *found])) from error
+    if problems:
+        raise SpecError(source, list(problems))
+    return model
 
 
 def replaced(model: M, values: Mapping[str, Any]) -> M:
@@ -169,7 +173,17 @@ def section_of(data: dict[str, Any], key: str) -> dict[str, Any] | None:
 
 
 def set_value(data: dict[str, Any], keys: list[str], value: Any) -> str | None:
-    """Set one value, or remove it (None); return the key that stands in the way, if any."""
+    """Set one value, or remove it (None); return the key that stands in the way, if any.
+
+    Parameters
+    ----------
+    data : dict
+        The content of a file; is changed.
+    keys : list of str
+        The way to the value; sections that are missing are made.
+    value
+        The value, of which a copy is set.
+    """
     for key in keys[:-1]:
         inner = section_of(data, key)
         if inner is None:

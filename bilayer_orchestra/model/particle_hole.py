@@ -59,8 +59,8 @@ class Part(NamedTuple):
     """
 
     source: str
-    coefficient: Any
-    select: Select
+    coefficient: Any = 1.0
+    select: Select = lambda array: array
     weights: Any = 1.0
 
     def of(self, change: FloatArray) -> FloatArray:
@@ -130,17 +130,14 @@ def translated(
             values[name] = np.asarray(linear if value is None else value, dtype=float)
             parts[name] = list(summands)
 
-    def whole(source: str, coefficient: Any = 1.0) -> Part:
-        return Part(source, coefficient, _same)
-
     def energy(name: str, source: str | None, constant: float, up: Any, down: Any) -> None:
         """Constant + source + sum_i (up_i n_up + down_i n_dn)."""
         weights = np.stack([up * np.ones(n_sites), down * np.ones(n_sites)])
         density = Part("density", 1.0, lambda n: n.sum(axis=(-2, -1)), weights)
-        add(name, constant, density, *([whole(source)] if source else []))
+        add(name, constant, density, *([Part(source)] if source else []))
 
     energy("energy", "energy", 0.0, interaction, 0.0)
-    add("kinetic_energy", 0.0, whole("kinetic_energy"))
+    add("kinetic_energy", 0.0, Part("kinetic_energy"))
     energy("interaction_energy", "interaction_energy", 0.0, interaction, 0.0)
     half = interaction.sum() / 2
     energy("level_energy", None, -half, -interaction / 2, interaction / 2)
@@ -148,11 +145,16 @@ def translated(
     potential = (interaction - field) / 2
     energy("total_energy", "energy", -shift, potential, potential)
     flip = np.array([[1.0], [-1.0]])
-    add("density", np.array([[0.0], [1.0]]), whole("density", flip))
+    add("density", np.array([[0.0], [1.0]]), Part("density", flip))
     add("magnetization", -0.5, Part("density", 0.5, lambda n: n.sum(axis=-2)))
-    add("double_occupancy", 0.0, Part("density", 1.0, _up), whole("double_occupancy", -1.0))
-    add("spin_flip", 0.0, whole("pair", signs))
-    add("spin_flip_susceptibility", 0.0, whole("pair_susceptibility", signs))
+    add(
+        "double_occupancy",
+        0.0,
+        Part("density", 1.0, lambda n: n[..., 0, :]),
+        Part("double_occupancy", -1.0),
+    )
+    add("spin_flip", 0.0, Part("pair", signs))
+    add("spin_flip_susceptibility", 0.0, Part("pair_susceptibility", signs))
     spins = np.stack([np.ones_like(signs), -signs])
     hole = np.stack([np.zeros_like(signs), np.diag(np.ones(n_sites))])
     add("green", hole, Part("green", spins, _transpose_down))
@@ -160,7 +162,7 @@ def translated(
     add(
         "spin_spin",
         0.0,
-        whole("density_density", 0.25),
+        Part("density_density", 0.25),
         Part("density", 0.5 * column, lambda n: n.sum(axis=-2)[..., :, None]),
         Part("density", 0.5 * row, lambda n: n.sum(axis=-2)[..., None, :]),
         value=0.25 * old["density_density"] + row * column if "density_density" in old else None,
@@ -169,7 +171,7 @@ def translated(
     add(
         "density_density",
         0.0,
-        whole("spin_spin", 4.0),
+        Part("spin_spin", 4.0),
         Part("density", -2.0 * column, lambda n: n.sum(axis=-2)[..., :, None], flip),
         Part("density", -2.0 * row, lambda n: n.sum(axis=-2)[..., None, :], flip),
         value=4.0 * (old["spin_spin"] - row * column) if "spin_spin" in old else None,
@@ -222,14 +224,6 @@ DEFINITIONS = {
     "-(U/2) n and without the field",
     "kinetic_energy": OBSERVABLES["kinetic_energy"].definition + ", hybridization included",
 }
-
-
-def _same(array: FloatArray) -> FloatArray:
-    return array
-
-
-def _up(density: FloatArray) -> FloatArray:
-    return density[..., 0, :]
 
 
 def _transpose_down(green: FloatArray) -> FloatArray:

@@ -6,22 +6,34 @@ Terms, and says how what was measured on them is reported.
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+import numpy as np
+from pydantic import Field, create_model, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from bilayer_orchestra.model.numerics import Numerics
+from bilayer_orchestra.engines.registry import engines
+from bilayer_orchestra.model.filling import Filling
 from bilayer_orchestra.model.state import CanonicalState, State
 from bilayer_orchestra.settings import NAME, SpecModel
-from bilayer_orchestra.terms import Site, Terms
+from bilayer_orchestra.terms import FloatArray, Site, Terms
 
 if TYPE_CHECKING:
     from typing import Self
 
     from bilayer_orchestra.averages import Averages
+
+
+#: The section ``numerics``: one part per installed engine, read by that engine only.
+Numerics: type[SpecModel] = create_model(  # type: ignore[call-overload]
+    "Numerics",
+    __base__=SpecModel,
+    __doc__="Settings per engine.",
+    **{name: (engine.settings, engine.settings()) for name, engine in engines().items()},
+)
 
 
 def observables_field() -> Any:
@@ -125,13 +137,32 @@ class Model(SpecModel):
         """Whether the ends of its chains meet."""
         return False
 
-    def raised(self, mu: float) -> Self | None:
-        """Return the model with all chemical potentials raised by ``mu``.
+    @property
+    def wished(self) -> Filling | None:
+        """Densities that are asked for in place of chemical potentials: the section ``filling``."""
+        return getattr(self, "filling", None)
 
-        None where the geometry has no such potentials: then no thermal state is followed to a
-        ground state of fixed particle numbers.
+    def potentials(self) -> dict[str, str]:
+        """Return layer -> path of its chemical potential, such as ``layers.P.chemical_potential``.
+
+        Layers in the order of the sites; none where the geometry has no such potentials: then
+        densities are not searched for, and no thermal state is followed to a ground state.
         """
-        return None
+        return {}
+
+    def chemical_potentials(self) -> FloatArray:
+        """Return the values at :meth:`potentials`, one for each layer."""
+        paths = self.potentials().values()
+        return np.array([functools.reduce(getattr, path.split("."), self) for path in paths])
+
+    def at(self, *mu: float) -> Self:
+        """Return the model with these chemical potentials and no densities to tune."""
+        values = dict(zip(self.potentials().values(), map(float, mu), strict=True))
+        return self.replace(values, filling=None)
+
+    def raised(self, mu: float) -> Self | None:
+        """Return the model with all chemical potentials raised by ``mu``; None if it has none."""
+        return self.at(*(self.chemical_potentials() + mu)) if self.potentials() else None
 
     def replace(self, values: Mapping[str, Any] | None = None, /, **more: Any) -> Self:
         """Return the model with other values, validated again.

@@ -29,7 +29,8 @@ from bilayer_orchestra.observables import OBSERVABLES
 
 mpl.rcdefaults()  # not those of a matplotlibrc, which may stand in the working directory
 
-COLOURS = {"P": "#b2182b", "M": "#2166ac", "f": "#b2182b", "c": "#2166ac"}
+#: Of a model's layers in their order; further ones are black.
+COLOURS = ("#b2182b", "#2166ac", "#1b7837")
 #: Distances that get a tick on a logarithmic axis.
 TICKS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 200, 500)
 #: A mean is shown if it exceeds this many of its errors, and what rounding leaves of zero.
@@ -255,6 +256,13 @@ def drawable(dataset: xr.Dataset) -> list[str]:
     return [name for name in wanted if name in dataset]
 
 
+def colour_of(dataset: xr.Dataset, layer: str) -> str:
+    """Return the colour of a layer, which it has also where it is drawn alone."""
+    layers = list(model_data(dataset).get("layers") or map(str, dataset["layer"].values))
+    place = layers.index(layer)
+    return COLOURS[place] if place < len(COLOURS) else "black"
+
+
 def draw_correlations(dataset: xr.Dataset, path: Path, style: Path | None = None) -> None:
     """Draw pair and density (or both spin) correlations of both layers, log-log.
 
@@ -279,7 +287,7 @@ def draw_correlations(dataset: xr.Dataset, path: Path, style: Path | None = None
         figure, (axes,) = panels(1, len(names), 5.0, 4.6)
         for axis, name in zip(axes, names, strict=True):
             for layer in map(str, dataset["layer"].values):
-                draw(axis, curve(dataset, name, layer), COLOURS.get(layer, "black"), layer)
+                draw(axis, curve(dataset, name, layer), colour_of(dataset, layer), layer)
             against_distance(axis)
             axis.set_ylabel(OBSERVABLES[name].symbol)
             log_ordinate([axis])

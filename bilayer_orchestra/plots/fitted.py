@@ -13,9 +13,9 @@ from bilayer_orchestra.dataset.parameters import model_data
 from bilayer_orchestra.fits.datasets import rounded
 from bilayer_orchestra.observables import FITTED
 from bilayer_orchestra.plots.common import (
-    COLOURS,
     Curve,
     against_distance,
+    colour_of,
     draw,
     log_ordinate,
     own_style,
@@ -54,7 +54,7 @@ def draw_fits(fits: xr.Dataset, path: Path, style: Path | None = None) -> bool:
             ranges = []
             for layer in map(str, fits["layer"].values):
                 one = fits.sel(layer=layer)
-                colour = COLOURS.get(layer, "black")
+                colour = colour_of(fits, layer)
                 if str(one[f"{kind}_status"].item()) != "ok":
                     above.plot([], [], color=colour, label=f"{layer}: no fit, see the table")
                     continue

@@ -11,13 +11,6 @@ from bilayer_orchestra.fits.datasets import fit
 from bilayer_orchestra.plots.study_axes import grid, legend, positions
 from bilayer_orchestra.study.figure import Figure
 
-#: (kind of fit, its parameter, layer, name). The metal's length xi comes from its Green function;
-#: its inverse is shown, which has an error bar also where the data allow an infinite xi.
-_SHOWN = (
-    ("pair", "K", "P", "$K_P$"),
-    ("pair", "K", "M", "$K_M$"),
-    ("green", "inverse_xi", "M", r"$1/\xi_M$"),
-)
 #: What stands below the picture.
 NOTE = (
     "bars: statistical and systematic errors of the fits; open markers: input not converged; "
@@ -25,8 +18,18 @@ NOTE = (
 )
 
 
+def _shown(layers: list[str]) -> list[tuple[str, str, str, str]]:
+    """Return (kind of fit, its parameter, layer, name) of every panel.
+
+    The metal is the last layer. Its length xi comes from its Green function; the inverse is shown,
+    which has an error bar also where the data allow an infinite xi.
+    """
+    pairs = [("pair", "K", layer, f"$K_{{{layer}}}$") for layer in layers]
+    return [*pairs, ("green", "inverse_xi", layers[-1], rf"$1/\xi_{{{layers[-1]}}}$")]
+
+
 def fits(dataset: xr.Dataset) -> xr.Dataset:
-    """Fit pairs in both layers and the metal's Green function, at every point that has them.
+    """Fit pairs in all layers and the metal's Green function, at every point that has them.
 
     Raises
     ------
@@ -34,7 +37,7 @@ def fits(dataset: xr.Dataset) -> xr.Dataset:
         If nothing can be fitted.
     """
     found, refused = [], []
-    for what, layers in (("pair", None), ("green", ["M"])):
+    for what, layers in (("pair", None), ("green", [str(dataset["layer"].values[-1])])):
         try:
             # the scans of windows, of different number for each kind, are in `orchestra fit`
             found.append(fit(dataset, what, layers).drop_dims(["window", "r"]))
@@ -42,16 +45,19 @@ def fits(dataset: xr.Dataset) -> xr.Dataset:
             refused.append(str(error))
     if not found:
         raise OrchestraError("; ".join(refused))
-    return xr.merge(found, join="outer", combine_attrs="override", compat="no_conflicts")
+    merged = xr.merge(found, join="outer", combine_attrs="override", compat="no_conflicts")
+    return merged.reindex(layer=dataset["layer"].values)  # an outer join sorts the names
 
 
 def exponents(numbers: xr.Dataset, figure: Figure) -> Picture:
-    """Draw K_P, K_M and 1/xi_M of ``numbers`` (see :func:`fits`) against ``along``."""
-    picture, ((*axes,),) = grid(1, 3)
+    """Draw K of all layers and 1/xi of the metal (see :func:`fits`) against ``along``."""
+    shown = _shown([str(layer) for layer in numbers["layer"].values])
+    picture, ((*axes,),) = grid(1, len(shown))
     abscissa = numbers[figure.along].values
     convention = numbers["pair_K"].attrs["convention"] if "pair_K" in numbers else ""
-    axes[1].sharey(axes[0])
-    for axis, (what, name, layer, symbol) in zip(axes, _SHOWN, strict=True):
+    for axis in axes[1:-1]:
+        axis.sharey(axes[0])
+    for axis, (what, name, layer, symbol) in zip(axes, shown, strict=True):
         variable = f"{what}_{name}"
         # the same colour for the same position in all panels
         for k, (label, inside) in enumerate(positions(numbers, figure.panels)):

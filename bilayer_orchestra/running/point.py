@@ -266,7 +266,7 @@ def _label(
     if place.pop("watched", "1") == "0" and engine.has_target(request):
         averages.reason += "; its target was not watched (the site profile names no python)"
     dataset = labelled.build(request.terms, averages, tuple(model.observables))
-    dataset.attrs = {
+    dataset.attrs |= {
         "title": f"{model.name}: {engine.summary}",
         "orchestra_schema": labelled.SCHEMA_VERSION,
         "model": model.to_yaml(),

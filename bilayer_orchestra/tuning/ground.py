@@ -1,127 +1,149 @@
-"""Tuning at T = 0: particle number fixed, mu_P fixed, mu_M moved until the layers have their share.
+"""Tuning at T = 0: particle number fixed, mu of the first layer fixed, the others moved.
 
-Only the difference mu = mu_M - mu_P matters at fixed total number, and only that is searched for:
-tolerances and rounding do not depend on where the energies have their zero.
+Only the differences to the first layer's mu matter at fixed total number, and only these are
+searched for: tolerances and rounding do not depend on where the energies have their zero.
+
+With several layers one search runs inside the other. The number of particles of a layer is taken as
+a function of its own mu: later layers keep theirs, that of every earlier one is such that it has
+its density. The energy stays concave in what is left, so that each search is that of
+:mod:`bilayer_orchestra.tuning.monotone`.
 """
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.model.bilayer import BilayerModel
-from bilayer_orchestra.tuning.cheap import cheaper_model
-from bilayer_orchestra.tuning.guess import energy_scale, layer_guess, limits
-from bilayer_orchestra.tuning.monotone import (
-    JumpError,
-    OutOfRangeError,
-    Point,
-    Solution,
-    monotone_root,
-)
-from bilayer_orchestra.tuning.steps import Step, Steps
+from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.terms import FloatArray
+from bilayer_orchestra.tuning.guess import largest_coupling, layer_guesses
+from bilayer_orchestra.tuning.monotone import JumpError, OutOfRangeError, Point, monotone_root
+from bilayer_orchestra.tuning.steps import Found, Steps, cheaper_model, measuring, named
 
 #: Of a layer's density, if the model file says nothing.
 TOLERANCE = 1e-5
 #: Cheap runs are not worth more accuracy than this.
 CHEAP_TOLERANCE = 3e-5
+#: Chemical potentials further from the guess than this, over the largest coupling, leave a layer
+#: empty or full.
+REACH = 20
+#: How much closer each search inside another one comes to its target, for the outer one to see a
+#: smooth curve.
+INNER = 0.25
 
 
-def tune_ground(model: BilayerModel, steps: Steps) -> tuple[Step, float]:
-    """Return the run with the wished densities, and dn_M/dmu_M there.
+class CrossingError(OrchestraError):
+    """Two levels cross where the density would be the wished one."""
+
+
+def tune_ground(model: Model, steps: Steps) -> Found:
+    """Return the run with the wished densities.
 
     Raises
     ------
     OrchestraError
         If the densities cannot be reached: a jump, with its two sides, or the end of the range.
     """
-    filling = model.filling
-    assert filling is not None
-    length, mu_p = model.length, model.layers.P.chemical_potential
-    tolerance = filling.tolerance or TOLERANCE
-    scale = energy_scale(
-        (model.layers.P.hopping, model.layers.M.hopping, model.t_perp),
-        (model.layers.P.interaction, model.layers.M.interaction),
-    )
+    assert model.wished is not None
+    tolerance = model.wished.allowed(TOLERANCE)
+    search = _Search(model, steps)
+    if (cheap := cheaper_model(model, steps.engine)) is not None:
+        with contextlib.suppress(CrossingError):  # accurate runs confirm, or refute, it
+            search.run(cheap, max(tolerance, CHEAP_TOLERANCE), final=False)
+    search.run(measuring(model, "density"), tolerance, final=True)
+    last = steps.done[-1]
+    # what the remaining miss is in mu; that of the first layer is fixed
+    uncertainty = np.abs(last.density - search.wished) / (search.slopes / search.length)
+    uncertainty[0] = 0.0
+    return Found(last, uncertainty, tolerance)
 
-    def evaluated(variant: BilayerModel, final: bool) -> Evaluate:
-        return Evaluate(variant, steps, mu_p, final)
 
-    wished = model.layers.M.chemical_potential
-    start = wished - mu_p if wished else _guess(model)
-    bounds = limits(_guess(model), scale, np.inf)
-    starts, slope = [start], length / (4 * scale)
-    target = length * filling.M
-    try:
-        cheap = cheaper_model(model, steps.engine)
-        if cheap is not None:
-            allowed = length * max(tolerance, CHEAP_TOLERANCE)
-            try:
-                near = monotone_root(
-                    evaluated(cheap, False), target, allowed, starts, slope, bounds, scale / 2
-                )
-                starts, slope = [near.point.mu], near.slope
-            except JumpError as jump:  # to be confirmed, or refuted, by accurate runs
-                starts = [jump.below.mu, jump.above.mu]
-        with_density = model.model_copy(
-            update={"observables": tuple(dict.fromkeys([*model.observables, "density"]))}
+class _Search:
+    """Potentials of all layers relative to the first one's, and where the next search begins."""
+
+    def __init__(self, model: Model, steps: Steps) -> None:
+        assert model.wished is not None
+        densities, terms = model.wished.densities(), model.terms()
+        self.steps, self.layers = steps, list(densities)
+        self.length = terms.n_sites // len(densities)
+        self.wished = np.array(list(densities.values()))
+        given, guesses = model.chemical_potentials(), layer_guesses(terms, densities)
+        self.base, self.guessed = given[0], guesses - guesses[0]
+        self.mu = np.where(given, given - self.base, self.guessed)
+        self.starts = [[float(mu)] for mu in self.mu]
+        self.mu[0] = 0.0
+        self.scale = largest_coupling(terms)
+        self.slopes = np.full(len(densities), self.length / (4 * self.scale))  # dN/dmu
+
+    def run(self, model: Model, tolerance: float, final: bool) -> None:
+        """Find the densities with one variant of the model; the last run has them."""
+        self.model, self.final = model, final
+        # the first layer misses its density by what all others miss theirs by
+        self.tolerance = self.length * tolerance / max(1, len(self.layers) - 1)
+        self._solve(len(self.layers) - 1)
+
+    def _solve(self, layer: int) -> tuple[float, float]:
+        """Give all layers up to this one their densities by their potentials.
+
+        Returns the energy, with -mu N of the later layers only, and its error.
+        """
+        if layer == 0:
+            step = self.steps.run(self.model, self.base + self.mu, self.final)
+            self.numbers = self.length * step.density
+            error = np.nan_to_num(float(step.dataset.get("energy_truncation", 0.0)))
+            energy = float(step.dataset["energy"]) - self.mu[1:] @ self.numbers[1:]
+            return float(energy), float(error)
+        seen = {}
+
+        def evaluate(mu: float) -> Point:
+            self.mu[layer] = mu
+            energy, error = self._solve(layer - 1)
+            seen[mu] = self.numbers / self.length
+            return Point(mu, float(self.numbers[layer]), energy, error)
+
+        target, guess = self.length * float(self.wished[layer]), float(self.guessed[layer])
+        try:
+            found = monotone_root(
+                evaluate,
+                target,
+                self.tolerance * INNER ** (len(self.layers) - 1 - layer),
+                self.starts[layer],
+                float(self.slopes[layer]),
+                (guess - REACH * self.scale, guess + REACH * self.scale),
+                self.scale / 2,
+            )
+        except JumpError as jump:
+            self.starts[layer] = [jump.below.mu, jump.above.mu]
+            sides = [seen[side.mu] for side in (jump.below, jump.above)]
+            raise CrossingError(self._crossing(layer, jump.mu, sides)) from jump
+        except OutOfRangeError as end:
+            name, density = self.layers[layer], end.point.number / self.length
+            raise OrchestraError(
+                f"filling: {name}: {self.wished[layer]:g} is not reached even at "
+                f"{self._place(layer, end.point.mu)}, where {name} has {density:g} electrons per "
+                "site"
+            ) from end
+        self.starts[layer], self.slopes[layer] = [found.point.mu], found.slope
+        return found.point.energy + found.point.mu * target, found.point.energy_error
+
+    def _place(self, layer: int, mu: float) -> str:
+        """Say mu of a layer, and of those that were kept fixed meanwhile."""
+        form = f"mu_{{}} - mu_{self.layers[0]} = {{:.8g}}"
+        return named(form, self.layers[layer:], [mu, *self.mu[layer + 1 :]])
+
+    def _crossing(self, layer: int, mu: float, sides: list[FloatArray]) -> str:
+        """Say that densities jump: for the last layer those in between do not exist at all."""
+        wished = named("{}: {:g}", self.layers, self.wished, ", ")
+        # rounding must not show as -0.000000
+        below, above = (
+            named("{}: {:.6f}", self.layers, np.maximum(side, 0.0), ", ") for side in sides
         )
-        solution: Solution = monotone_root(
-            evaluated(with_density, True),
-            target,
-            length * tolerance,
-            starts,
-            slope,
-            bounds,
-            scale / 2,
+        verdict = "does not exist" if layer == len(self.layers) - 1 else "was not found"
+        return (
+            f"filling {wished} {verdict} in the ground state of {self.length} rungs: at "
+            f"{self._place(layer, mu)} two levels cross, and the densities jump from ({below}) to "
+            f"({above}). Take one of these, another length, a larger coupling between the layers, "
+            "or a thermal state"
         )
-    except JumpError as jump:
-        raise OrchestraError(_jump_message(model, jump)) from jump
-    except OutOfRangeError as end:
-        raise OrchestraError(
-            f"filling: M: {filling.M:g} is not reached even at mu_M - mu_P = {end.point.mu:g}, "
-            f"where M has {end.point.number / length:g} electrons per site"
-        ) from end
-    return steps.done[-1], solution.slope / length
-
-
-class Evaluate:
-    """One run as a point of N_M(mu_M)."""
-
-    def __init__(self, model: BilayerModel, steps: Steps, mu_p: float, final: bool) -> None:
-        self.model, self.steps, self.mu_p, self.final = model, steps, mu_p, final
-
-    def __call__(self, mu: float) -> Point:
-        """Solve at ``mu``."""
-        step = self.steps.run(self.model, self.mu_p + np.array([0.0, mu]), self.final)
-        number = self.model.length * float(step.density[1])
-        energy = float(step.dataset["energy"]) - mu * number
-        error = np.nan_to_num(float(step.dataset.get("energy_truncation", 0.0)))
-        return Point(mu, number, energy, float(error))
-
-
-def _guess(model: BilayerModel) -> float:
-    assert model.filling is not None
-    metal, pairs = (
-        layer_guess(layer.hopping, layer.interaction, wished, np.inf)
-        for layer, wished in (
-            (model.layers.M, model.filling.M),
-            (model.layers.P, model.filling.P),
-        )
-    )
-    return metal - pairs
-
-
-def _jump_message(model: BilayerModel, jump: JumpError) -> str:
-    assert model.filling is not None
-    total = model.filling.P + model.filling.M
-    metal = [side.number / model.length for side in (jump.below, jump.above)]
-    # rounding must not show as -0.000000
-    sides = [f"P: {max(total - m, 0.0):.6f}, M: {max(m, 0.0):.6f}" for m in metal]
-    return (
-        f"filling P: {model.filling.P:g}, M: {model.filling.M:g} does not exist in the ground "
-        f"state of {model.length} rungs: at mu_M - mu_P = "
-        f"{jump.mu:.8g} two levels cross, and the densities "
-        f"jump from ({sides[0]}) to ({sides[1]}). Take one of these, another length, a larger "
-        "t_perp, or a thermal state"
-    )

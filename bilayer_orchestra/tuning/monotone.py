@@ -18,9 +18,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-#: Width in mu, relative to max(1, |mu|), of a transition that tangents call a crossing, and of a
-#: bracket that is not narrowed any more.
-RESOLUTION, FINEST = 1e-6, 1e-9
+#: Width in mu, relative to max(1, |mu|), of a transition that tangents call a crossing.
+RESOLUTION = 1e-6
+#: Width in mu, relative to max(1, |mu|), of a bracket that is not narrowed any more.
+FINEST = 1e-9
 #: A kink is accepted if its place is known to this part of the bracket.
 NARROW = 1e-2
 #: Energies are trusted to this, relative to max(1, |E|).
@@ -157,7 +158,7 @@ def monotone_root(
         mu = _inside(_next(state.runs, below, above, target, idle), below.mu, above.mu)
         if idle == LONGEST_IDLE:
             idle = 0
-    raise JumpError(mu, *_both(state))
+    raise JumpError(mu, state.below or point, state.above or point)
 
 
 def _next(runs: list[Point], below: Point, above: Point, target: float, idle: int) -> float:
@@ -188,11 +189,6 @@ def _local(runs: list[Point], target: float) -> float:
                 weight *= (target - other.number) / (one.number - other.number)
         total += weight
     return total
-
-
-def _both(state: _Bracket) -> tuple[Point, Point]:
-    fallback = state.runs[-1]
-    return state.below or fallback, state.above or fallback
 
 
 def _update(state: _Bracket, point: Point, target: float) -> None:

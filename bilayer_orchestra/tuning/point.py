@@ -11,15 +11,16 @@ import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bilayer_orchestra.dataset.schema import append_history
 from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.files import write_text_atomic
-from bilayer_orchestra.model.bilayer import BilayerModel
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.model.state import CanonicalState
+from bilayer_orchestra.observables import COMPANION, ENERGY_UNITS
 from bilayer_orchestra.running.directory import MODEL, RunDirectory, request_hash
 from bilayer_orchestra.running.point import (
     LIBRARIES,
@@ -30,12 +31,10 @@ from bilayer_orchestra.running.point import (
     store,
 )
 from bilayer_orchestra.runtimes.base import AttachedRuntime
-from bilayer_orchestra.tuning.steps import LAYERS, Step, Steps
+from bilayer_orchestra.tuning.steps import Found, Step, Steps
 
 if TYPE_CHECKING:
     import xarray as xr
-
-    from bilayer_orchestra.terms import FloatArray
 
 
 def run_model(
@@ -50,26 +49,26 @@ def run_model(
 ) -> Outcome:
     """Return the result of ``model``; one with a ``filling``, at the potentials that give it.
 
-    The search and its runs are part of the run directory. Otherwise and in its parameters this is
+    The search and its runs are part of the run directory. Otherwise this is
     :func:`bilayer_orchestra.running.point.run_point`.
+
+    Parameters
+    ----------
+    model, engine, runtime
+        What is solved, by whom, and where.
+    root : Path
+        Directory that holds the run directories.
+    on_progress : callable
+        Receives one line whenever there is something new to say.
+    wait : bool
+        Whether to wait for another process that is computing this very point.
+    meanwhile : callable
+        Called in a thread while the engine works: for slow imports.
+    run : RunDirectory, optional
+        Where the result is, or will be; default: the directory of this request below ``root``.
     """
-    if getattr(model, "filling", None) is None:
+    if model.wished is None:
         return run_point(model, engine, runtime, root, on_progress, wait, meanwhile, run=run)
-    assert isinstance(model, BilayerModel)
-    return run_tuned(model, engine, runtime, root, on_progress, wait, meanwhile, run)
-
-
-def run_tuned(
-    model: BilayerModel,
-    engine: Engine,
-    runtime: AttachedRuntime,
-    root: Path,
-    on_progress: Callable[[str], None],
-    wait: bool,
-    meanwhile: Callable[[], None] = lambda: None,
-    run: RunDirectory | None = None,
-) -> Outcome:
-    """Return the result at the chemical potentials that give ``model.filling``."""
     checked_request(model, engine)
     run = run or RunDirectory.for_request(root, model, engine)
 
@@ -77,103 +76,112 @@ def run_tuned(
         write_text_atomic(run.path / MODEL, model.to_yaml())
         steps = Steps(run.path, engine, runtime, on_progress, wait)
         threading.Thread(target=meanwhile, daemon=True).start()
-        last, uncertainty, tolerance = _search(model, steps)
+        found = _search(model, steps)
         with LIBRARIES:
-            dataset = label(model, engine, steps.done, last, uncertainty, tolerance)
+            dataset = label(model, engine, steps.done, found)
             store(dataset, run)
         return dataset
 
     return solve_once(model, engine, run, on_progress, wait, compute)
 
 
-def _search(model: BilayerModel, steps: Steps) -> tuple[Step, FloatArray, float]:
-    """Return the run with the wished densities, the uncertainty of mu (2,), and the tolerance."""
-    if not isinstance(model.state, CanonicalState):
-        from bilayer_orchestra.tuning.thermal import tune_thermal
+def _search(model: Model, steps: Steps) -> Found:
+    # scipy takes a while to load, and only searches need it
+    if isinstance(model.state, CanonicalState):
+        from bilayer_orchestra.tuning.ground import tune_ground
 
-        return tune_thermal(model, steps)
-    from bilayer_orchestra.tuning.ground import TOLERANCE, tune_ground
+        return tune_ground(model, steps)
+    from bilayer_orchestra.tuning.thermal import tune_thermal
 
-    last, slope = tune_ground(model, steps)
-    assert model.filling is not None
-    miss = abs(last.density[1] - model.filling.M)
-    # what the remaining miss is in mu; mu_P is fixed
-    uncertainty = np.array([0.0, miss / slope if slope > 0 else math.nan])
-    return last, uncertainty, model.filling.tolerance or TOLERANCE
+    return tune_thermal(model, steps)
 
 
-def label(
-    model: BilayerModel,
-    engine: Engine,
-    done: list[Step],
-    last: Step,
-    uncertainty: FloatArray,
-    tolerance: float,
-) -> xr.Dataset:
-    """Return the last run's dataset with the tuned values and the history of the search."""
-    import xarray as xr
+def label(model: Model, engine: Engine, done: list[Step], found: Found) -> xr.Dataset:
+    """Return the last run's dataset with the tuned values and the history of the search.
 
-    from bilayer_orchestra.dataset.schema import append_history
-
-    assert model.filling is not None
-    targets = np.array([model.filling.P, model.filling.M])
-    energy = "energy unit of the model file"
-    per_site = "electrons per site, both spins"
-    plain = last.seconds
-    cost = sum(step.seconds for step in done) / plain if plain > 0 else math.nan
+    Parameters
+    ----------
+    model : Model
+        With the wished densities.
+    engine : Engine
+        Who solved it.
+    done : list of Step
+        All runs of the search, in order.
+    found : Found
+        Where it ended.
+    """
+    assert model.wished is not None
+    last, uncertainty, tolerance = found
+    densities = model.wished.densities()
+    layers, targets = list(densities), np.array(list(densities.values()))
     dataset = last.dataset.copy()
     if "density" not in model.observables:
-        names = [name for name in dataset if str(name).partition("_")[0] == "density"]
-        dataset = dataset.drop_vars([n for n in names if "density_density" not in str(n)])
-
-    def variable(
-        dims: tuple[str, ...], values: object, units: str, long_name: str, definition: str
-    ) -> xr.Variable:
-        attributes = {"units": units, "long_name": long_name, "definition": definition}
-        return xr.Variable(dims, np.asarray(values, dtype=float), attributes)
-
-    def stacked(name: str) -> FloatArray:
-        return np.stack([getattr(step, name) for step in done])
-
-    layer, history = ("layer",), ("step", "layer")
-    extra = {
-        "target_density": variable(layer, targets, "1", "target density", f"wished {per_site}"),
-        "chemical_potential": variable(
-            layer, last.mu, energy, "tuned chemical potential", "mu of -mu n"
+        unasked = [name for name in dataset if COMPANION.sub("", str(name)) == "density"]
+        dataset = dataset.drop_vars(unasked)
+    cost = sum(step.seconds for step in done) / last.seconds if last.seconds > 0 else math.nan
+    layer, step, history = ("layer",), ("step",), ("step", "layer")
+    per_site = "electrons per site, both spins"
+    #: name -> dims, values, units, long name, definition
+    variables: dict[str, tuple[tuple[str, ...], Any, str, str, str]] = {
+        "target_density": (layer, targets, "1", "target density", f"wished {per_site}"),
+        "chemical_potential": (
+            layer,
+            last.mu,
+            ENERGY_UNITS,
+            "tuned chemical potential",
+            "mu of -mu n",
         ),
-        "chemical_potential_uncertainty": variable(
+        "chemical_potential_uncertainty": (
             layer,
             uncertainty,
-            energy,
+            ENERGY_UNITS,
             "uncertainty of the tuned chemical potential",
             "deviation and statistical error of the densities over the slope dn/dmu",
         ),
-        "tuning_chemical_potential": variable(
-            history, stacked("mu"), energy, "chemical potentials of the search", "in order"
-        ),
-        "tuning_density": variable(
-            history, stacked("density"), "1", "densities of the search", per_site
-        ),
-        "tuning_density_stderr": variable(
+        "tuning_chemical_potential": (
             history,
-            stacked("stderr"),
+            [one.mu for one in done],
+            ENERGY_UNITS,
+            "chemical potentials of the search",
+            "in order",
+        ),
+        "tuning_density": (
+            history,
+            [one.density for one in done],
+            "1",
+            "densities of the search",
+            per_site,
+        ),
+        "tuning_density_stderr": (
+            history,
+            [one.stderr for one in done],
             "1",
             "standard error of the densities of the search",
             "statistical standard error; 0 for engines without noise",
         ),
-        "tuning_seconds": variable(
-            ("step",), [step.seconds for step in done], "s", "wall time of a run", "of the search"
+        "tuning_seconds": (
+            step,
+            [one.seconds for one in done],
+            "s",
+            "wall time of a run",
+            "of the search",
         ),
-        "tuning_cost": variable(
-            (), cost, "1", "cost of the search", "wall time of all runs over that of the last one"
+        "tuning_cost": (
+            (),
+            cost,
+            "1",
+            "cost of the search",
+            "wall time of all runs over that of the last one",
         ),
     }
-    dataset = dataset.assign_coords(layer=list(LAYERS), step=np.arange(1, len(done) + 1))
-    dataset = dataset.assign(extra)
+    dataset = dataset.assign_coords(layer=layers, step=np.arange(1, len(done) + 1))
+    for name, (dims, values, *words) in variables.items():
+        attributes = dict(zip(("units", "long_name", "definition"), words, strict=True))
+        dataset[name] = (dims, np.asarray(values, dtype=float), attributes)
     reached = bool(np.abs(last.density - targets).max() <= tolerance)
     missed = ", ".join(
         f"n_{name} {value:.6g} (target {target:g})"
-        for name, value, target in zip(LAYERS, last.density, targets, strict=True)
+        for name, value, target in zip(layers, last.density, targets, strict=True)
     )
     reason = f"{missed} after {len(done)} runs; {last.dataset.attrs['converged_reason']}"
     if not reached:

@@ -80,8 +80,8 @@ def solve(
         On every failure that is not a defect of this program.
     """
     how, root = options or Options(), root or Path("runs") / model.name
-    searches = getattr(model, "filling", None) is not None  # many jobs
-    place = get_runtime(runtime, how.images, searches, how.site)
+    several_jobs = model.wished is not None
+    place = get_runtime(runtime, how.images, several_jobs, how.site)
     with closing(place):
         solver = installed(engine_for(model, engine), place)
         how.on_progress(f"{model.name} with {solver.version()} ({solver.name})")

@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.files import write_text_atomic
-from bilayer_orchestra.model.bilayer import BilayerModel
+from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.running.directory import RunDirectory
+from bilayer_orchestra.running.point import run_point
 from bilayer_orchestra.runtimes.base import AttachedRuntime
 from bilayer_orchestra.terms import FloatArray
 
-LAYERS = ("P", "M")
 STEPS, SECONDS = "steps", "seconds.json"
 
 
 @dataclass(frozen=True)
 class Step:
-    """One run of the search; pairs are (P, M).
+    """One run of the search; arrays are over the layers.
 
     Parameters
     ----------
-    mu, density : array, shape (2,)
+    mu, density : array, shape (layers,)
         Chemical potentials, and electrons per site (both spins).
-    covariance : array, shape (2, 2)
+    covariance : array, shape (layers, layers)
         Statistical covariance of the densities; zero for engines without noise.
     degrees : float
         Degrees of freedom of the covariance.
@@ -52,12 +53,34 @@ class Step:
 
     @property
     def stderr(self) -> FloatArray:
-        """Standard errors of the densities, shape (2,)."""
+        """Standard errors of the densities, shape (layers,)."""
         return np.sqrt(np.diagonal(self.covariance))
 
 
+class Found(NamedTuple):
+    """The run at the wished densities, the uncertainty of its mu (layers,), and the tolerance."""
+
+    step: Step
+    uncertainty: FloatArray
+    tolerance: float
+
+
 class Steps:
-    """Runs variants of one model and remembers them in their order."""
+    """Runs variants of one model and remembers them in their order.
+
+    Parameters
+    ----------
+    directory : Path
+        Of the search; its runs are below ``steps``.
+    engine : Engine
+        Who solves them.
+    runtime : AttachedRuntime
+        Where.
+    on_progress : callable
+        Receives one line whenever there is something new to say.
+    wait : bool
+        Whether to wait for another process that computes the same step.
+    """
 
     def __init__(
         self,
@@ -72,16 +95,23 @@ class Steps:
         self.done: list[Step] = []
         self._last: RunDirectory | None = None
 
-    def run(self, model: BilayerModel, mu: FloatArray, final: bool) -> Step:
-        """Solve ``model`` at ``mu``, or take the stored result, and remember the step."""
-        from bilayer_orchestra.running.point import run_point
+    def run(self, model: Model, mu: FloatArray, final: bool) -> Step:
+        """Solve ``model`` at ``mu``, or take the stored result, and remember the step.
 
-        variant = model.at(float(mu[0]), float(mu[1]))
-        number = len(self.done) + 1
-        where = f"step {number} (mu_P = {mu[0]:.6g}, mu_M = {mu[1]:.6g})"
+        Parameters
+        ----------
+        model : Model
+            A variant of the model, by its settings and observables.
+        mu : array, shape (layers,)
+            Chemical potentials.
+        final : bool
+            Whether its accuracy is that of the result.
+        """
+        layers = list(model.potentials())
+        where = f"step {len(self.done) + 1} ({named('mu_{} = {:.6g}', layers, mu, ', ')})"
         begin = time.monotonic()
         outcome = run_point(
-            variant,
+            model.at(*mu),
             self.engine,
             self.runtime,
             self.directory,
@@ -91,13 +121,12 @@ class Steps:
         )
         self._last = outcome.run
         seconds = self._seconds(outcome.run, time.monotonic() - begin, outcome.reused)
-        density, covariance, degrees = layer_densities(outcome.dataset)
-        step = Step(
-            np.array(mu, float), density, covariance, degrees, seconds, final, outcome.dataset
-        )
+        densities = layer_densities(outcome.dataset, layers)
+        step = Step(np.array(mu, float), *densities, seconds, final, outcome.dataset)
         self.done.append(step)
-        errors = "".join(f" +- {error:.1e}" if error > 0 else "" for error in step.stderr[:1])
-        self.on_progress(f"{where}  n_P = {density[0]:.6f}{errors}  n_M = {density[1]:.6f}")
+        error = f" +- {step.stderr[0]:.1e}" if step.stderr[0] > 0 else ""
+        first, *others = (named("n_{} = {:.6f}", layers, step.density, "\n")).splitlines()
+        self.on_progress("  ".join([where, first + error, *others]))
         return step
 
     def _seconds(self, run: RunDirectory, elapsed: float, reused: bool) -> float:
@@ -112,12 +141,63 @@ class Steps:
         return elapsed
 
 
-def layer_densities(dataset: xr.Dataset) -> tuple[FloatArray, FloatArray, float]:
-    """Return electrons per site (P, M), their covariance and its degrees of freedom."""
-    layers = list(LAYERS)
+def named(form: str, layers: Iterable[str], values: Iterable[float], between: str = " and ") -> str:
+    """Return values with their layers' names.
+
+    Parameters
+    ----------
+    form : str
+        Of one of them, as in ``"mu_{} = {:.6g}"``.
+    layers, values : iterable
+        The names and the numbers.
+    between : str
+        What stands between two of them.
+    """
+    return between.join(form.format(*pair) for pair in zip(layers, values, strict=True))
+
+
+def measuring(model: Model, *observables: str) -> Model:
+    """Return the model that measures these observables, too."""
+    return model.model_copy(
+        update={"observables": tuple(dict.fromkeys([*model.observables, *observables]))}
+    )
+
+
+def cheaper_model(
+    model: Model, engine: Engine, effort: float = 0.0, observables: Sequence[str] = ()
+) -> Model | None:
+    """Return the model with the engine's cheaper settings, measuring densities only.
+
+    The beginning of a search only has to come near.
+
+    Parameters
+    ----------
+    model : Model
+        The model with its accurate settings.
+    engine : Engine
+        Whose settings become cheaper.
+    effort : float
+        Wished part of the accurate run's effort, for engines with noise.
+    observables : sequence of str
+        What the search needs besides densities.
+
+    Returns
+    -------
+    Model or None
+        None if the engine knows nothing cheaper.
+    """
+    cheap = engine.cheaper(getattr(model.numerics, engine.name), effort)
+    if cheap is None:
+        return None
+    few = model.model_copy(update={"observables": ("density", *observables)})
+    return few.with_settings(engine.name, cheap)
+
+
+def layer_densities(dataset: xr.Dataset, layers: list[str]) -> tuple[FloatArray, FloatArray, float]:
+    """Return electrons per site of each layer, their covariance and its degrees of freedom."""
     density = dataset["density"].sum("spin").mean("x").sel(layer=layers).values
     if "density_deviation" not in dataset:
-        return density, np.zeros((2, 2)), np.inf
+        return density, np.zeros((len(layers), len(layers))), np.inf
     blocks = dataset["density_deviation"].astype(float).sum("spin").mean("x").sel(layer=layers)
     deviations = blocks.transpose("block", "layer").values
     degrees = float(dataset["density"].attrs.get("covariance_degrees_of_freedom", np.inf))

@@ -10,22 +10,27 @@ from __future__ import annotations
 import numpy as np
 
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.model.bilayer import BilayerModel
+from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.model.state import ThermalState
 from bilayer_orchestra.terms import FloatArray
-from bilayer_orchestra.tuning.cheap import cheaper_model
-from bilayer_orchestra.tuning.guess import energy_scale, layer_guess
-from bilayer_orchestra.tuning.response import Measurement, Prediction, predict, response_at
-from bilayer_orchestra.tuning.steps import Step, Steps
+from bilayer_orchestra.tuning.guess import largest_coupling, layer_guesses
+from bilayer_orchestra.tuning.response import Measurement, Prediction, predict, quantum_share
+from bilayer_orchestra.tuning.steps import Found, Step, Steps, cheaper_model, measuring, named
 
-#: Of a layer's density, if the model file says nothing: without and with statistical noise.
-TOLERANCE, NOISY_TOLERANCE = 1e-5, 2e-3
-#: A short run's part of the effort of the last one; short runs together may take SHORT_TOTAL.
-SHORT, SHORT_TOTAL = 0.05, 1.0
+#: What a layer's density may miss its target by (electrons per site), if the file says nothing.
+TOLERANCE = 1e-5
+#: The same with statistical noise, where another digit costs a hundred times the work.
+NOISY_TOLERANCE = 2e-3
+#: A short run's part of the effort of the last one.
+SHORT = 0.05
+#: What all short runs together may take, in units of the last one's effort.
+SHORT_TOTAL = 1.0
 #: Predicted error of the densities, over the tolerance, at which the last run is worth its cost.
 GOOD = 0.5
-#: Runs without noise, and full runs with noise, that a search may take.
-MAX_RUNS, MAX_FULL = 40, 3
+#: Runs that a search without noise may take; it usually takes less than ten.
+MAX_RUNS = 40
+#: Runs of full length that a search with noise may take.
+MAX_FULL = 3
 #: Most effort of short runs if they do not come near at all.
 MOST_SHORT = 3.0
 #: Long steps are cut to this part of the energy scale at first.
@@ -34,8 +39,8 @@ FIRST_RADIUS = 0.5
 OVERSHOT = 0.3
 
 
-def tune_thermal(model: BilayerModel, steps: Steps) -> tuple[Step, FloatArray, float]:
-    """Return the run at the wished densities, the uncertainty of mu (2,), and the tolerance.
+def tune_thermal(model: Model, steps: Steps) -> Found:
+    """Return the run at the wished densities.
 
     Raises
     ------
@@ -43,59 +48,46 @@ def tune_thermal(model: BilayerModel, steps: Steps) -> tuple[Step, FloatArray, f
         If the densities are not reached within the allowed number of runs.
     """
     search = _Search(model, steps)
-    if steps.engine.stochastic:
-        return search.with_noise()
-    return search.without_noise()
+    return search.with_noise() if steps.engine.stochastic else search.without_noise()
 
 
 class _Search:
-    def __init__(self, model: BilayerModel, steps: Steps) -> None:
-        assert model.filling is not None
+    def __init__(self, model: Model, steps: Steps) -> None:
+        assert model.wished is not None
         assert isinstance(model.state, ThermalState)
-        self.steps, self.beta, self.length = steps, model.state.beta, model.length
-        needed = ["density", "density_density"]
-        self.model = model.model_copy(
-            update={"observables": tuple(dict.fromkeys([*model.observables, *needed]))}
-        )
-        self.filling = model.filling
-        self.target = np.array([model.filling.P, model.filling.M])
-        layers = (model.layers.P, model.layers.M)
-        self.scale = 1 / self.beta + energy_scale(
-            (*(layer.hopping for layer in layers), model.t_perp),
-            tuple(layer.interaction for layer in layers),
-        )
-        self.start = np.array(
-            [
-                layer.chemical_potential
-                or layer_guess(layer.hopping, layer.interaction, wished, self.beta)
-                for layer, wished in zip(layers, self.target, strict=True)
-            ]
-        )
+        terms, densities = model.terms(), model.wished.densities()
+        self.steps, self.beta = steps, model.state.beta
+        self.length = terms.n_sites // len(densities)
+        self.model = measuring(model, "density", "density_density")
+        self.filling, self.layers = model.wished, list(densities)
+        self.target = np.array(list(densities.values()))
+        self.scale = 1 / self.beta + largest_coupling(terms)
+        given = model.chemical_potentials()
+        self.start = np.where(given, given, layer_guesses(terms, densities))
         # until two runs tell: relative fluctuations are quantum mechanical below the hopping scale
-        kinetic = 2 * max(abs(model.t_perp), *(abs(layer.hopping) for layer in layers))
-        self.ratio = 1 / (1 + self.beta * kinetic / 2)
+        self.share = 1 - 1 / (1 + self.beta * float(np.abs(terms.hopping).max()))
         self.radius = FIRST_RADIUS * self.scale
         # the response of a small cold system changes within the temperature, of others slower
         self.memory = 2 / self.beta + self.scale / self.length
         self.base: Measurement
         self.measured: list[Measurement] = []
 
-    def without_noise(self) -> tuple[Step, FloatArray, float]:
+    def without_noise(self) -> Found:
         """Newton steps within a trust region."""
-        tolerance = self.filling.tolerance or TOLERANCE
+        tolerance = self.filling.allowed(TOLERANCE)
         mu = self.start
         for _ in range(MAX_RUNS):
             step = self._run(self.model, mu, final=True)
             self._judge()
             shift = self._newton()
             if np.abs(step.density - self.target).max() <= tolerance:
-                return step, np.abs(shift), tolerance
+                return Found(step, np.abs(shift), tolerance)
             mu = self.base.mu + self._cut(shift)
         raise OrchestraError(self._failure())
 
-    def with_noise(self) -> tuple[Step, FloatArray, float]:
+    def with_noise(self) -> Found:
         """Short runs until they predict the target well enough, then runs of full length."""
-        tolerance = self.filling.tolerance or NOISY_TOLERANCE
+        tolerance = self.filling.allowed(NOISY_TOLERANCE)
         mu, spent, effort = self.start, 0.0, SHORT
         while True:
             cheap = cheaper_model(self.model, self.steps.engine, effort, ("density_density",))
@@ -126,7 +118,7 @@ class _Search:
             mu = step.mu + self._cut(prediction.mu - step.mu)
         spread = np.diagonal(prediction.covariance)
         uncertainty = np.sqrt(spread + (prediction.mu - step.mu) ** 2)
-        return step, uncertainty, tolerance
+        return Found(step, uncertainty, tolerance)
 
     def _judge(self) -> None:
         """Take the newest run as the new base, or shorten the steps that start from the old one.
@@ -154,7 +146,7 @@ class _Search:
         return self.target - run.density
 
     def _newton(self) -> FloatArray:
-        response = response_at(self.base, self.measured, self.memory, self.ratio)
+        response = self.base.response(self._share())
         return np.asarray(np.linalg.solve(response, self._miss(self.base)))
 
     def _cut(self, shift: FloatArray) -> FloatArray:
@@ -162,11 +154,11 @@ class _Search:
         length = float(np.linalg.norm(shift))
         return shift if length <= self.radius else shift * (self.radius / length)
 
-    def _run(self, model: BilayerModel, mu: FloatArray, final: bool) -> Step:
+    def _run(self, model: Model, mu: FloatArray, final: bool) -> Step:
         step = self.steps.run(model, mu, final)
         correlation = step.dataset["density_density"].sum(["x", "x_"])
-        layers = ["P", "M"]
-        matrix = correlation.sel(layer=layers, layer_=layers).transpose("layer", "layer_").values
+        chosen = correlation.sel(layer=self.layers, layer_=self.layers)
+        matrix = chosen.transpose("layer", "layer_").values
         # few degrees of freedom: the error itself is uncertain (variance of Student's t)
         degrees = step.degrees
         inflation = degrees / (degrees - 2) if 2 < degrees < np.inf else 1.0
@@ -181,13 +173,17 @@ class _Search:
         return step
 
     def _predict(self) -> Prediction:
-        return predict(self.measured, self.target, self.memory, self.ratio)
+        return predict(self.measured, self.target, self.memory, self._share())
+
+    def _share(self) -> float:
+        return quantum_share(self.measured, self.memory, self.share)
 
     def _failure(self) -> str:
         best = min(self.measured, key=lambda run: float(np.abs(self._miss(run)).max()))
+        wished = named("{}: {:g}", self.layers, self.target, ", ")
+        found = named("{}: {:.6g}", self.layers, best.density, ", ")
         return (
-            f"filling P: {self.target[0]:g}, M: {self.target[1]:g} was not reached in {MAX_RUNS} "
-            f"runs; the nearest, at mu_P = {best.mu[0]:.8g} and mu_M = {best.mu[1]:.8g}, has P: "
-            f"{best.density[0]:.6g}, M: {best.density[1]:.6g}. At low temperature the densities of "
-            "a small system change in steps: raise the temperature or the length"
+            f"filling {wished} was not reached in {MAX_RUNS} runs; the nearest, at "
+            f"{named('mu_{} = {:.8g}', self.layers, best.mu)}, has {found}. At low temperature the "
+            "densities of a small system change in steps: raise the temperature or the length"
         )

@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import Field
 
 from bilayer_orchestra.model.chains import ChainLayer, Coupling, HubbardChains
+from bilayer_orchestra.model.filling import Density, Filling, Tolerance, filling_field
 from bilayer_orchestra.model.spec import observables_field
 from bilayer_orchestra.settings import SpecModel
 
@@ -27,15 +28,25 @@ class Layers(SpecModel):
     C: Annotated[ChainLayer, Field(description="second outer chain")]
 
 
+class ThreeFilling(Filling):
+    """Wished densities, in place of chemical potentials."""
+
+    A: Density
+    B: Density
+    C: Density
+    tolerance: Tolerance = None
+
+
 class ThreeChains(HubbardChains):
     """A model file with `model: three-chains`."""
 
-    ORDER: ClassVar = ("length", "boundary", "layers", "t_AB", "t_BC")
+    ORDER: ClassVar = ("length", "boundary", "layers", "t_AB", "t_BC", "filling")
 
     model: Annotated[Literal["three-chains"], Field(description="geometry")]
     layers: Layers
     t_AB: Annotated[Coupling, Field(description="hopping amplitude between A and B")]  # noqa: N815
     t_BC: Annotated[Coupling, Field(description="hopping amplitude between B and C")]  # noqa: N815
+    filling: Annotated[ThreeFilling | None, filling_field()] = None
     observables: Annotated[tuple[Name, ...], observables_field()] = get_args(Name)
 
     def rungs(self) -> tuple[float, ...]:

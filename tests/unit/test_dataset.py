@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pytest
@@ -13,11 +15,17 @@ from hypothesis import strategies as st
 
 from bilayer_orchestra.analysis.truncation import extrapolate
 from bilayer_orchestra.averages import Averages, observables_from_raw
+from bilayer_orchestra.dataset.reading import by_site
 from bilayer_orchestra.dataset.schema import append_history, build, open_result, write_atomic
+from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import EngineError, OrchestraError
 from bilayer_orchestra.model.bilayer import OBSERVABLES as SELECTABLE
+from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.observables import OBSERVABLES
-from bilayer_orchestra.terms import Site
+from bilayer_orchestra.running.point import run_point
+from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.terms import Site, Terms
+from tests.support.brute_force import oracle
 from tests.support.commands import orchestra
 from tests.support.models import make_model
 
@@ -208,3 +216,50 @@ class TestExtrapolation:
 
     def test_one_stage_is_not_an_estimate(self):
         assert np.isnan(extrapolate(np.array([1e-6]), np.array([1.0])).bias)
+
+
+class Place(NamedTuple):
+    """Label of a site of a plane: not that of coupled chains."""
+
+    kind: str
+    row: int
+    column: int
+
+
+class Plane(Model):
+    """Two by two rungs of two kinds of sites, as a geometry with labels of its own."""
+
+    model: Literal["plane"] = "plane"
+    observables: tuple[str, ...] = ("density", "pair", "green")
+
+    @property
+    def sites(self):
+        return tuple(Place(k, r, c) for r in range(2) for c in range(2) for k in "ab")
+
+    def terms(self):
+        index = np.arange(8)
+        h = -1.0 * (abs(index[:, None] - index) == 1)
+        return Terms(self.sites, h, -2.0 * (index % 2), 0.1 * index, self.state.as_terms())
+
+
+def test_a_geometry_declares_the_dimensions_of_its_sites(tmp_path):
+    """Its labels' fields: through exact diagonalization, file and reading back."""
+    model = Plane(version=1, name="plane", state={"n_up": 1, "n_down": 1})
+    terms = model.terms()
+    again = Terms.from_dict(json.loads(json.dumps(terms.to_dict())))
+    assert again.sites == terms.sites
+    assert again.dims == ("kind", "row", "column")
+    outcome = run_point(model, get_engine("exact"), LocalRuntime(), tmp_path)
+    dataset = open_result(outcome.run.result, ("a result",))
+    assert dataset.density.dims == ("spin", "kind", "row", "column")
+    assert dataset.pair.dims == (*terms.dims, "kind_", "row_", "column_")
+    assert dataset.pair_bias.dims == dataset.pair.dims
+    expected = oracle(terms)
+    for name in ("density", "double_occupancy", "pair", "green"):
+        if name in dataset:
+            np.testing.assert_allclose(
+                by_site(dataset[name], terms.sites), expected[name], atol=1e-8
+            )
+    one, other = terms.sites[1], terms.sites[6]
+    element = dataset.pair.sel(one._asdict() | {f"{k}_": v for k, v in other._asdict().items()})
+    assert float(element) == pytest.approx(expected["pair"][1, 6], abs=1e-8)

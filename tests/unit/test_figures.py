@@ -109,6 +109,7 @@ def test_curves_are_means_over_pairs_and_errors_are_kept(collected):
 def test_ends_of_an_open_chain_are_left_out_of_averages(collected):
     point = open_result(collected / "runs" / "small.nc").isel(t_perp=0, ensemble=0)
     longer = point[["pair"]].isel(x=[0, 0, 1, 2, 1, 0, 2], x_=[0, 0, 1, 2, 1, 0, 2])
+    longer = longer.assign_coords(x=range(7), x_=range(7))
     matrix = longer["pair"].sel(layer="M", layer_="M").values
     one = curve(longer, "pair", "M")
     assert one.r.tolist() == [1, 2, 3, 4]  # sites 1 to 5 of 0 to 6

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 import xarray as xr
 
 from bilayer_orchestra.dataset.schema import open_result
+from bilayer_orchestra.terms import Terms
+from tests.support.brute_force import oracle
 from tests.support.guests import ENGINES, GEOMETRIES, TOY, install, orchestra, python
 from tests.support.models import make_model
 
@@ -218,6 +222,110 @@ def test_a_geometry_is_solved_by_every_engine_that_is_there(tmp_path):
         assert found.layer.values.tolist() == ["A", "B", "C"]
         exact = open_result(tmp_path / "exact" / "result.nc") if name != names[0] else found
         assert float(abs(found.energy - exact.energy)) < (0.2 if name == "alf" else 1e-6), name
+
+
+FILLED = """version: 1
+name: three
+model: three-chains
+length: 2
+layers:
+  A: {hopping: 1.0}
+  B: {hopping: 0.8, interaction: -1.0}
+  C: {hopping: 1.0, interaction: 0.5}
+t_AB: 1.0
+t_BC: 1.2
+filling: {A: 0.7, B: 0.8, C: 0.5}
+observables: [pair]
+"""
+
+
+@pytest.mark.parametrize(
+    ("engine", "changes"),
+    [
+        ("exact", ()),
+        ("exact", ("state.beta=2.0", "length=1")),
+        pytest.param("block2", (), marks=pytest.mark.slow),
+    ],
+    ids=["exact", "thermal", "block2"],
+)
+def test_a_geometry_is_tuned_to_densities_as_the_built_in_one_is(tmp_path, engine, changes):
+    """Three chemical potentials; the densities are those of all states of the Fock space."""
+    if engine == "block2":
+        pytest.importorskip("block2", reason="block2 is missing: pip install block2")
+    folder, module = tmp_path / "site", "orchestra_three_chains"
+    text = (THREE / f"{module}.py").read_text()
+    install(folder, "three", text, GEOMETRIES, f"three-chains = {module}:ThreeChains")
+    (tmp_path / "model.yaml").write_text(FILLED)
+    options = [word for change in changes for word in ("--set", change)]
+    done = orchestra(
+        folder, "run", tmp_path / "model.yaml", "-b", engine, "-o", tmp_path / "r", *options
+    )
+    assert done.returncode == 0, done.stderr
+    found = open_result(tmp_path / "r" / "result.nc")
+    assert found.attrs["converged"] == 1, found.attrs["converged_reason"]
+    assert found.layer.values.tolist() == ["A", "B", "C"]
+    assert found.target_density.values.tolist() == [0.7, 0.8, 0.5]
+    (tmp_path / "tuned.yaml").write_text(found.attrs["tuned_model"])
+    terms = python(
+        folder,
+        "-c",
+        "import json, sys; from bilayer_orchestra.model.load import load_model\n"
+        "from pathlib import Path\n"
+        "print(json.dumps(load_model(Path(sys.argv[1])).terms().to_dict()))",
+        tmp_path / "tuned.yaml",
+    )
+    values = oracle(Terms.from_dict(json.loads(terms.stdout)))
+    density = values["density"].sum(axis=0).reshape(-1, 3).mean(axis=0)
+    assert density == pytest.approx([0.7, 0.8, 0.5], abs=1.1e-5)
+
+
+def blocks(page: str, language: str, heading: str) -> list[str]:
+    """Return the blocks of code that follow a heading of a page of the documentation."""
+    text = (ROOT / "docs" / page).read_text().partition(f"\n## {heading}\n")[2]
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_geometry_of_the_page_works_as_it_stands_there(tmp_path):
+    """The diagonal bond is in; its densities can be asked for."""
+    folder = tmp_path / "site"
+    keys, terms = blocks("geometry.md", "python", "Keys")
+    install(folder, "ladder", keys + terms, GEOMETRIES, "ladder = orchestra_ladder:Ladder")
+    (text,) = blocks("geometry.md", "yaml", "Try it")
+    (tmp_path / "ladder.yaml").write_text(text)
+    energies = []
+    for diagonal in (0.0, 0.4):
+        done = orchestra(
+            folder, "run", tmp_path / "ladder.yaml", "-b", "exact", "-o", tmp_path / "r",
+            "--set", f"t_diagonal={diagonal}",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        energies.append(float(open_result(tmp_path / "r" / "result.nc").energy))
+    assert energies[1] < energies[0] - 1e-3
+    filled = text.replace("state: {n_up: 2, n_down: 2}", "filling: {a: 1.2, b: 0.8}")
+    (tmp_path / "filled.yaml").write_text(filled)
+    done = orchestra(folder, "run", tmp_path / "filled.yaml", "-b", "exact", "-o", tmp_path / "f")
+    assert done.returncode == 0, done.stderr
+    assert "a 1.200000  b 0.800000" in done.stdout
+
+
+def test_the_engine_of_the_page_works_as_it_stands_there(tmp_path):
+    package = tmp_path / "site" / "orchestra_free"
+    engine, process = blocks("engine.md", "python", "The smallest one, whole")[:2]
+    install(tmp_path / "site", "free", engine, ENGINES, "free = orchestra_free.engine:FreeEngine")
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "engine.py").write_text(engine)
+    (package / "process.py").write_text(process)
+    model = make_model({"n_up": 2, "n_down": 3}, 3, P={"interaction": 0.0, "hopping": 0.4})
+    (tmp_path / "model.yaml").write_text(model.to_yaml())
+    for name in ("free", "exact"):
+        done = orchestra(
+            tmp_path / "site", "run", tmp_path / "model.yaml", "-b", name, "-o", tmp_path / name
+        )
+        assert done.returncode == 0, done.stderr
+    results = [tmp_path / name / "result.nc" for name in ("free", "exact")]
+    checked = orchestra(None, "check", *results, "-o", tmp_path / "check")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def shifted(dataset: xr.Dataset, size: float, bias: float) -> xr.Dataset:

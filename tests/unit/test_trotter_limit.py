@@ -9,7 +9,7 @@ from bilayer_orchestra.analysis.jackknife import Estimate
 from bilayer_orchestra.analysis.trotter import Extrapolated, extrapolate
 from bilayer_orchestra.engines.alf.estimate.results import biases
 from bilayer_orchestra.engines.alf.estimate.verdict import against_line, against_steps, too_coarse
-from bilayer_orchestra.engines.alf.input.steps import energy_scale, time_steps
+from bilayer_orchestra.engines.alf.input.steps import largest_energy, time_steps
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
 from bilayer_orchestra.terms import Terms
 from tests.support.discretized import averages, operators
@@ -95,7 +95,7 @@ def test_steps_far_too_coarse_hide_what_is_left_and_are_refused_by_their_size():
     found = limit_of(terms, (2.0, 1.0, 0.5))
     left = np.abs(found.estimate.value - averages(terms, 0)).max()
     assert left > 10 * found.bias.max()
-    assert against_steps([2.0, 1.0, 0.5], energy_scale(terms))
+    assert against_steps([2.0, 1.0, 0.5], largest_energy(terms))
     automatic = time_steps(terms, ALFNumerics())
-    assert not against_steps(list(automatic), energy_scale(terms))
+    assert not against_steps(list(automatic), largest_energy(terms))
     assert np.abs(limit_of(terms, automatic).estimate.value - averages(terms, 0)).max() < 3e-4

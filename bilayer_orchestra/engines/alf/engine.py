@@ -254,7 +254,7 @@ def _check_signs(terms: Terms) -> None:
         return
     site, value = terms.sites[int(repulsive[0])], terms.interaction[repulsive[0]]
     raise OrchestraError(
-        f"alf: the interaction {value:g} at site ({site.layer}, {site.x}) "
+        f"alf: the interaction {value:g} at site ({', '.join(map(str, site))}) "
         "is repulsive: with any doping this has a sign problem, and only U <= 0 is free of it. At "
         "half filling on a bipartite lattice a particle-hole transformation of one spin maps it to "
         "U < 0: `model: anderson` does that. For other ground states use --backend block2"

@@ -24,7 +24,8 @@ def broken_symmetry(terms: Terms, density: FloatArray, allowed: FloatArray) -> f
     """
     worst = 0.0
     place = {site: k for k, site in enumerate(terms.sites)}
-    for sign, shift in ((-1, terms.length - 1), (1, 1)):
+    along = ((-1, terms.length - 1), (1, 1)) if "x" in terms.dims else ()
+    for sign, shift in along:
         moved = [site._replace(x=(sign * site.x + shift) % terms.length) for site in terms.sites]
         order = [place.get(site, -1) for site in moved]
         if -1 in order or not _invariant(terms, order):

@@ -9,7 +9,7 @@ import numpy as np
 from bilayer_orchestra.analysis.common import ROUNDING
 from bilayer_orchestra.analysis.stationarity import chains_disagree, drifts
 from bilayer_orchestra.analysis.trotter import Extrapolated
-from bilayer_orchestra.engines.alf.input.steps import energy_scale, resonant_steps
+from bilayer_orchestra.engines.alf.input.steps import largest_energy, resonant_steps
 from bilayer_orchestra.engines.alf.output import convert
 from bilayer_orchestra.engines.alf.output.health import MAX_PRECISION, MIN_ACCEPTANCE
 from bilayer_orchestra.engines.alf.output.reduce import MAX_IMAGINARY, Tails
@@ -50,7 +50,7 @@ def judge(
         for reason in _against_step(step, minor=part < MINOR)
     ]
     dtau = [step.data.dtau for step in steps]
-    against += against_steps(dtau, energy_scale(terms))
+    against += against_steps(dtau, largest_energy(terms))
     against += [
         f"dtau = {step:g} is a resonance of nearly isolated attractive sites: configurations that "
         "are hardly ever sampled carry a part of the averages (choose another step)"
@@ -167,7 +167,7 @@ def against_steps(dtau: list[float], scale: float) -> list[str]:
     dtau : list of float
         Time steps in 1/energy.
     scale : float
-        Largest energy of the model, see :func:`energy_scale`.
+        Largest energy of the model, see :func:`largest_energy`.
     """
     if len(dtau) < 2 or sorted(dtau)[1] * scale <= MAX_STEP * (1 + 1e-9):
         return []

@@ -99,7 +99,7 @@ def _automatic(terms: Terms, total: float) -> tuple[float, ...]:
 
     At a temperature up to half as many slices again are taken, if that avoids a resonance.
     """
-    scale = max(energy_scale(terms), AUTO_PRODUCT / FINEST)
+    scale = max(largest_energy(terms), AUTO_PRODUCT / FINEST)
     count = max(1, math.ceil(total * scale / (4 * AUTO_PRODUCT) * (1 - TOLERANCE)))
     if isinstance(terms.state, GrandCanonical):
         more = min(max(FEW, math.ceil((MORE_SLICES - 1) * count)), MANY)
@@ -151,7 +151,7 @@ def isolation(terms: Terms) -> float:
     return terms.state.beta * float(rows.min())
 
 
-def energy_scale(terms: Terms) -> float:
+def largest_energy(terms: Terms) -> float:
     """Return the energy that a time step has to be small against."""
     bandwidth = float(np.abs(np.linalg.eigvalsh(terms.one_body)).max())
     return max(float(np.abs(terms.interaction).max()), 1.5 * bandwidth)
