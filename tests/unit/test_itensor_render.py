@@ -26,7 +26,7 @@ from bilayer_orchestra.engines.itensor.package import engine_depot, engine_half
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.resources import resource
-from bilayer_orchestra.running.point import make_request
+from bilayer_orchestra.running.point import checked_request, make_request
 from bilayer_orchestra.terms import Terms
 from tests.support.models import make_model
 from tests.support.paths import DATA
@@ -200,7 +200,7 @@ def test_a_flipped_bit_is_noticed(tmp_path):
 )
 def test_what_it_cannot_do_is_refused(model, message):
     with pytest.raises(OrchestraError, match=message):
-        BACKEND.check(make_request(model, BACKEND))
+        checked_request(model, BACKEND)
 
 
 @pytest.fixture
