@@ -194,7 +194,7 @@ def test_a_flipped_bit_is_noticed(tmp_path):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (make_model({"beta": 2.0}), "ground states"),
+        (make_model({"beta": 2.0}), "does not solve thermal states"),
         (make_model({"n_up": 0, "n_down": 0}), "one electron"),
     ],
 )
