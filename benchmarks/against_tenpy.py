@@ -37,16 +37,14 @@ def block2_seconds(model_text: str) -> tuple[float, float]:
             (place / file).write_text(text)
         events: list[tuple[float, float]] = []
         started = time.perf_counter()
-        original = engine.report
 
-        def report(directory: Path, **event: object) -> None:
-            if event["step"] == "sweep":
-                events.append((time.perf_counter() - started, float(str(event["energy"]))))
-            original(directory, **event)
+        class Watched(engine.Block2Search):
+            def report(self, **event: object) -> None:
+                if event["step"] == "sweep":
+                    events.append((time.perf_counter() - started, float(str(event["energy"]))))
+                super().report(**event)
 
-        engine.report = report
-        search = engine.Search(place)
-        engine.find_ground_state(search)
+        Watched(place).climb()
     final = events[-1][1]
     return final, next(seconds for seconds, energy in events if energy < final + TOLERANCE)
 

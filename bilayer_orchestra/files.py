@@ -14,7 +14,7 @@ import pwd
 import re
 import stat
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -71,11 +71,6 @@ def write_text_atomic(path: Path, text: str) -> None:
     """Write ``path`` by rename: complete or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def fill(template: str, values: Mapping[str, str]) -> str:
-    """Replace every ``@NAME@`` of ``template`` once; what is put in is not looked at again."""
-    return re.sub(r"@([A-Z]+)@", lambda match: values[match[1]], template)
 
 
 def end_of(log: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from bilayer_orchestra.errors import OrchestraError
@@ -23,3 +25,22 @@ def resource(*parts: str) -> Path:
         if path.exists():
             return path
     raise OrchestraError(f"{'/'.join(parts)} is missing from this installation; reinstall it")
+
+
+def fill(text: str, values: Mapping[str, str], leave: Collection[str] = ()) -> str:
+    """Return a template with every @NAME@ replaced, once: what is put in is not looked at again.
+
+    Parameters
+    ----------
+    text : str
+        The template.
+    values : mapping
+        NAME -> what takes its place; those of the template, no more and no fewer.
+    leave : collection of str
+        Names that are filled in later.
+    """
+    names = set(re.findall(r"@([A-Z]+)@", text)) - set(leave)
+    if names != set(values):
+        raise AssertionError(f"the template has {sorted(names)}, filled with {sorted(values)}")
+    known = {name: f"@{name}@" for name in leave} | dict(values)
+    return re.sub(r"@([A-Z]+)@", lambda match: known[match[1]], text)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 
-from bilayer_orchestra.errors import EngineError
+from bilayer_orchestra.errors import EngineError, OrchestraError
 from bilayer_orchestra.terms import FloatArray, Terms
 
 JOB, PROGRESS, OUTPUT = "job.json", "progress.jsonl", "output.npz"
@@ -32,6 +34,22 @@ def read_job(directory: Path) -> tuple[Terms, tuple[str, ...], dict[str, Any]]:
     """Return (terms, observables, settings) from ``job.json``."""
     job = json.loads((directory / JOB).read_text())
     return Terms.from_dict(job["terms"]), tuple(job["observables"]), job["settings"]
+
+
+def solve_from_command_line(name: str, solve: Callable[[Path], None]) -> None:
+    """Solve the job in the directory that the command line names; a failure ends with one line.
+
+    Parameters
+    ----------
+    name : str
+        The engine's, for the message.
+    solve : callable
+        Receives the directory.
+    """
+    try:
+        solve(Path(sys.argv[1]))
+    except (OrchestraError, MemoryError) as error:
+        sys.exit(f"{name}: {error or 'out of memory'}")
 
 
 def report(directory: Path, **event: Any) -> None:

@@ -13,12 +13,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.engine_side.files import JOB, render_job
+from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.job import Job, Tools
+from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.settings import SpecModel
 from bilayer_orchestra.terms import Canonical, Terms
 
@@ -36,11 +39,23 @@ Ensemble = Literal["canonical", "thermal"]
 
 @dataclass(frozen=True)
 class Request:
-    """Everything an engine needs to know about one point."""
+    """Everything an engine needs to know about one point.
+
+    Parameters
+    ----------
+    terms : Terms
+        The model and its state.
+    observables : tuple of str
+        What is wished for; energies always are.
+    numerics
+        The engine's section of the model file: an instance of its ``settings``.
+    label : str
+        Name of the model, for people.
+    """
 
     terms: Terms
     observables: tuple[str, ...]
-    numerics: SpecModel
+    numerics: Any
     label: str
 
     @property
@@ -194,31 +209,31 @@ class Engine(ABC):
         """Return a sweep's cost and how many there will be; None: without noise, or unknown."""
         return None
 
-    def round_time(self, settings: SpecModel, needed: float) -> float:
+    def round_time(self, settings: Any, needed: float) -> float:
         """Return a round imaginary time of at least ``needed``, in 1/energy.
 
         Its half and its quarter must be possible with these settings as well.
         """
         return 4.0 * math.ceil(needed / 4.0 * 2) / 2
 
-    def projection_time(self, settings: SpecModel) -> float | None:
+    def projection_time(self, settings: Any) -> float | None:
         """Return the imaginary time after which a trial state counts as a ground state.
 
         In 1/energy; None if ground states are found in another way.
         """
         return None
 
-    def with_projection_time(self, settings: SpecModel, time: float) -> SpecModel:
+    def with_projection_time(self, settings: Any, time: float) -> SpecModel:
         """Return the settings with another projection time, for engines that have one."""
         raise NotImplementedError
 
-    def cheaper(self, settings: SpecModel, effort: float) -> SpecModel | None:
+    def cheaper(self, settings: Any, effort: float) -> SpecModel | None:
         """Return settings for the first runs of a search, which only have to come near.
 
         Parameters
         ----------
-        settings : SpecModel
-            Those of the accurate run.
+        settings
+            Those of the accurate run, an instance of ``settings``.
         effort : float
             Wished part of the accurate run's effort; engines without noise may ignore it.
 
@@ -229,7 +244,7 @@ class Engine(ABC):
         """
         return None
 
-    def may_begin_from_state(self, settings: SpecModel) -> bool:
+    def may_begin_from_state(self, settings: Any) -> bool:
         """Return whether a search with these settings notices that the state of another is stuck.
 
         It can be stuck where it was, in a layer's number of electrons for one; only a run that
@@ -276,6 +291,44 @@ class Engine(ABC):
         return []
 
 
-def settings_of(numerics: SpecModel) -> dict[str, Any]:
-    """Return the settings as plain data."""
-    return numerics.model_dump(mode="json")
+def installed_version(title: str, package: str) -> str:
+    """Return ``TITLE VERSION`` of an installed Python package, without importing it.
+
+    Raises
+    ------
+    MissingEngineError
+        If it is not installed.
+    """
+    try:
+        return f"{title} {version(package)}"
+    except PackageNotFoundError as error:
+        raise MissingEngineError(
+            f"{title} is not installed; `pip install {package}` brings it"
+        ) from error
+
+
+def python_job(
+    request: Request, module: str, threads: int, terms: Terms | None = None, **settings: Any
+) -> Job:
+    """Return the job of an engine whose process is a Python module that reads ``job.json``.
+
+    Parameters
+    ----------
+    request : Request
+        What to solve.
+    module : str
+        Run as ``python -m MODULE DIRECTORY``.
+    threads : int
+        Bound of every threading layer.
+    terms : Terms or None
+        The model as the process gets it, such as in other units; None: as it is.
+    settings
+        What the process has to know besides the numerics.
+    """
+    numerics = request.numerics.model_dump(mode="json") | settings
+    return Job(
+        program="python",
+        arguments=("-P", "-m", module, "."),
+        files={JOB: render_job(terms or request.terms, request.observables, numerics)},
+        environment=thread_environment(threads),
+    )

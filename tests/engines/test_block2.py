@@ -240,6 +240,34 @@ def test_a_frozen_pattern_is_not_called_converged_however_large_the_gap(name, pa
     assert averages_from_stages(output, terms, request.numerics).converged
 
 
+@pytest.mark.parametrize("lower", [1e-8, 1e-3])
+def test_a_second_start_that_ends_lower_is_the_better_one(lower):
+    """Whatever the engine makes of it: the main run is not the ground state then."""
+    request = make_request(CASES["open"], get_engine("block2"))
+    sites = request.terms.n_sites
+    output = {
+        "bond_dimension": np.array([50, 100]),
+        "discarded_weight": np.full(2, 1e-14),
+        "energy_with_mu": np.full(2, -1.0),
+        "energy_variance": np.zeros(2),
+        "drift": np.zeros(2),
+        "green": np.zeros((2, 2, sites, sites)),
+        "pair": np.zeros((2, sites, sites)),
+        "double_occupancy": np.zeros((2, sites)),
+        "proof_bond_dimension": np.array(100),
+        "second_energy": np.array(-1.0 - lower),
+        "second_deviation": np.array(0.0),
+        "orthogonal_energy": np.array(-0.5),
+    }
+    found = averages_from_stages(output, request.terms, request.numerics)
+    wrong = lower > 1e-6
+    assert found.converged is not wrong, found.reason
+    assert ("a second start ended 1.0e-03 lower" in found.reason) is wrong
+    assert np.isnan(found.bias["pair"]).all() == wrong
+    if wrong:
+        assert float(found.bias["energy"]) == pytest.approx(lower) or np.isnan(found.bias["energy"])
+
+
 def test_truncated_correlators_are_within_their_bias(solve):
     few = {"block2": {"initial_bond_dimension": 24, "max_bond_dimension": 48}}
     model = make_model({"n_up": 3, "n_down": 3}, 5, t_perp=0.8, numerics=few)

@@ -21,7 +21,7 @@ from bilayer_orchestra.engines.alf.estimate.results import (
     quick_error,
 )
 from bilayer_orchestra.engines.alf.estimate.verdict import heavy_tailed
-from bilayer_orchestra.engines.alf.install.probe import _mean_hdf5
+from bilayer_orchestra.engines.alf.install.probe import kinetic_energy
 from bilayer_orchestra.engines.alf.output import reduce
 from bilayer_orchestra.engines.alf.output.bins import open_segment
 from bilayer_orchestra.engines.alf.output.convert import pack, unpack
@@ -258,7 +258,10 @@ def test_a_new_build_with_hdf5_is_tried_with_what_reads_it(tmp_path):
     hdf5, _ = recorded("hdf5", tmp_path)
     segment = hdf5 / "dtau-0/chain-0/seg-0001"
     kinetic = open_segment(segment, 4).scalars("Kin_scal").values.mean()
-    assert _mean_hdf5(segment, 4) == pytest.approx(kinetic)
+    assert kinetic_energy(segment, 4) == pytest.approx(kinetic)
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(EngineError, match="does not write what the Orchestra Hamiltonian writes"):
+        kinetic_energy(tmp_path / "nothing", 4)
 
 
 def test_text_and_hdf5_hold_the_same_bins(tmp_path):

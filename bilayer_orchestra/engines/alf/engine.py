@@ -11,17 +11,25 @@ import numpy as np
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.configuration import config_file, set_engine_setting
 from bilayer_orchestra.engines.alf.image import RECIPE
-from bilayer_orchestra.engines.alf.install.installation import LAUNCHER_VARIABLE
+from bilayer_orchestra.engines.alf.input.effort import sweep_seconds
+from bilayer_orchestra.engines.alf.input.steps import duration, round_time, time_steps
+from bilayer_orchestra.engines.alf.install.installation import (
+    LAUNCHER_VARIABLE,
+    alf_tools,
+    describe_builds,
+    find_alf,
+    source_tree,
+)
 from bilayer_orchestra.engines.alf.monitor import Monitor
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
 from bilayer_orchestra.engines.base import Engine, Job, Request, Sampling, Tools
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.machine import available_cores, thread_environment
-from bilayer_orchestra.settings import SpecModel
 from bilayer_orchestra.terms import Canonical, Terms
 
-#: Shortest runs: below, starting and warming up costs more than sampling.
-LEAST_SWEEPS, LEAST_SECONDS = 200, 3.0
+#: Shortest runs, in sweeps and in seconds: below, starting and warming up costs more than sampling.
+LEAST_SWEEPS = 200
+LEAST_SECONDS = 3.0
 
 
 class ALFEngine(Engine):
@@ -43,67 +51,50 @@ class ALFEngine(Engine):
 
     def version(self) -> str:
         """Return ALF's version, our Hamiltonian's and the build."""
-        from bilayer_orchestra.engines.alf.install.installation import find_alf
-
         return find_alf().label
 
     def place(self) -> str:
         """Return which binary is used and who named it."""
-        from bilayer_orchestra.engines.alf.install.installation import find_alf
-
         installation = find_alf()
         return f"{installation.binary} ({installation.origin})"
 
     def tools(self) -> Tools:
         """Return the binary and how several ranks of it are started."""
-        from bilayer_orchestra.engines.alf.install.installation import alf_tools
-
         return alf_tools()
 
     def sampling(self, request: Request) -> Sampling:
         """Return what a sweep at the finest time step costs, and the sweeps of the whole run."""
-        from bilayer_orchestra.engines.alf.input.effort import sweep_seconds
-        from bilayer_orchestra.engines.alf.input.steps import duration, time_steps
-
-        numerics, terms = request.numerics, request.terms
-        assert isinstance(numerics, ALFNumerics)
+        numerics: ALFNumerics = request.numerics
+        terms = request.terms
         total = duration(terms, numerics)[1]
         slices = max(round(total / step) for step in time_steps(terms, numerics))
         seconds = sweep_seconds(terms.n_sites, slices, displaced=False)
         chains = numerics.chains or available_cores()
         if numerics.effective_budget is None:
-            assert numerics.sweeps is not None
-            return Sampling(seconds, float(numerics.sweeps * chains))
+            return Sampling(seconds, float((numerics.sweeps or 0) * chains))
         side_by_side = min(chains, available_cores())
         return Sampling(seconds, numerics.effective_budget / seconds * side_by_side)
 
-    def round_time(self, settings: SpecModel, needed: float) -> float:
+    def round_time(self, settings: ALFNumerics, needed: float) -> float:
         """Return a time whose half and quarter are whole numbers of all time steps."""
-        from bilayer_orchestra.engines.alf.input.steps import round_time
+        if settings.dtau == "auto":
+            return super().round_time(settings, needed)
+        return round_time(settings, needed)
 
-        assert isinstance(settings, ALFNumerics)
-        return (
-            super().round_time(settings, needed)
-            if settings.dtau == "auto"
-            else round_time(settings, needed)
-        )
-
-    def projection_time(self, settings: SpecModel) -> float:
+    def projection_time(self, settings: ALFNumerics) -> float:
         """Return theta."""
-        assert isinstance(settings, ALFNumerics)
         return settings.projection_time
 
-    def with_projection_time(self, settings: SpecModel, time: float) -> ALFNumerics:
+    def with_projection_time(self, settings: ALFNumerics, time: float) -> ALFNumerics:
         """Return the settings with another theta."""
         data = settings.model_dump(mode="python", exclude_unset=True)
         return ALFNumerics.model_validate(data | {"projection_time": time})
 
-    def cheaper(self, settings: SpecModel, effort: float) -> SpecModel:
+    def cheaper(self, settings: ALFNumerics, effort: float) -> ALFNumerics:
         """Return a run of ``effort`` times the length.
 
         The time steps stay: their error moves the densities, and chemical potentials with them.
         """
-        assert isinstance(settings, ALFNumerics)
         update: dict[str, object] = {"target_stderr": {}, "pair_susceptibility": False}
         if settings.sweeps is not None:
             update["sweeps"] = max(LEAST_SWEEPS, round(effort * settings.sweeps))
@@ -114,12 +105,11 @@ class ALFEngine(Engine):
 
     def self_test(self) -> str | None:
         """Run a tiny model; return what is wrong, or None."""
-        from bilayer_orchestra.engines.alf.install.installation import find_alf
-        from bilayer_orchestra.engines.alf.install.probe import probe
-
         installation = find_alf()
         if installation.stale:
             return "it was built with an older Hamiltonian; run `orchestra engines build alf` again"
+        from bilayer_orchestra.engines.alf.install.probe import probe
+
         return probe(installation.binary)
 
     def build(
@@ -131,7 +121,6 @@ class ALFEngine(Engine):
     ) -> None:
         """Compile ALF with our Hamiltonian."""
         from bilayer_orchestra.engines.alf.install.build import Options, build_alf
-        from bilayer_orchestra.engines.alf.install.installation import find_alf, source_tree
 
         tree = source_tree(source)
         chosen = Options(**dict.fromkeys(options, True))
@@ -144,16 +133,11 @@ class ALFEngine(Engine):
 
     def installations(self) -> list[str]:
         """Return all builds; the one in use is marked."""
-        from bilayer_orchestra.engines.alf.install.installation import describe_builds
-
         return describe_builds()
 
     def check(self, request: Request) -> None:
         """Refuse what has a sign problem, and time steps that do not divide."""
-        from bilayer_orchestra.engines.alf.input.steps import time_steps
-
-        numerics = request.numerics
-        assert isinstance(numerics, ALFNumerics)
+        numerics: ALFNumerics = request.numerics
         _check_signs(request.terms)
         if isinstance(request.terms.state, Canonical):
             _check_projector(request.terms.state, numerics)
@@ -169,8 +153,7 @@ class ALFEngine(Engine):
         """Return the job: ``sh run.sh`` and its files."""
         from bilayer_orchestra.engines.alf.input.render import render_files
 
-        numerics = request.numerics
-        assert isinstance(numerics, ALFNumerics)
+        numerics: ALFNumerics = request.numerics
         cores = max(1, available_cores() // numerics.ranks)
         return Job(
             program="sh",
@@ -187,7 +170,6 @@ class ALFEngine(Engine):
 
     def has_target(self, request: Request) -> bool:
         """Return whether a target for errors is set."""
-        assert isinstance(request.numerics, ALFNumerics)
         return bool(request.numerics.target_stderr)
 
     def enough(self, directory: Path, request: Request) -> bool:
@@ -205,10 +187,10 @@ class ALFEngine(Engine):
         """Read the bins of all chains and time steps."""
         from bilayer_orchestra.engines.alf.estimate.results import averages_from_job
 
-        numerics = request.numerics
-        assert isinstance(numerics, ALFNumerics)
         self._monitors.pop(directory, None)
-        averages = averages_from_job(directory, request.terms, request.observables, numerics)
+        averages = averages_from_job(
+            directory, request.terms, request.observables, request.numerics
+        )
         if isinstance(request.terms.state, Canonical):
             _judge_projection(directory, request, averages)
         return averages
@@ -220,13 +202,10 @@ def _judge_projection(directory: Path, request: Request, averages: Averages) -> 
     See docs/decisions/0010.
     """
     from bilayer_orchestra.engines.alf.estimate import projection
-    from bilayer_orchestra.engines.alf.input.steps import time_steps
     from bilayer_orchestra.engines.alf.output.segments import read_job
 
-    terms, numerics = request.terms, request.numerics
-    assert isinstance(numerics, ALFNumerics)
-    theta = numerics.projection_time
-    steps = time_steps(terms, numerics)
+    terms, theta = request.terms, request.numerics.projection_time
+    steps = time_steps(terms, request.numerics)
     finest = steps.index(min(steps))  # has most of the bins
     problem = projection.not_projected(directory / f"dtau-{finest}", terms.n_sites, theta)
     passed = "half the projection time gives the same within errors"

@@ -34,10 +34,10 @@ class Monitor:
     """Watches one job directory; cheap to ask often."""
 
     def __init__(self, directory: Path, request: Request, quick_error: QuickError) -> None:
-        assert isinstance(request.numerics, ALFNumerics)
+        numerics: ALFNumerics = request.numerics
         self.directory, self.request = directory, request
-        self.targets = dict(request.numerics.target_stderr)
-        self._budget = request.numerics.effective_budget
+        self.targets = dict(numerics.target_stderr)
+        self._budget = numerics.effective_budget
         self.names = list(self.targets) or ["pair" if "pair" in request.observables else "energy"]
         self._quick_error = quick_error
         self._next_look = 0.0

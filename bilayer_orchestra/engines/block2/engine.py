@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
-from bilayer_orchestra.engine_side.files import JOB, render_job
-from bilayer_orchestra.engines.base import Job, Request, settings_of
+from bilayer_orchestra.engines.base import Job, Request, installed_version, python_job
 from bilayer_orchestra.engines.block2.image import RECIPE
 from bilayer_orchestra.engines.block2.settings import Block2Numerics
 from bilayer_orchestra.engines.dmrg.engine import DMRGEngine
 from bilayer_orchestra.engines.dmrg.results import in_own_units
-from bilayer_orchestra.errors import MissingEngineError, OrchestraError
-from bilayer_orchestra.machine import available_cores, memory_limit, thread_environment
-from bilayer_orchestra.terms import Canonical
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.machine import available_cores, memory_limit
 
 #: Up to this bond dimension the blocks are so small that a second thread only costs.
 SERIAL_BOND_DIMENSION = 400
@@ -31,25 +27,17 @@ class Block2Engine(DMRGEngine):
 
     def version(self) -> str:
         """Return block2's version without importing it."""
-        try:
-            return f"block2 {version('block2')}"
-        except PackageNotFoundError as error:
-            raise MissingEngineError(
-                "block2 is not installed; `pip install block2` brings it"
-            ) from error
+        return installed_version("block2", "block2")
 
     def check(self, request: Request) -> None:
         """Refuse trivial sectors, and more memory than there is."""
-        state = request.terms.state
-        assert isinstance(state, Canonical)
-        numerics, limit = request.numerics, memory_limit()
-        assert isinstance(numerics, Block2Numerics)
-        if limit is not None and numerics.stack_memory_gib * 2**30 > limit:
+        state, n_sites = request.terms.state, request.terms.n_sites
+        memory, limit = request.numerics.stack_memory_gib, memory_limit()
+        if limit is not None and memory * 2**30 > limit:
             raise OrchestraError(
-                f"block2: numerics.block2.stack_memory_gib = {numerics.stack_memory_gib:g} is "
-                f"reserved at the start, and this machine allows {limit / 2**30:.1f} GiB; take less"
+                f"block2: numerics.block2.stack_memory_gib = {memory:g} is reserved at the start, "
+                f"and this machine allows {limit / 2**30:.1f} GiB; take less"
             )
-        n_sites = request.terms.n_sites
         if n_sites < 4 or sum(state) < 1 or sum(state) > 2 * n_sites - 1:
             raise OrchestraError(
                 "block2 needs at least 4 sites, one electron and one hole; use --backend exact"
@@ -60,14 +48,13 @@ class Block2Engine(DMRGEngine):
 
     def render(self, request: Request) -> Job:
         """Return the job."""
-        numerics = request.numerics
-        assert isinstance(numerics, Block2Numerics)
-        settings = settings_of(numerics) | {"stages": numerics.bond_dimensions()}
+        numerics: Block2Numerics = request.numerics
         serial = numerics.max_bond_dimension <= SERIAL_BOND_DIMENSION
         threads = numerics.threads or (1 if serial else available_cores())
-        return Job(
-            program="python",
-            arguments=("-P", "-m", "bilayer_orchestra.engines.block2.process", "."),
-            files={JOB: render_job(in_own_units(request.terms), request.observables, settings)},
-            environment=thread_environment(threads),
+        return python_job(
+            request,
+            "bilayer_orchestra.engines.block2.process",
+            threads,
+            terms=in_own_units(request.terms),
+            stages=numerics.bond_dimensions(),
         )

@@ -15,7 +15,7 @@ class _Recipe(ImageRecipe):
         package = Path(__file__).resolve().parents[2]
         names = ("__init__.py", "errors.py", "terms.py", "engines/__init__.py")
         files = [package / name for name in names]
-        files += [package / "engine_side" / name for name in ("__init__.py", "files.py")]
+        files += [package / "engine_side" / name for name in ("__init__.py", "dmrg.py", "files.py")]
         for part in ("exact", "block2"):
             room = (package / "engines" / part).glob("*.py")
             files += [file for file in room if file.name not in _OUTSIDE]

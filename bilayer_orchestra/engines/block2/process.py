@@ -1,16 +1,10 @@
 """The engine process: ``python -m bilayer_orchestra.engines.block2.process JOB_DIRECTORY``.
 
-Three parts, each from the previous one's result:
-
-1. ground state: the bond dimension doubles from stage to stage; each stage starts with noisy
-   sweeps and ends with noise-free ones, after which everything is measured;
-2. second start: another random state at small bond dimension must arrive at the same energy and
-   correlators;
-3. orthogonal state: the lowest state orthogonal to the result gives the gap. If it lies lower,
-   the result was not the ground state and the search continues from it.
-
-After every sweep of part 1 the state is checkpointed. Every sweep has its own random seed, so a
-resumed run makes the same numbers as an uninterrupted one (up to the summation order of threads).
+What it does is described in :mod:`bilayer_orchestra.engine_side.dmrg`. The bond dimension doubles
+from stage to stage; each stage starts with noisy sweeps and ends with noise-free ones, after which
+everything is measured. After every sweep the state is checkpointed. Every sweep has its own random
+seed, so a resumed run makes the same numbers as an uninterrupted one (up to the summation order of
+threads).
 """
 
 from __future__ import annotations
@@ -20,18 +14,18 @@ import os
 import shutil
 import sys
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bilayer_orchestra.engine_side.dmrg import MAX_ATTEMPTS, NOISE_DECAY, PROOF, Search, difference
 from bilayer_orchestra.engine_side.files import (
-    OUTPUT,
     START,
     load_arrays,
-    read_job,
-    report,
     save_arrays,
+    solve_from_command_line,
 )
 from bilayer_orchestra.engines.block2.hamiltonian import (
     hamiltonian,
@@ -41,35 +35,47 @@ from bilayer_orchestra.engines.block2.hamiltonian import (
 )
 from bilayer_orchestra.engines.block2.measure import measure
 from bilayer_orchestra.engines.block2.state import (
+    KET,
     checkpoint_problem,
     load_checkpoint,
     save_checkpoint,
 )
-from bilayer_orchestra.errors import EngineError, OrchestraError
+from bilayer_orchestra.errors import EngineError
 from bilayer_orchestra.terms import Canonical
 
-#: Bond dimension at which the proof (second start, orthogonal state) is made.
-PROOF_BOND_DIMENSION = 100
-#: Noisy sweeps per stage and the factor by which each stage's noise is below the one before.
-NOISY_SWEEPS, NOISE_DECAY = 2, 0.1
+#: Noisy sweeps per stage; each stage's noise is below that of the one before.
+NOISY_SWEEPS = 2
 #: A stage is settled when a noise-free sweep changes the energy, relative, by less than this or
-#: than the discarded weight, and a pair of sweeps the correlators by less than this or a hundredth
-#: of the weight's root: finer changes drown in the truncation. A pair, since truncation leaves
-#: different states on the way there and on the way back, however many sweeps are made.
-SETTLED, SETTLED_CORRELATORS = 1e-11, 1e-7
-#: Davidson threshold (square of the residual) of noisy sweeps, of the proof, and the tightest one.
-LOOSE, PROOF, TIGHT = 1e-8, 1e-11, 1e-20
+#: than the discarded weight, and a pair of sweeps the correlators by less than the second or a
+#: hundredth of the weight's root: finer changes drown in the truncation. A pair, since truncation
+#: leaves different states on the way there and on the way back, however many sweeps are made.
+SETTLED = 1e-11
+SETTLED_CORRELATORS = 1e-7
+#: Davidson threshold (square of the residual) of noisy sweeps, and the tightest one.
+LOOSE = 1e-8
+TIGHT = 1e-20
 #: Davidson iterations per bond: what they leave undone, the next sweep does with better blocks.
 DAVIDSON_ITERATIONS = 60
 #: States with less weight than this are dropped at any bond dimension.
 CUTOFF = 1e-22
-#: A start that ends lower than the result by this much, plus this many times the discarded weight
-#: (truncated states scatter), proves the result wrong.
-LOWER, LOWER_PER_WEIGHT = 1e-7, 10.0
-MAX_ATTEMPTS = 3
+#: Bond dimension of random states; the first sweeps make it grow.
+RANDOM_BOND_DIMENSION = 50
 #: A next state with a larger share of the ground state paid the penalty rather than leaving it.
 MAX_SHARE = 0.1
-CHECKPOINT = "checkpoint"
+CHECKPOINT, SCRATCH = "checkpoint", "scratch"
+
+
+@dataclass
+class Record:
+    """How far a search is, in its checkpoint: ``sweep`` counts in a stage, ``total`` in all."""
+
+    sector: list[Any]
+    attempt: int = 0
+    stage: int = 0
+    sweep: int = 0
+    total: int = 0
+    energy: float = math.inf
+    weight: float = 1.0
 
 
 def reserve(memory: int) -> None:
@@ -86,24 +92,23 @@ def reserve(memory: int) -> None:
         raise EngineError(f"this machine does not give {place}; take less") from error
 
 
-class Search:
-    """One DMRG job: the driver, H and what does not change between the parts."""
+class Block2Search(Search):
+    """One job: block2's driver and H as an operator of it."""
 
     def __init__(self, directory: Path) -> None:
         # imported here so that the thread environment is set before the library loads
         from pyblock2.driver.core import DMRGDriver, SymmetryTypes
 
-        self.directory = directory
-        self.terms, self.observables, self.settings = read_job(directory)
+        super().__init__(directory)
         assert isinstance(self.terms.state, Canonical)
         n_up, n_down = self.terms.state
         self.symmetry = symmetry_of(self.terms)
-        scratch = directory / "scratch"
-        shutil.rmtree(scratch, ignore_errors=True)  # left by a killed run
+        self.sector: list[Any] = [self.symmetry, self.terms.n_sites, n_up, n_down]
+        shutil.rmtree(directory / SCRATCH, ignore_errors=True)  # left by a killed run
         memory = int(self.settings["stack_memory_gib"] * 2**30)
         reserve(memory)
         self.driver = DMRGDriver(
-            scratch=str(scratch),
+            scratch=str(directory / SCRATCH),
             symm_type=getattr(SymmetryTypes, self.symmetry),
             n_threads=int(os.environ["OMP_NUM_THREADS"]),
             stack_mem=memory,
@@ -112,17 +117,23 @@ class Search:
             n_sites=self.terms.n_sites, n_elec=n_up + n_down, spin=n_up - n_down
         )
         self.mpo = hamiltonian(self.driver, self.terms, self.symmetry)
-        self.stages: list[int] = self.settings["stages"]
-        self.sector = [self.symmetry, self.terms.n_sites, n_up, n_down]
 
     def seed(self, stream: int) -> None:
         """Set block2's random numbers; every sweep and start has its own stream."""
         self.driver.bw.b.Random.rand_seed((self.settings["seed"] * 1_000_003 + stream) % 2**31)
 
+    def random_state(self, stream: int) -> Any:
+        """Return a random state."""
+        self.seed(stream)
+        bond = min(self.bonds[0], RANDOM_BOND_DIMENSION)
+        tag = f"START{stream}" if stream else KET
+        return self.driver.get_random_mps(tag=tag, bond_dim=bond, nroots=1)
+
     def sweep(
-        self, state: Any, bond: int, noise: float, threshold: float, **projection: Any
+        self, state: Any, bond: int, noise: float, accuracy: float, stream: int, **projection: Any
     ) -> tuple[float, float]:
-        """Do one sweep in place; return (energy, largest discarded weight)."""
+        """Do one sweep; ``accuracy`` is Davidson's threshold."""
+        self.seed(stream)
         energy = self.driver.dmrg(
             self.mpo,
             state,
@@ -130,7 +141,7 @@ class Search:
             tol=0.0,
             bond_dims=[bond],
             noises=[noise],
-            thrds=[LOOSE if noise else threshold],
+            thrds=[LOOSE if noise else accuracy],
             dav_max_iter=DAVIDSON_ITERATIONS,
             cutoff=CUTOFF,
             iprint=0,
@@ -140,241 +151,148 @@ class Search:
             raise EngineError("the energy became NaN or infinite")
         return float(energy), float(self.driver.get_dmrg_results()[1][-1])
 
-    def random_state(self, tag: str, stream: int) -> Any:
-        """Return a random state; its bond dimension is grown by the first sweeps."""
-        self.seed(stream)
-        return self.driver.get_random_mps(tag=tag, bond_dim=min(self.stages[0], 50), nroots=1)
+    def measure(self, state: Any, observables: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Return operator averages."""
+        return measure(self.driver, state, self.symmetry, observables)
 
-    def first_state(self) -> tuple[Any, int]:
-        """Return the state that another run left for this one, or else a random state.
+    def climb(self) -> list[dict[str, Any]]:
+        """Optimize the state at one bond dimension after the other; measure at each.
 
-        And the sweep at which the first stage begins: noise would undo what the state is good for.
+        What is measured goes to ``stage-<attempt>-<k>.npz``.
         """
+        settings = self.settings
+        record, before = self._begin()
+        while True:
+            bond = self.bonds[record.stage]
+            clean = record.sweep - NOISY_SWEEPS + 1  # noise-free sweeps of this stage, with this
+            noise = settings["noise"] * NOISE_DECAY**record.stage if clean <= 0 else 0.0
+            # the local problem need not be solved better than the truncation that follows
+            threshold = min(PROOF, max(TIGHT, 1e-3 * record.weight))
+            started = time.monotonic()
+            energy, weight = self.sweep(self.state, bond, noise, threshold, 1 + record.total)
+            self.report(
+                step="sweep",
+                sweep=record.total + 1,
+                energy=energy,
+                bond=bond,
+                discarded_weight=weight,
+                noise=noise,
+                seconds=time.monotonic() - started,
+            )
+            change = abs(energy - record.energy) / max(1.0, abs(energy))
+            record.sweep, record.total = record.sweep + 1, record.total + 1
+            drift, last = math.inf, record.sweep >= settings["max_sweeps_per_stage"]
+            if clean >= 2 and ((clean % 2 == 0 and change < max(SETTLED, weight)) or last):
+                now = self.measure(self.state)
+                drift, before = difference(now, before), now
+            settled = drift < max(SETTLED_CORRELATORS, 0.01 * math.sqrt(weight))
+            if settled:  # what the ways there and back differ by is an error of truncation
+                energy, weight = self.sweep(self.state, bond, 0.0, threshold, 1 + record.total)
+                drift = max(drift, difference(self.measure(self.state), before))
+                record.total += 1
+            record.energy, record.weight = energy, weight
+            if settled or last:
+                variance = self._measure_stage(record, drift if settled else math.inf)
+                small = weight <= settings["discarded_weight"]
+                small = small or variance <= settings["energy_variance"]
+                # two stages at least, or the truncation error could not be estimated
+                if (small and record.stage >= 1) or record.stage + 1 == len(self.bonds):
+                    files = (self._stage_file(k) for k in range(record.stage + 1))
+                    return [load_arrays(file) for file in files]
+                record.stage, record.sweep, before = record.stage + 1, 0, {}
+            self._keep(self.state, record, before)
+
+    def _begin(self) -> tuple[Record, dict[str, Any]]:
+        """Set state and attempt: from the checkpoint, from the state of another run, or at random.
+
+        Returns
+        -------
+        record : Record
+            How far the search is.
+        before : dict
+            Pair and density matrices after the sweep before, if they were measured.
+        """
+        place = self.directory / CHECKPOINT
+        problem = checkpoint_problem(place, self.sector)
+        if problem is None:
+            self.state, found, before = load_checkpoint(self.driver, place)
+            record = Record(**found)
+            self.attempt = record.attempt
+            self.report(step="resumed", sweep=record.total)
+            return record, before
+        if place.exists():
+            self.report(step="discarded", problem=problem)
         place = self.directory / START
         if place.exists():
             problem = checkpoint_problem(place, self.sector)
             if problem is None:
-                state, _, _ = load_checkpoint(self.driver, "SAVED", "KET", place)
-                report(self.directory, step="begun")
-                return state, NOISY_SWEEPS
-            report(self.directory, step="ignored", problem=problem)
-        return self.random_state("KET", 0), 0
+                self.state, _, _ = load_checkpoint(self.driver, place)
+                self.report(step="begun")
+                # noise would undo what the state is good for
+                return Record(self.sector, sweep=NOISY_SWEEPS), {}
+            self.report(step="ignored", problem=problem)
+        self.state = self.random_state(0)
+        return Record(self.sector), {}
 
-    def relax(self, state: Any, stream: int, name: str, **projection: Any) -> float:
-        """Optimize ``state`` at the proof's bond dimension until settled; return its energy."""
-        previous = math.inf
-        for number in range(self.settings["max_sweeps_per_stage"]):
-            noise = self.settings["noise"] * NOISE_DECAY ** (number // 2) if number < 6 else 0.0
-            self.seed(stream + number)
-            energy, _ = self.sweep(state, self.proof_bond, noise, PROOF, **projection)
-            report(self.directory, step=name, sweep=number, energy=energy, bond=self.proof_bond)
-            if noise == 0 and abs(energy - previous) < 1e-9 * max(1.0, abs(energy)):
-                break
-            previous = energy
-        return energy
+    def _keep(self, state: Any, record: Record, before: dict[str, Any]) -> None:
+        place = self.directory / CHECKPOINT
+        save_checkpoint(self.driver, state, asdict(record), before, place)
 
-    @property
-    def proof_bond(self) -> int:
-        """First stage's bond dimension that is large enough for the proof, or the last one."""
-        return next((m for m in self.stages if m >= PROOF_BOND_DIMENSION), self.stages[-1])
+    def _stage_file(self, stage: int) -> Path:
+        return self.directory / f"stage-{self.attempt}-{stage}.npz"
 
-
-def fresh_record(search: Search, attempt: int) -> dict[str, Any]:
-    """Return the record of a search that has not swept yet."""
-    return {
-        "sector": search.sector,
-        "attempt": attempt,
-        "stage": 0,
-        "sweep": 0,
-        "total": 0,
-        "energy": math.inf,
-        "weight": 1.0,
-    }
-
-
-def find_ground_state(search: Search) -> tuple[Any, int]:
-    """Part 1, from the checkpoint if there is one; returns the state and the attempt's number.
-
-    Stage results go to ``stage-<attempt>-<k>.npz``.
-    """
-    settings, checkpoint = search.settings, search.directory / CHECKPOINT
-    before: dict[str, Any]
-    problem = checkpoint_problem(checkpoint, search.sector)
-    if problem is None:
-        state, record, before = load_checkpoint(search.driver, "SAVED", "KET", checkpoint)
-        report(search.directory, step="resumed", sweep=record["total"])
-    else:
-        if checkpoint.exists():
-            report(search.directory, step="discarded", problem=problem)
-        state, sweep = search.first_state()
-        record, before = fresh_record(search, 0) | {"sweep": sweep}, {}
-    attempt = record["attempt"]
-    while True:
-        stage = record["stage"]
-        bond = search.stages[stage]
-        clean = record["sweep"] - NOISY_SWEEPS + 1  # noise-free sweeps of this stage, with this one
-        noise = settings["noise"] * NOISE_DECAY**stage if clean <= 0 else 0.0
-        # the local problem need not be solved better than the truncation that follows
-        threshold = min(PROOF, max(TIGHT, 1e-3 * record["weight"]))
-        search.seed(1 + record["total"])
-        started = time.monotonic()
-        energy, weight = search.sweep(state, bond, noise, threshold)
-        report(
-            search.directory,
-            step="sweep",
-            sweep=record["total"] + 1,
-            energy=energy,
-            bond=bond,
-            discarded_weight=weight,
-            noise=noise,
-            seconds=time.monotonic() - started,
+    def _measure_stage(self, record: Record, drift: float) -> float:
+        """Measure everything, store it, return the energy variance."""
+        bond, raw = self.bonds[record.stage], self.measure(self.state, self.observables)
+        energy = float(self.driver.expectation(self.state, self.mpo, self.state))
+        deviation = squared_deviation(self.driver, self.terms, self.symmetry, energy)
+        variance = float(self.driver.expectation(self.state, deviation, self.state))
+        self.report(step="stage", bond=bond, variance=variance)
+        save_arrays(
+            self._stage_file(record.stage),
+            bond_dimension=bond,
+            discarded_weight=record.weight,
+            energy_with_mu=energy,
+            energy_variance=variance,
+            drift=drift,
+            **raw,
         )
-        change = abs(energy - record["energy"]) / max(1.0, abs(energy))
-        drift = math.inf
-        last = record["sweep"] + 1 >= settings["max_sweeps_per_stage"]
-        if clean >= 2 and ((clean % 2 == 0 and change < max(SETTLED, weight)) or last):
-            now = measure(search.driver, state, search.symmetry, ())
-            drift, before = _difference(now, before), now
-        settled = drift < max(SETTLED_CORRELATORS, 0.01 * math.sqrt(weight))
-        record |= {
-            "sweep": record["sweep"] + 1,
-            "total": record["total"] + 1,
-            "energy": energy,
-            "weight": weight,
-        }
-        if settled:  # what the ways there and back differ by is an error of truncation
-            search.seed(1 + record["total"])
-            energy, weight = search.sweep(state, bond, 0.0, threshold)
-            drift = max(
-                drift, _difference(measure(search.driver, state, search.symmetry, ()), before)
-            )
-            record |= {"total": record["total"] + 1, "energy": energy, "weight": weight}
-        if settled or last:
-            variance = _measure_stage(
-                search, state, attempt, stage, weight, drift if settled else math.inf
-            )
-            small = weight <= settings["discarded_weight"]
-            small = small or variance <= settings["energy_variance"]
-            # two stages at least, or the truncation error could not be estimated
-            enough = small and stage >= 1
-            if enough or stage + 1 == len(search.stages):
-                return state, attempt
-            record |= {"stage": stage + 1, "sweep": 0}
-            before = {}
-        save_checkpoint(search.driver, state, "SAVED", record, before, checkpoint)
+        return variance
 
+    def next_state(self, stream: int) -> tuple[Any, float]:
+        """Return the lowest state orthogonal to the result, and its energy without any penalty.
 
-def _difference(now: dict[str, Any], before: dict[str, Any]) -> float:
-    """Return the largest change of the pair and density matrices (infinite without a before)."""
-    return max(
-        (float(np.abs(now[name] - before[name]).max()) for name in ("pair", "green") if before),
-        default=math.inf,
-    )
+        Where leaving the ground state costs more than the penalty, the penalty would be called a
+        gap: then it is raised. A small share p of the ground state that is left is taken off the
+        energy.
+        """
+        driver, ground = self.driver, self.state
+        if math.prod(math.comb(self.terms.n_sites, n) for n in self.sector[2:]) == 1:
+            return ground, math.inf
+        identity = driver.get_identity_mpo()
+        lift = largest_move(self.terms)
+        for _ in range(MAX_ATTEMPTS):
+            state = self.random_state(stream)
+            self.relax(state, stream + 1, "next state", proj_mpss=[ground], proj_weights=[lift])
+            share = float(driver.expectation(ground, identity, state)) ** 2
+            if share < MAX_SHARE:
+                energy, below = (
+                    float(driver.expectation(one, self.mpo, one)) for one in (state, ground)
+                )
+                return state, (energy - share * below) / (1 - share)
+            lift *= 10
+        raise EngineError("no state was found that is orthogonal to the ground state")
 
-
-def _measure_stage(
-    search: Search, state: Any, attempt: int, stage: int, weight: float, drift: float
-) -> float:
-    """Measure everything, store it, return the energy variance."""
-    raw = measure(search.driver, state, search.symmetry, search.observables)
-    energy = float(search.driver.expectation(state, search.mpo, state))
-    deviation = squared_deviation(search.driver, search.terms, search.symmetry, energy)
-    variance = float(search.driver.expectation(state, deviation, state))
-    report(search.directory, step="stage", bond=search.stages[stage], variance=variance)
-    save_arrays(
-        search.directory / f"stage-{attempt}-{stage}.npz",
-        bond_dimension=search.stages[stage],
-        discarded_weight=weight,
-        energy_with_mu=energy,
-        energy_variance=variance,
-        drift=drift,
-        **raw,
-    )
-    return variance
-
-
-def second_start(
-    search: Search, attempt: int, reference: dict[str, Any]
-) -> tuple[Any, dict[str, float]]:
-    """Part 2: a different random start must arrive at the same place."""
-    state = search.random_state("SECOND", 100_000 * (attempt + 1))
-    energy = search.relax(state, 100_000 * (attempt + 1) + 1, "second start")
-    raw = measure(search.driver, state, search.symmetry, ())
-    return state, {"second_energy": energy, "second_deviation": _difference(raw, reference)}
-
-
-def orthogonal_state(search: Search, attempt: int, ground: Any) -> tuple[Any, dict[str, float]]:
-    """Part 3: the lowest state orthogonal to ``ground``, and its energy without any penalty.
-
-    Where leaving the ground state costs more than the penalty, the penalty would be called a gap:
-    then it is raised. A small share p of the ground state that is left is taken off the energy.
-    """
-    driver, terms = search.driver, search.terms
-    assert isinstance(terms.state, Canonical)
-    if math.prod(math.comb(terms.n_sites, n) for n in terms.state) == 1:
-        return ground, {"orthogonal_energy": math.inf}
-    stream = 100_000 * (attempt + 1) + 50_000
-    identity = driver.get_identity_mpo()
-    lift = largest_move(terms)
-    for _ in range(MAX_ATTEMPTS):
-        state = search.random_state("ORTHOGONAL", stream)
-        search.relax(state, stream + 1, "next state", proj_mpss=[ground], proj_weights=[lift])
-        share = float(driver.expectation(ground, identity, state)) ** 2
-        if share < MAX_SHARE:
-            energy, below = (
-                float(driver.expectation(one, search.mpo, one)) for one in (state, ground)
-            )
-            return state, {"orthogonal_energy": (energy - share * below) / (1 - share)}
-        lift *= 10
-    raise EngineError("no state was found that is orthogonal to the ground state")
+    def begin_again(self, state: Any) -> None:
+        """Leave a checkpoint of another attempt, from which :meth:`climb` goes on."""
+        self._keep(state, Record(self.sector, self.attempt + 1), {})
 
 
 def run(directory: Path) -> None:
     """Solve the job in ``directory``."""
-    search = Search(directory)
-    while True:
-        ground, attempt = find_ground_state(search)
-        stages = _stages(directory, attempt)
-        reference = next(
-            (s for s in stages if s["bond_dimension"] >= search.proof_bond), stages[-1]
-        )
-        if not search.settings["proof"]:
-            proof = dict.fromkeys(
-                ("second_energy", "second_deviation", "orthogonal_energy"), math.nan
-            )
-            break
-        weight = float(stages[-1]["discarded_weight"])
-        wrong_above = float(stages[-1]["energy_with_mu"]) - LOWER - LOWER_PER_WEIGHT * weight
-        other, proof = second_start(search, attempt, reference)
-        if proof["second_energy"] >= wrong_above:
-            other, gap = orthogonal_state(search, attempt, ground)
-            proof |= gap
-            if gap["orthogonal_energy"] >= wrong_above:
-                break
-        if attempt == MAX_ATTEMPTS - 1:
-            raise EngineError(f"{MAX_ATTEMPTS} searches in a row ended in different states")
-        # continue from the lower state; through the checkpoint, so that a kill forgets nothing
-        checkpoint = directory / CHECKPOINT
-        save_checkpoint(
-            search.driver, other, "SAVED", fresh_record(search, attempt + 1), {}, checkpoint
-        )
-    names = stages[0].keys()
-    stacked = {name: np.stack([stage[name] for stage in stages]) for name in names}
-    save_arrays(
-        directory / OUTPUT, proof_bond_dimension=reference["bond_dimension"], **proof, **stacked
-    )
-    shutil.rmtree(directory / "scratch", ignore_errors=True)
-
-
-def _stages(directory: Path, attempt: int) -> list[dict[str, Any]]:
-    files = sorted(
-        directory.glob(f"stage-{attempt}-*.npz"), key=lambda file: int(file.stem.split("-")[2])
-    )
-    return [load_arrays(file) for file in files]
+    Block2Search(directory).run()
+    shutil.rmtree(directory / SCRATCH, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    try:
-        run(Path(sys.argv[1]))
-    except (OrchestraError, MemoryError) as error:
-        sys.exit(f"block2: {error or 'out of memory'}")
+    solve_from_command_line("block2", run)

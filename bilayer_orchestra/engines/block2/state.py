@@ -11,28 +11,36 @@ from typing import Any
 from bilayer_orchestra.engine_side.files import load_arrays, save_arrays
 
 RECORD, ARRAYS, CHECKSUMS = "record.json", "arrays.npz", "checksums.json"
+#: What block2 calls the state in a checkpoint, and the one that is optimized.
+TAG, KET = "SAVED", "KET"
 
 
 def save_checkpoint(
-    driver: Any,
-    state: Any,
-    tag: str,
-    record: dict[str, Any],
-    arrays: dict[str, Any],
-    place: Path,
+    driver: Any, state: Any, record: dict[str, Any], arrays: dict[str, Any], place: Path
 ) -> None:
-    """Replace the checkpoint at ``place`` by ``state``, ``record`` and ``arrays``.
+    """Replace the checkpoint at ``place``.
 
     A kill between the two renames leaves the new checkpoint under its temporary name, from where
     :func:`load_checkpoint` takes it.
+
+    Parameters
+    ----------
+    driver, state
+        block2's driver and matrix-product state.
+    record : dict
+        How far the search is; has the ``sector``.
+    arrays : dict
+        Arrays beside it.
+    place : Path
+        A directory, there or not.
     """
-    driver.copy_mps(state, tag)
+    driver.copy_mps(state, TAG)
     fresh, old = place.with_name(place.name + ".new"), place.with_name(place.name + ".old")
     partial = place.with_name(place.name + ".partial")
     for stale in (partial, fresh, old):
         shutil.rmtree(stale, ignore_errors=True)
     partial.mkdir(parents=True)
-    for file in _files(Path(driver.scratch), tag):
+    for file in _files(Path(driver.scratch)):
         shutil.move(file, partial / file.name)
     save_arrays(partial / ARRAYS, **arrays)
     (partial / CHECKSUMS).write_text(json.dumps(_checksums(partial)))
@@ -44,17 +52,14 @@ def save_checkpoint(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load_checkpoint(
-    driver: Any, tag: str, name: str, place: Path
-) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """Return (state, record, arrays) of a checkpoint without a problem, the state as ``name``."""
+def load_checkpoint(driver: Any, place: Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """Return (state, record, arrays) of a checkpoint without a problem."""
     source = _newest(place)
     record = json.loads((source / RECORD).read_text())
     for file in source.iterdir():
         if file.name not in (RECORD, ARRAYS, CHECKSUMS):
             shutil.copy(file, Path(driver.scratch) / file.name)
-    state = driver.copy_mps(driver.load_mps(tag), name)
-    return state, record, load_arrays(source / ARRAYS)
+    return driver.copy_mps(driver.load_mps(TAG), KET), record, load_arrays(source / ARRAYS)
 
 
 def checkpoint_problem(place: Path, sector: list[Any]) -> str | None:
@@ -96,10 +101,7 @@ def _checksum(file: Path) -> int:
     return result
 
 
-def _files(scratch: Path, tag: str) -> list[Path]:
-    """Return the files of the MPS ``tag`` (names as block2 writes them)."""
-    return [
-        *scratch.glob(f"F.MPS.{tag}.*"),
-        *scratch.glob(f"F.MPS.INFO.{tag}.*"),
-        *scratch.glob(f"{tag}-mps_info.bin"),
-    ]
+def _files(scratch: Path) -> list[Path]:
+    """Return the files of the state (names as block2 writes them)."""
+    patterns = (f"F.MPS.{TAG}.*", f"F.MPS.INFO.{TAG}.*", f"{TAG}-mps_info.bin")
+    return [file for pattern in patterns for file in scratch.glob(pattern)]

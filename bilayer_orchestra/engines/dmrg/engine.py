@@ -10,7 +10,6 @@ from bilayer_orchestra.engines.base import Engine, Request
 from bilayer_orchestra.engines.dmrg.progress import Sweeps
 from bilayer_orchestra.engines.dmrg.results import averages_from_stages, unit_of
 from bilayer_orchestra.engines.dmrg.settings import DMRGNumerics
-from bilayer_orchestra.settings import SpecModel
 
 #: Bond dimensions of the first runs of a search.
 CHEAP_BOND, FIRST_CHEAP_BOND = 60, 30
@@ -26,9 +25,8 @@ class DMRGEngine(Engine):
     def __init__(self) -> None:
         self._sweeps = Sweeps()
 
-    def cheaper(self, settings: SpecModel, effort: float) -> SpecModel | None:
+    def cheaper(self, settings: DMRGNumerics, effort: float) -> DMRGNumerics | None:
         """Return a small bond dimension without proof; what it gets wrong, later runs put right."""
-        assert isinstance(settings, DMRGNumerics)
         if settings.max_bond_dimension <= CHEAP_BOND:
             return None
         return settings.model_copy(
@@ -41,9 +39,8 @@ class DMRGEngine(Engine):
             }
         )
 
-    def may_begin_from_state(self, settings: SpecModel) -> bool:
+    def may_begin_from_state(self, settings: DMRGNumerics) -> bool:
         """Return whether the search proves its state."""
-        assert isinstance(settings, DMRGNumerics)
         return settings.proof
 
     def progress(self, directory: Path, request: Request) -> list[str]:
@@ -52,6 +49,5 @@ class DMRGEngine(Engine):
 
     def parse(self, directory: Path, request: Request) -> Averages:
         """Read ``output.npz``."""
-        assert isinstance(request.numerics, DMRGNumerics)
         output = load_arrays(directory / OUTPUT)
         return averages_from_stages(output, request.terms, request.numerics)

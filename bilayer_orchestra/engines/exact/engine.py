@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from dataclasses import replace
 from math import comb
 from pathlib import Path
 from typing import Any
 
 from bilayer_orchestra.averages import Averages, observables_from_raw
-from bilayer_orchestra.engine_side.files import JOB, OUTPUT, load_arrays, new_events, render_job
-from bilayer_orchestra.engines.base import Cost, Engine, Job, Request, settings_of
+from bilayer_orchestra.engine_side.files import OUTPUT, load_arrays, new_events
+from bilayer_orchestra.engines.base import (
+    Cost,
+    Engine,
+    Job,
+    Request,
+    installed_version,
+    python_job,
+)
 from bilayer_orchestra.engines.exact.image import RECIPE
 from bilayer_orchestra.engines.exact.settings import ExactNumerics
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.machine import available_cores, thread_environment
+from bilayer_orchestra.machine import available_cores
 from bilayer_orchestra.terms import Canonical, Terms
 
 #: Largest canonical sector: half an hour, and seven vectors of 160 MB.
@@ -46,7 +53,7 @@ class ExactEngine(Engine):
 
     def version(self) -> str:
         """Return the version of scipy, which does the linear algebra."""
-        return f"scipy {version('scipy')}"
+        return installed_version("scipy", "scipy")
 
     def check(self, request: Request) -> None:
         """Refuse what does not fit into memory."""
@@ -56,16 +63,11 @@ class ExactEngine(Engine):
 
     def render(self, request: Request) -> Job:
         """Return the job."""
-        numerics = request.numerics
-        assert isinstance(numerics, ExactNumerics)
         # Lanczos waits for memory, where more threads only spin; full diagonalization computes
         threads = 1 if isinstance(request.terms.state, Canonical) else available_cores()
-        return Job(
-            program="python",
-            arguments=("-P", "-m", "bilayer_orchestra.engines.exact.process", "."),
-            files={JOB: render_job(request.terms, request.observables, settings_of(numerics))},
-            environment={**thread_environment(numerics.threads or threads), **KEEP_MEMORY},
-        )
+        threads = request.numerics.threads or threads
+        job = python_job(request, "bilayer_orchestra.engines.exact.process", threads)
+        return replace(job, environment=job.environment | KEEP_MEMORY)
 
     def cost(self, request: Request) -> Cost:
         """Return seconds and memory, fitted to sectors of 1e3 to 2e7 states on a 2020s core."""

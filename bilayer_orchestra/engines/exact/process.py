@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from bilayer_orchestra.engine_side.files import OUTPUT, read_job, report, save_arrays
+from bilayer_orchestra.engine_side.files import (
+    OUTPUT,
+    read_job,
+    report,
+    save_arrays,
+    solve_from_command_line,
+)
 from bilayer_orchestra.engines.exact.fock import Sector
 from bilayer_orchestra.engines.exact.ground import ground_level
 from bilayer_orchestra.engines.exact.measure import measure_states
 from bilayer_orchestra.engines.exact.thermal import thermal_averages
-from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.terms import Canonical
 
 
@@ -47,7 +51,4 @@ def run(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        run(Path(sys.argv[1]))
-    except (OrchestraError, MemoryError) as error:
-        sys.exit(f"exact: {error or 'out of memory'}")
+    solve_from_command_line("exact", run)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
-from bilayer_orchestra.engines.base import Job, Request, Tools, settings_of
+from bilayer_orchestra.engines.base import Job, Request, Tools
 from bilayer_orchestra.engines.dmrg.engine import DMRGEngine
 from bilayer_orchestra.engines.dmrg.results import in_own_units, unit_of
 from bilayer_orchestra.engines.itensor.image import RECIPE
@@ -19,7 +19,6 @@ from bilayer_orchestra.engines.itensor.settings import ITensorNumerics
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.resources import resource
-from bilayer_orchestra.terms import Canonical
 
 SCRIPT, ENGINE = "dmrg.jl", "engine.path"
 STARTING = "starting Julia, then the first sweep"
@@ -70,19 +69,15 @@ class ITensorEngine(DMRGEngine):
 
     def check(self, request: Request) -> None:
         """Refuse empty sectors, and more memory than there is."""
-        assert isinstance(request.terms.state, Canonical)
         if sum(request.terms.state) == 0:
             raise OrchestraError("itensor needs at least one electron; use --backend exact")
-        numerics = request.numerics
-        assert isinstance(numerics, ITensorNumerics)
-        refuse_if_too_large(request.terms, numerics)
+        refuse_if_too_large(request.terms, request.numerics)
 
     def render(self, request: Request) -> Job:
         """Return the job."""
-        numerics = request.numerics
-        assert isinstance(numerics, ITensorNumerics)
+        numerics: ITensorNumerics = request.numerics
         threads = numerics.threads or 1
-        settings = settings_of(numerics) | {
+        settings = numerics.model_dump(mode="json") | {
             "stages": numerics.bond_dimensions(),
             "threads": threads,
             "write_bond_dimension": write_bond_dimension(request.terms, numerics),

@@ -7,6 +7,7 @@ names of observables.
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -54,15 +55,9 @@ def _line(key: str, value: Any) -> str:
 
 
 def _value(value: Any) -> str:
-    """Return one TOML value: numbers, our own identifiers, and lists of them."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float) and math.isfinite(value):
-        return repr(value)
-    if isinstance(value, str) and value.isidentifier() and value.isascii():
-        return f'"{value}"'
-    if isinstance(value, list):
-        return f"[{', '.join(_value(item) for item in value)}]"
-    raise TypeError(f"{value!r} has no place in {JOB}")
+    """Return one TOML value: numbers, our own identifiers, and lists of them look as in JSON."""
+    for one in value if isinstance(value, list) else [value]:
+        number = isinstance(one, int | float) and math.isfinite(one)
+        if not number and not (isinstance(one, str) and one.isidentifier() and one.isascii()):
+            raise TypeError(f"{one!r} has no place in {JOB}")
+    return json.dumps(value)

@@ -17,6 +17,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.version import Version
+
 from bilayer_orchestra.configuration import config_file, engine_settings
 from bilayer_orchestra.engines.itensor.package import engine_depot, engine_half
 from bilayer_orchestra.errors import MissingEngineError
@@ -107,12 +109,17 @@ def find_julia() -> JuliaInstallation:
     MissingEngineError
         If there is none, or it lacks a package; with the remedy.
     """
+    settings = engine_settings("julia")
     project = _project()
+    named, origin = "julia", "the PATH"
+    if "binary" in settings:
+        named, origin = settings["binary"], str(config_file())
+    if variable(VARIABLE):
+        named, origin = variable(VARIABLE), f"the environment variable {VARIABLE}"
     try:
-        binary, origin = _binary()
-        return _installation(binary, origin, project)
+        return _installation(_executable(named, origin), origin, project)
     except MissingEngineError:
-        if _named() or project is not None:
+        if origin != "the PATH" or project is not None:
             raise
         from bilayer_orchestra.engines.itensor.managed import managed_julia
 
@@ -133,7 +140,7 @@ def _installation(binary: Path, origin: str, project: str | None) -> JuliaInstal
                 f"{binary}, named by {origin}, has no {name} in {place}; if another of its "
                 f"projects has, name that in {PROJECT_VARIABLE}; or {REMEDY}"
             )
-        if _numbers(found) < needed:
+        if Version(found).release < needed:
             least = ".".join(str(number) for number in needed)
             raise MissingEngineError(f"{name} {found} is too old, {least} is needed; {REMEDY}")
     active, compiled = versions.get("project", ""), versions.get("compiled") == "true"
@@ -146,37 +153,20 @@ def _installation(binary: Path, origin: str, project: str | None) -> JuliaInstal
     return JuliaInstallation(binary, origin, environment, versions, active, compiled)
 
 
-def _named() -> bool:
-    """Return whether somebody named a Julia."""
-    return bool(variable(VARIABLE)) or "binary" in engine_settings("julia")
-
-
 def _project() -> str | None:
     """Return the project that somebody named."""
-    return (
-        variable(PROJECT_VARIABLE)
-        or engine_settings("julia").get("project")
-        or variable("JULIA_PROJECT")
-        or None
-    )
+    configured = engine_settings("julia").get("project")
+    return variable(PROJECT_VARIABLE) or configured or variable("JULIA_PROJECT") or None
 
 
-def _binary() -> tuple[Path, str]:
-    named = variable(VARIABLE)
-    if named:
-        origin = f"the environment variable {VARIABLE}"
-    elif "binary" in engine_settings("julia"):
-        named = engine_settings("julia")["binary"]
-        origin = str(config_file())
-    else:
-        named, origin = "julia", "the PATH"
+def _executable(named: str, origin: str) -> Path:
     found = shutil.which(named)
     if found is None:
         if named == "julia":
             raise MissingEngineError(f"Julia is not installed; {REMEDY}")
         problem = "cannot be executed" if Path(named).exists() else "does not exist"
         raise MissingEngineError(f"{named}, named by {origin}, {problem}; {REMEDY}")
-    return Path(found).absolute(), origin
+    return Path(found).absolute()
 
 
 def julia_environment(project: str | None) -> dict[str, str]:
@@ -220,13 +210,3 @@ def _versions(binary: Path, environment: tuple[tuple[str, str], ...]) -> dict[st
         raise MissingEngineError(f"{binary} is not a working Julia: {last}; {REMEDY}")
     pairs = [line.split(" ", 1) for line in output.splitlines()]
     return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """Return the leading numbers of a version, up to the first that is not one."""
-    numbers: list[int] = []
-    for part in version.split("."):
-        if not part.isdigit():
-            break
-        numbers.append(int(part))
-    return tuple(numbers)

@@ -7,7 +7,6 @@ bounded by how many states there are. Converged states turn out alike (see decis
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import comb
 from typing import NamedTuple
 
@@ -16,18 +15,20 @@ import numpy as np
 from bilayer_orchestra.engines.itensor.settings import ITensorNumerics
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.machine import memory_limit
-from bilayer_orchestra.terms import Canonical, Terms
+from bilayer_orchestra.terms import FloatArray, Terms
 
-Charges = Mapping[tuple[int, int], float]
-
-#: What Julia and the packages take before much is computed, in bytes (two rungs: 0.55e9), and how
-#: many times what is alive the garbage collector lets the heap grow. Both from the peak resident
-#: set of twelve rungs on a ring, 9 + 9: 1.08e9, 1.63e9, 2.12e9 at bond dimension 400, 600, 800.
-BASE, GARBAGE = 0.75e9, 4.0
+#: What Julia and the packages take before much is computed, in bytes (two rungs: 0.55e9).
+BASE = 0.75e9
+#: How many times what is alive the garbage collector lets the heap grow. Both from the peak
+#: resident set of twelve rungs on a ring, 9 + 9: 1.08e9, 1.63e9, 2.12e9 at bond dimension 400, 600,
+#: 800.
+GARBAGE = 4.0
 #: Vectors that the local solver keeps (subspace and images of 16 each, and a few more).
 SOLVER_VECTORS = 36
 #: Bond dimension up to which the local operator is written out (DENSE_BOND in local_problem.jl).
 DENSE_BOND = 1000
+#: More states than any bond dimension asks for.
+PLENTY = 1e9
 
 
 class Memory(NamedTuple):
@@ -39,20 +40,20 @@ class Memory(NamedTuple):
 
 def estimate(terms: Terms, bond_dimension: int) -> Memory:
     """Return the memory of a job that goes up to ``bond_dimension``."""
-    assert isinstance(terms.state, Canonical)
     n = terms.n_sites
-    bonds = [_charges(terms.state, n, cut, bond_dimension) for cut in range(n + 1)]
+    bonds = [_charges(terms, cut, bond_dimension) for cut in range(n + 1)]
     channels = [_channels(terms, cut) for cut in range(n + 1)]
-    states = sum(_connected(bonds[k], bonds[k + 1]) for k in range(n))
-    blocks = [sum(size**2 for size in bond.values()) for bond in bonds]
+    # numbers in the tensors between neighbouring bonds, and in one environment of each bond
+    states = sum(float(np.sum(_with_site(bonds[k])[:-1, :-1] * bonds[k + 1])) for k in range(n))
+    blocks = [float(np.sum(bond**2)) for bond in bonds]
     environments = sum(w * block for w, block in zip(channels, blocks, strict=True))
     local, halves, largest = 0.0, 0.0, 0.0
     for k in range(n - 1):
-        left, right = _with_site(bonds[k], 1), _with_site(bonds[k + 2], -1)
-        local = max(local, sum(size * right.get(charge, 0.0) for charge, size in left.items()))
-        square = sum(size**2 for side in (left, right) for size in side.values())
-        halves = max(halves, channels[k + 1] * square)
-        largest = max(largest, sum(bonds[k + 1].values()))
+        left, right = _with_site(bonds[k]), _with_site(bonds[k + 2])
+        # a site that comes from the right has taken its charge with it
+        local = max(local, float(np.sum(left[:-1, :-1] * right[1:, 1:])))
+        halves = max(halves, channels[k + 1] * float(np.sum(left**2) + np.sum(right**2)))
+        largest = max(largest, float(bonds[k + 1].sum()))
     # right halves are kept transposed, too; a contraction has intermediate results
     operator = 1.5 * halves if largest <= DENSE_BOND else 2 * max(channels) * local
     measured = 6 * n * max(blocks)  # environments of one operator at every site
@@ -96,24 +97,17 @@ def refuse_if_too_large(terms: Terms, numerics: ITensorNumerics) -> None:
     )
 
 
-def _charges(
-    state: Canonical, n: int, cut: int, bond_dimension: int
-) -> dict[tuple[int, int], float]:
-    """Return the dimension of every charge of the first ``cut`` sites."""
-    result = {}
-    for up in range(max(0, state.n_up - n + cut), min(cut, state.n_up) + 1):
-        for down in range(max(0, state.n_down - n + cut), min(cut, state.n_down) + 1):
-            share = _share(state.n_up, up, n, cut) * _share(state.n_down, down, n, cut)
-            room = min(
-                comb(cut, up) * comb(cut, down),
-                comb(n - cut, state.n_up - up) * comb(n - cut, state.n_down - down),
-            )
-            result[up, down] = float(min(room, bond_dimension * share))
-    return result
-
-
-def _share(total: int, left: int, n: int, cut: int) -> float:
-    return comb(cut, left) * comb(n - cut, total - left) / comb(n, total)
+def _charges(terms: Terms, cut: int, bond_dimension: int) -> FloatArray:
+    """Return the dimension of every charge (n_up, n_dn) of the first ``cut`` sites."""
+    n, rooms_left, rooms_right, shares = terms.n_sites, [], [], []
+    for total in map(int, terms.state):
+        ways = [(comb(cut, k), comb(n - cut, total - k)) for k in range(total + 1)]
+        rooms_left.append(np.array([min(float(left), PLENTY) for left, _ in ways]))
+        rooms_right.append(np.array([min(float(right), PLENTY) for _, right in ways]))
+        shares.append(np.array([left * right / comb(n, total) for left, right in ways]))
+    left, right, share = (one[0][:, None] * one[1] for one in (rooms_left, rooms_right, shares))
+    charges: FloatArray = np.minimum(np.minimum(left, right), bond_dimension * share)
+    return charges
 
 
 def _channels(terms: Terms, cut: int) -> int:
@@ -122,15 +116,7 @@ def _channels(terms: Terms, cut: int) -> int:
     return 2 + 4 * int(np.linalg.matrix_rank(across)) if across.size else 1
 
 
-def _with_site(bond: Charges, sign: int) -> dict[tuple[int, int], float]:
-    result: dict[tuple[int, int], float] = {}
-    for (up, down), size in bond.items():
-        for a, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            charge = up + sign * a, down + sign * b
-            result[charge] = result.get(charge, 0.0) + size
-    return result
-
-
-def _connected(left: Charges, right: Charges) -> float:
-    """Numbers in the tensor between two neighbouring bonds."""
-    return sum(size * right.get(charge, 0.0) for charge, size in _with_site(left, 1).items())
+def _with_site(bond: FloatArray) -> FloatArray:
+    """Return the dimensions of a bond and a site: the charge of each spin is zero or one more."""
+    padded = np.pad(bond, 1)
+    return padded[1:, 1:] + padded[:-1, 1:] + padded[1:, :-1] + padded[:-1, :-1]

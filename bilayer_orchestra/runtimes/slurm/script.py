@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.files import file_sha256, fill, sha256
+from bilayer_orchestra.files import file_sha256, sha256
 from bilayer_orchestra.job import Tools
-from bilayer_orchestra.resources import resource
+from bilayer_orchestra.resources import fill, resource
 from bilayer_orchestra.runtimes.apptainer import contained_command
 from bilayer_orchestra.runtimes.base import PlacedJob
 from bilayer_orchestra.runtimes.local import program_path

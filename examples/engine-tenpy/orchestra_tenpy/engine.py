@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from math import comb
 from pathlib import Path
 from typing import Annotated
@@ -10,12 +9,10 @@ from typing import Annotated
 from pydantic import Field
 
 from bilayer_orchestra.averages import Averages
-from bilayer_orchestra.engine_side.files import JOB, render_job
-from bilayer_orchestra.engines.base import Job, Request, settings_of
+from bilayer_orchestra.engines.base import Job, Request, installed_version, python_job
 from bilayer_orchestra.engines.dmrg.engine import DMRGEngine
 from bilayer_orchestra.engines.dmrg.settings import DMRGNumerics
-from bilayer_orchestra.errors import MissingEngineError, OrchestraError
-from bilayer_orchestra.machine import thread_environment
+from bilayer_orchestra.errors import OrchestraError
 
 
 class TenpyNumerics(DMRGNumerics):
@@ -40,12 +37,7 @@ class TenpyEngine(DMRGEngine):
 
     def version(self) -> str:
         """Return TeNPy's version without importing it."""
-        try:
-            return f"TeNPy {version('physics-tenpy')}"
-        except PackageNotFoundError as error:
-            raise MissingEngineError(
-                "TeNPy is not installed; `pip install physics-tenpy` brings it"
-            ) from error
+        return installed_version("TeNPy", "physics-tenpy")
 
     def check(self, request: Request) -> None:
         """Refuse what has no two-site problem, and sectors with nothing to search."""
@@ -60,12 +52,11 @@ class TenpyEngine(DMRGEngine):
     def render(self, request: Request) -> Job:
         """Return the job: a Python process that reads ``job.json``."""
         numerics = request.numerics
-        settings = settings_of(numerics) | {"stages": numerics.bond_dimensions()}
-        return Job(
-            program="python",
-            arguments=("-P", "-m", "orchestra_tenpy.process", "."),
-            files={JOB: render_job(request.terms, request.observables, settings)},
-            environment=thread_environment(numerics.threads or 1),
+        return python_job(
+            request,
+            "orchestra_tenpy.process",
+            threads=numerics.threads or 1,
+            stages=numerics.bond_dimensions(),
         )
 
     def parse(self, directory: Path, request: Request) -> Averages:

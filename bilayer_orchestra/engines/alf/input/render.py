@@ -17,7 +17,7 @@ from bilayer_orchestra.engines.alf.input.seeds import chain_seeds
 from bilayer_orchestra.engines.alf.input.steps import time_steps
 from bilayer_orchestra.engines.alf.input.trial import probe_orbitals, trial_orbitals
 from bilayer_orchestra.engines.alf.settings import REPRODUCIBLE_CHAINS, ALFNumerics
-from bilayer_orchestra.resources import resource
+from bilayer_orchestra.resources import fill, resource
 from bilayer_orchestra.terms import Canonical, FloatArray, Terms
 
 FORMAT = 1
@@ -168,7 +168,7 @@ def _parameters(
         "NWRAP": str(numerics.stabilization_interval or interval),
         "NSWEEP": str(plan.sweeps_per_bin),
     }
-    return _fill("parameters", values, leave="NBIN")
+    return _filled("parameters", values)
 
 
 def _script(
@@ -188,20 +188,16 @@ def _script(
         "ENOUGH": str(math.ceil(ENOUGH_BINS / chains)),
         "PLAN": "\n".join(plan),
     }
-    return _fill("run.sh", values, leave="NBIN")
+    return _filled("run.sh", values)
 
 
-def _fill(template: str, values: dict[str, str], leave: str) -> str:
-    """Replace @NAME@ in a template; every name must be there, and every value harmless."""
-    text = resource("templates", "alf", template).read_text(encoding="utf-8")
-    names = set(re.findall(r"@([A-Z]+)@", text)) - {leave}
-    if names != set(values):
-        raise AssertionError(f"{template} has {sorted(names)}, filled with {sorted(values)}")
+def _filled(template: str, values: dict[str, str]) -> str:
+    """Return a template with harmless values; run.sh itself fills in the bins of a segment."""
     for name, value in values.items():
         if not re.fullmatch(r"[A-Za-z0-9_=.+\n -]*", value):
             raise AssertionError(f"{name} = {value!r} does not belong into {template}")
-        text = text.replace(f"@{name}@", value)
-    return text
+    text = resource("templates", "alf", template).read_text(encoding="utf-8")
+    return fill(text, values, leave=["NBIN"])
 
 
 def _rows(matrix: FloatArray) -> list[str]:
