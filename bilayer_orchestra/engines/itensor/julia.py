@@ -17,8 +17,6 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.version import Version
-
 from bilayer_orchestra.configuration import config_file, engine_settings
 from bilayer_orchestra.engines.itensor.package import engine_depot, engine_half
 from bilayer_orchestra.errors import MissingEngineError
@@ -130,6 +128,8 @@ def find_julia() -> JuliaInstallation:
 
 
 def _installation(binary: Path, origin: str, project: str | None) -> JuliaInstallation:
+    from packaging.version import Version  # a declaration imports none of others
+
     environment = julia_environment(project)
     versions = _versions(binary, tuple(sorted(environment.items())))
     for name, needed in NEEDED.items():
