@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -224,7 +225,13 @@ class _Base:
     def place_of(self, path: KeyPath) -> str:
         """Return where a value stands that no axis sets, such as ``line 3: ``."""
         if path[:1] == ("numerics",) and path in self.study.lines:
-            return self.study.place_of(path)
+            merged, ours = (
+                functools.reduce(_inside, path, one) for one in (self.data, self.study.data)
+            )
+            if isinstance(merged, dict) or not isinstance(
+                ours, dict
+            ):  # else the base has no section
+                return self.study.place_of(path)
         if self.file is None:
             return self.study.place_of(("model", *path))
         return f"{self.file.source}: {self.file.place_of(path)}"
@@ -249,6 +256,10 @@ class _PointPlaces:
             if one in self.on_axes:
                 return self.base.study.place_of(self.on_axes[one])
         return self.base.place_of(path)
+
+
+def _inside(section: Any, key: str | int) -> Any:
+    return section.get(key) if isinstance(section, dict) else None
 
 
 def _several(names: list[str]) -> str:
