@@ -135,6 +135,7 @@ def test_the_time_limit_sends_a_point_back_and_it_resumes(cluster, tmp_path):
     assert '"resumed"' in (run.job / "progress.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_a_full_disk_fails_those_points_alone(cluster, tmp_path):
     small = tmp_path / "runs"
     small.mkdir()

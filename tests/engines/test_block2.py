@@ -182,6 +182,7 @@ def test_the_bias_covers_what_the_solver_leaves_where_nothing_is_truncated(solve
         assert (error <= bias).all(), (observable, float((error / bias).max()))
 
 
+@pytest.mark.slow
 def test_the_energy_is_not_variational_without_the_chemical_potentials(solve):
     """Truncation moves electrons between layers: <H> - <H - mu N> is off in first order."""
     model = make_model(
@@ -316,6 +317,7 @@ def test_too_small_a_bond_dimension_is_not_called_converged(solve):
     assert float(dataset.energy_variance) > 1e-6
 
 
+@pytest.mark.slow
 def test_truncated_states_settle_and_state_what_truncation_costs(solve):
     """The ways there and back end in different states: no reason to sweep on, but an error."""
     model = make_model(

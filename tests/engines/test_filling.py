@@ -397,6 +397,7 @@ def test_dmrg_sees_a_jump_though_no_sweep_moves_electrons_between_the_layers(sol
         solve(model, "block2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["block2", "itensor"])
 def test_a_state_that_does_not_fit_is_not_used_and_said(tmp_path, name):
     """Other numbers of electrons, other lengths, damaged or cut files: as if it were not there."""

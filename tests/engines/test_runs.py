@@ -76,8 +76,8 @@ def sweeps_of(root: Path) -> int:
     return sum(f.read_text().count('"step": "sweep"') for f in root.glob("*/job/progress.jsonl"))
 
 
-@pytest.mark.cases(2)
-@pytest.mark.parametrize("moments", [("run.json", "job/job.json"), (1, 4), (2, 9)])
+@pytest.mark.cases(1)
+@pytest.mark.parametrize("moments", [("job/job.json", 4), ("run.json", 1), (2, 9)])
 def test_kill_at_any_moment_and_run_again_gives_the_same_result(model_file, tmp_path, moments):
     """While the run is prepared, and after so many sweeps."""
     pytest.importorskip("block2", reason="block2 is missing: pip install block2")

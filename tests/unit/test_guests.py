@@ -242,7 +242,7 @@ observables: [pair]
 @pytest.mark.parametrize(
     ("engine", "changes"),
     [
-        ("exact", ()),
+        pytest.param("exact", (), marks=pytest.mark.slow),
         ("exact", ("state.beta=2.0", "length=1")),
         pytest.param("block2", (), marks=pytest.mark.slow),
     ],
@@ -339,6 +339,7 @@ def shifted(dataset: xr.Dataset, size: float, bias: float) -> xr.Dataset:
     return result
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("size", "bias", "code"),
     [(1e-3, 1e-6, 1), (1e-3, 3e-3, None), (1e-3, float("nan"), 1), (0.0, float("nan"), 2)],
