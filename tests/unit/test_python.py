@@ -69,7 +69,6 @@ def test_the_page_names_every_public_name():
 def test_the_readme_lists_the_engines_that_come_with_the_program():
     table = (ROOT / "README.md").read_text().partition("## Engines")[2].partition("\n\n`")[0]
     rows = dict(re.findall(r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|", table, re.MULTILINE))
-    del rows["auto"]
     ours = {
         name: engine
         for name, engine in engines().items()
