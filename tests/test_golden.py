@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bilayer_orchestra.checking.plan import Check, compare_files
+from bilayer_orchestra.checking.plan import Check, _sector_engine, compare_files, usable_engines
 from bilayer_orchestra.dataset.schema import open_result
 from bilayer_orchestra.dataset.statement import is_stochastic, systematics_of
 from bilayer_orchestra.engines.registry import get_engine
@@ -140,3 +140,28 @@ def test_a_check_asks_as_well(case, tmp_path, monkeypatch):
         check(False).run()
     if case == "thermal":  # a ground state's check looks at more than what is stored
         assert check(True).run().word == EXPECTED[case]["word"]
+
+
+@pytest.fixture
+def all_installed(monkeypatch):
+    for name in ("exact", "block2", "itensor", "alf"):
+        monkeypatch.setattr(get_engine(name), "version", lambda: "some version")
+
+
+@pytest.mark.usefixtures("all_installed")
+def test_a_check_has_the_order_that_it_had():
+    """The first engine tunes a filling: with another one, every potential and run is new."""
+    model = load_model(GOLDEN / "ground.json")
+    assert usable_engines(model)[0] == ["exact", "block2", "itensor", "alf"]
+
+
+@pytest.mark.usefixtures("all_installed")
+def test_sectors_are_solved_by_the_engine_that_solved_them():
+    base = load_model(GOLDEN / "ground.json").replace(length=6)
+    solved = {
+        electrons: _sector_engine(
+            base.replace(state={"n_up": electrons[0], "n_down": electrons[1]})
+        ).name
+        for electrons in ((4, 4), (5, 4), (5, 5))
+    }
+    assert solved == {(4, 4): "exact", (5, 4): "exact", (5, 5): "block2"}
