@@ -189,6 +189,7 @@ def check(
     *,
     distance: int = NEIGHBOURS,
     output: str | Path | None = None,
+    any_version: bool | None = None,
     quiet: bool = False,
 ) -> Verdict:
     """Say whether independent methods agree.
@@ -203,8 +204,8 @@ def check(
         Distance up to which agreement is asked for.
     output : path, optional
         Directory of the runs; default: ``runs/NAME``.
-    quiet : bool
-        Whether to show no progress.
+    any_version, quiet
+        As in :func:`run`.
 
     Raises
     ------
@@ -217,4 +218,4 @@ def check(
     names = list(engines) if engines is not None else usable_engines(what)[0]
     root = Path("runs") / what.name if output is None else Path(output)
     with progress(output_console(), quiet) as show:
-        return Check(what, names, root, show, distance).run()
+        return Check(what, names, root, show, distance, any_version).run()

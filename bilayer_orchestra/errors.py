@@ -38,6 +38,10 @@ class DamagedFileError(OrchestraError):
     """A stored dataset cannot be read: cut off, overwritten, or never one of this program."""
 
 
+class OtherVersionError(OrchestraError):
+    """A result is there, but from another version of its engine; the user chooses."""
+
+
 class EngineError(OrchestraError):
     """An engine failed while running; the message carries its own last lines."""
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bilayer_orchestra.checking.plan import compare_files
+from bilayer_orchestra.checking.plan import Check, _sector_engine, compare_files, usable_engines
 from bilayer_orchestra.dataset.schema import open_result
 from bilayer_orchestra.dataset.statement import is_stochastic, systematics_of
 from bilayer_orchestra.engines.registry import get_engine
-from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.errors import OrchestraError, OtherVersionError
 from bilayer_orchestra.model.load import load_model
 from bilayer_orchestra.running.directory import find_runs, request_hash
 from bilayer_orchestra.running.point import make_request
@@ -118,3 +118,50 @@ def test_another_version_is_named_and_offered_and_never_computed_again_in_silenc
     assert expected["version"] in str(caught.value)
     assert run_directory(GOLDEN / case, model, engine, True).path.name == expected["run"]
     assert run_directory(GOLDEN / case, model, engine, False).path.name != expected["run"]
+
+
+@pytest.mark.parametrize("case", ["ring", "thermal", "anderson"])
+def test_a_check_asks_as_well(case, tmp_path, monkeypatch):
+    """Without the choice `check` computed again in silence, or went on without the engine."""
+    model = load_model(GOLDEN / f"{case}.json")
+    names = [key.split("/")[1] for key in RUNS if key.startswith(f"{case}/")]
+    for name in names:
+        monkeypatch.setattr(get_engine(name), "version", lambda: "another version")
+    shutil.copytree(GOLDEN / case, tmp_path / "runs")
+
+    def check(any_version):
+        one = Check(model, names, tmp_path / "runs", lambda line: None, any_version=any_version)
+        one.runtime = NoRuntime()
+        return one
+
+    with pytest.raises(OtherVersionError, match="--any-version takes it"):
+        check(None).run()
+    with pytest.raises(AssertionError, match="computed again"):
+        check(False).run()
+    if case == "thermal":  # a ground state's check looks at more than what is stored
+        assert check(True).run().word == EXPECTED[case]["word"]
+
+
+@pytest.fixture
+def all_installed(monkeypatch):
+    for name in ("exact", "block2", "itensor", "alf"):
+        monkeypatch.setattr(get_engine(name), "version", lambda: "some version")
+
+
+@pytest.mark.usefixtures("all_installed")
+def test_a_check_has_the_order_that_it_had():
+    """The first engine tunes a filling: with another one, every potential and run is new."""
+    model = load_model(GOLDEN / "ground.json")
+    assert usable_engines(model)[0] == ["exact", "block2", "itensor", "alf"]
+
+
+@pytest.mark.usefixtures("all_installed")
+def test_sectors_are_solved_by_the_engine_that_solved_them():
+    base = load_model(GOLDEN / "ground.json").replace(length=6)
+    solved = {
+        electrons: _sector_engine(
+            base.replace(state={"n_up": electrons[0], "n_down": electrons[1]})
+        ).name
+        for electrons in ((4, 4), (5, 4), (5, 5))
+    }
+    assert solved == {(4, 4): "exact", (5, 4): "exact", (5, 5): "block2"}

@@ -28,16 +28,18 @@ from bilayer_orchestra.checking.sectors import place_potentials, solve_sectors, 
 from bilayer_orchestra.checking.verdict import NEIGHBOURS, incomparable, judge_all
 from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.engines.registry import engines, get_engine
-from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.errors import OrchestraError, OtherVersionError
 from bilayer_orchestra.model.load import parse_model
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.model.state import CanonicalState
 from bilayer_orchestra.running.point import checked_request
+from bilayer_orchestra.running.versions import run_directory
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.tuning.point import run_model
 
-#: What an engine that cannot say takes for a sector of a small system, in seconds.
-SECTOR_SECONDS = 20.0
+#: What an engine that cannot say takes for a sector of a small system, in seconds. Which engine
+#: solves a sector decides whether stored ones are found: exact does up to 400 000 states.
+SECTOR_SECONDS = 21.0
 
 Show = Callable[[str], None]
 
@@ -57,12 +59,21 @@ class Check:
         Takes one line of progress.
     distance : int
         Sites so far apart must agree.
+    any_version : bool or None
+        See :func:`bilayer_orchestra.running.versions.run_directory`.
     """
 
     def __init__(
-        self, model: Model, names: list[str], root: Path, show: Show, distance: int = NEIGHBOURS
+        self,
+        model: Model,
+        names: list[str],
+        root: Path,
+        show: Show,
+        distance: int = NEIGHBOURS,
+        any_version: bool | None = None,
     ) -> None:
         self.model, self.root, self.show, self.distance = model, root, show, distance
+        self.any_version = any_version
         self.engines = [get_engine(name) for name in names]
         self.verdict = Verdict(model.name, model)
         self.runtime = LocalRuntime(many=True)
@@ -104,7 +115,8 @@ class Check:
 
     def _solve(self, model: Model, engine: Engine, text: str) -> xr.Dataset:
         self.show(f"{model.name}: {text}")
-        return run_model(model, engine, self.runtime, self.root, self.show).dataset
+        run = run_directory(self.root, model, engine, self.any_version)
+        return run_model(model, engine, self.runtime, self.root, self.show, run=run).dataset
 
     def _keep(self, model: Model, engine: Engine, label: str, more: str = "") -> xr.Dataset:
         """Solve one model of those that are compared."""
@@ -145,6 +157,8 @@ class Check:
         try:
             checked_request(model, engine)
             result = self._keep(model, engine, label, f", theta = {theta:g}")
+        except OtherVersionError:  # for the user to decide
+            raise
         except OrchestraError as error:
             self._note(f"{label}: {error}")
             return []
@@ -167,6 +181,8 @@ class Check:
         try:
             wanted, others, sectors = solve_sectors(self.model, self._solve_sector)
             placement = place_potentials(wanted, others)
+        except OtherVersionError:
+            raise
         except OrchestraError as error:
             self.verdict.ladder = Ladder((), None, str(error).splitlines()[0])
             return []
@@ -182,7 +198,7 @@ class Check:
                     for rung in ladder.rungs[1 if engine.stochastic else 0 :]
                 }
             except OrchestraError as error:
-                if not engine.stochastic:
+                if not engine.stochastic or isinstance(error, OtherVersionError):
                     raise
                 self._note(f"{engine.name}: {error}")
         solved, noisy = self.verdict.thermal, {e.name for e in able if e.stochastic}
@@ -212,9 +228,13 @@ class Check:
 
 
 def usable_engines(model: Model) -> tuple[list[str], list[str]]:
-    """Return the engines that can take part in a check, and why the others cannot."""
+    """Return the engines that can take part in a check, and why the others cannot.
+
+    Those with the fewest kinds of error come first: the first one searches for a `filling`.
+    """
     usable, without = [], []
-    for name, engine in engines().items():
+    found = sorted(engines().items(), key=lambda one: (one[1].stochastic, bool(one[1].systematics)))
+    for name, engine in found:
         try:
             engine.version()
             if not projects(engine, model):  # its settings follow from the gap

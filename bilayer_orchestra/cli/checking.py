@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperCommand
 
 from bilayer_orchestra.cli.exit_codes import ExitCode
-from bilayer_orchestra.cli.options import Overrides, Style
+from bilayer_orchestra.cli.options import AnyVersion, Overrides, Style
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -59,6 +59,7 @@ def check(
         typer.Option(min=1, help="how far apart sites must agree; less is undecided"),
     ] = 1,
     style: Style = None,
+    any_version: AnyVersion = None,
 ) -> None:
     """Solve a model with several engines and say whether they agree, also as T goes to 0.
 
@@ -77,12 +78,15 @@ def check(
     changes = tuple(overrides or ())
     names = [part.strip() for part in backends.split(",")] if backends else []
     if identities:
-        word = _each_alone(targets, names, output, changes, console)
+        word = _each_alone(targets, names, output, changes, any_version, console)
     else:
         if any(target.suffix == ".nc" for target in targets):
-            outcome, root = _compare_results(targets, output, distance, bool(names or changes))
+            has_options = bool(names or changes or any_version is not None)
+            outcome, root = _compare_results(targets, output, distance, has_options)
         else:
-            outcome, root = _compare_engines(targets, names, output, changes, distance, console)
+            outcome, root = _compare_engines(
+                targets, names, output, changes, distance, any_version, console
+            )
         _report(outcome, root, style, console)
         word = outcome.word
     raise typer.Exit(EXIT_CODES[word])
@@ -94,6 +98,7 @@ def _compare_engines(
     output: Path | None,
     overrides: tuple[str, ...],
     distance: int,
+    any_version: bool | None,
     console: "Output",
 ) -> "tuple[Verdict, Path]":
     from bilayer_orchestra.checking.plan import Check, usable_engines
@@ -114,7 +119,7 @@ def _compare_engines(
             console.say(line)
     root = output or Path("runs") / model.name
     with progress(console) as show:
-        return Check(model, names, root, show, distance).run(), root
+        return Check(model, names, root, show, distance, any_version).run(), root
 
 
 def _compare_results(
@@ -132,7 +137,9 @@ def _compare_results(
             "its model file alone; one result alone can be tested with --identities"
         )
     if has_options:
-        raise OrchestraError("--backends and --set have no meaning for stored results")
+        raise OrchestraError(
+            "--backends, --set, --any-version and --this-version have no meaning for stored results"
+        )
     root = output or Path()
     refuse_own_source(root / CHECK[0], *targets)
     results: dict[str, xr.Dataset] = {}
@@ -196,6 +203,7 @@ def _each_alone(
     names: list[str],
     output: Path | None,
     overrides: tuple[str, ...],
+    any_version: bool | None,
     console: "Output",
 ) -> "Word":
     """Test stored results, or what the named engines return for a model file, by identities."""
@@ -205,6 +213,7 @@ def _each_alone(
     from bilayer_orchestra.display.progress import progress
     from bilayer_orchestra.model.load import load_model
     from bilayer_orchestra.running.choice import engine_for
+    from bilayer_orchestra.running.versions import run_directory
     from bilayer_orchestra.runtimes.local import LocalRuntime
     from bilayer_orchestra.tuning.point import run_model
 
@@ -219,7 +228,8 @@ def _each_alone(
         with progress(console) as show:
             for name in names or ["auto"]:
                 engine = engine_for(model, name)
-                solved = run_model(model, engine, LocalRuntime(), root, show).dataset
+                run = run_directory(root, model, engine, any_version)
+                solved = run_model(model, engine, LocalRuntime(), root, show, run=run).dataset
                 results.append((f"{model.name} with {engine.name}", solved))
     words: list[Word] = []
     for label, dataset in results:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bilayer_orchestra.engines.base import Engine
-from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.errors import OtherVersionError
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.running.directory import RunDirectory, request_hash
 
@@ -27,15 +27,16 @@ def run_directory(
         The request.
     any_version : bool or None
         What to do if the result is there from another version alone: take it (True), compute again
-        (False), or raise an error that names it (None).
+        (False), or raise an error that names it (None; not where this version has begun already).
 
     Raises
     ------
-    OrchestraError
+    OtherVersionError
         If the choice is not made.
     """
     run = RunDirectory.for_request(root, model, engine)
-    if any_version is False or run.record() is not None:
+    begun = run.record() is not None  # with this version, which was chosen then
+    if any_version is False or run.finished or (any_version is None and begun):
         return run
     for other in sorted(root.glob(f"{model.name}-{engine.name}-*")):
         candidate = RunDirectory(other)
@@ -46,7 +47,7 @@ def run_directory(
             continue
         if any_version:
             return candidate
-        raise OrchestraError(
+        raise OtherVersionError(
             f"{other} holds this point, computed with {record.engine}; --any-version takes it, "
             f"--this-version computes it again with {engine.version()} (in Python: any_version)"
         )
