@@ -159,7 +159,8 @@ def test_the_notebook_runs_and_shows_what_it_computes(tmp_path):
         [*command, "--output-dir", str(tmp_path)],
         check=False,
         cwd=tmp_path,
-        env=os.environ | {"IPYTHONDIR": str(tmp_path), "JUPYTER_CONFIG_DIR": str(tmp_path)},
+        env=os.environ
+        | dict.fromkeys(("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "TMPDIR"), str(tmp_path)),
         capture_output=True,
         text=True,
         timeout=300,
