@@ -189,5 +189,9 @@ OBSERVABLES = {
 OPTIONAL = frozenset(name for name, one in OBSERVABLES.items() if one.on_request)
 #: What one method has and others have not.
 EXTRAS = frozenset(name for name, one in OBSERVABLES.items() if one.extra)
-#: Name of a fit -> the observable that it is made of.
-FITTED = {one.fit_name: name for name, one in OBSERVABLES.items() if one.fit_name}
+#: Name of a fit -> the observable that it is made of, in the order of tables; with spins last.
+FITTED = {
+    one.fit_name: name
+    for name, one in sorted(OBSERVABLES.items(), key=lambda item: "spin" in item[1].dims)
+    if one.fit_name
+}

@@ -19,6 +19,7 @@ from bilayer_orchestra.dataset.statement import is_stochastic, systematics_of
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError, OtherVersionError
 from bilayer_orchestra.model.load import load_model
+from bilayer_orchestra.observables import FITTED
 from bilayer_orchestra.running.directory import find_runs, request_hash
 from bilayer_orchestra.running.point import make_request
 from bilayer_orchestra.running.versions import run_directory
@@ -165,3 +166,7 @@ def test_sectors_are_solved_by_the_engine_that_solved_them():
         for electrons in ((4, 4), (5, 4), (5, 5))
     }
     assert solved == {(4, 4): "exact", (5, 4): "exact", (5, 5): "block2"}
+
+
+def test_fits_have_the_order_that_they_had():
+    assert list(FITTED) == ["pair", "density", "green"]
