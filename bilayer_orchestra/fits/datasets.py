@@ -181,7 +181,7 @@ def _row(
         pairs = pairs_of(point, FITTED[what], layer, periodic, at_beta)
         found = fit_pairs(what, pairs, options)
     except OrchestraError as error:
-        return xr.Dataset({"status": str(error)}, {"window": [], "r": []})
+        return xr.Dataset({"status": str(error)}, {"window": [], "r": np.array([], int)})
     warnings = list(found.warnings)
     own = model_data(point)
     if boundary is not None and own.get("boundary", boundary) != boundary:

@@ -55,7 +55,7 @@ def image_table(images: list[str]) -> dict[str, str]:
         engine, equals, path = text.partition("=")
         if engine not in recipes() or not equals or not path:
             known = ", ".join(recipes())
-            raise OrchestraError(f"--image {text}: expected ENGINE=FILE with one of {known}")
+            raise OrchestraError(f"--image {text}: expected KIND=FILE with one of {known}")
         table[engine] = path
     return table
 

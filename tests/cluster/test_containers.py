@@ -160,7 +160,7 @@ def test_paths_of_any_kind_are_bound(tmp_path):
 
 
 def test_mistakes_are_told(tmp_path, monkeypatch):
-    with pytest.raises(OrchestraError, match="ENGINE=FILE"):
+    with pytest.raises(OrchestraError, match="KIND=FILE"):
         image_table(["alf"])
     monkeypatch.setenv("ORCHESTRA_APPTAINER", "no-such-program")
     (tmp_path / "x.sif").write_text("x")

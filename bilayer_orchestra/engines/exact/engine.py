@@ -46,7 +46,7 @@ class ExactEngine(Engine):
     systematics = ()  # rounding only: bounded by the residual over the gap
     settings = ExactNumerics
     recipe = RECIPE
-    auto = 3
+    auto = 2
 
     def __init__(self) -> None:
         self._places: dict[Path, int] = {}

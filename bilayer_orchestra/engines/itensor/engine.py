@@ -35,7 +35,7 @@ class ITensorEngine(DMRGEngine):
     configuration: ClassVar = {"julia": ("binary", "project", "depot")}
     state_name = "checkpoint.jls"
     recipe = RECIPE
-    auto = 2
+    auto = 3
     #: Whether a job got as far as computing, so that machine code is there by now.
     _has_run = False
 
