@@ -39,7 +39,7 @@ def result_table(dataset: xr.Dataset, reused: bool) -> Table:
         if name in dataset:
             table.add_row(name.replace("_", " "), with_uncertainty(dataset, name))
     if "density" in dataset:
-        per_site = dataset["density"].sum("spin")
+        per_site = dataset["density"].sum("spin", skipna=False)  # a label that no site has is NaN
         table.add_row("density per site", _by_layer(per_site.mean(per_site.dims[1:])))
     for name in ("magnetization", "double_occupancy"):
         if name in dataset:

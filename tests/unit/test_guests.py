@@ -349,7 +349,7 @@ def test_a_geometry_that_is_no_chain_is_solved_and_swept_and_refused_in_words(tm
     )
     done = orchestra(folder, "run", model, "-b", "exact", "-o", runs)
     assert done.returncode == 0, done.stderr
-    assert "density per site" in done.stdout, done.stdout
+    assert re.search(r"density per site +centre 1.000000  arm 0.500000", done.stdout), done.stdout
     assert "no picture: pictures need chains" in done.stdout + done.stderr
     done = orchestra(folder, "sweep", study, "-o", runs)
     assert done.returncode == 0, done.stderr
@@ -363,6 +363,7 @@ def test_a_geometry_that_is_no_chain_is_solved_and_swept_and_refused_in_words(tm
         (1, "plot", runs / "result.nc"),
         (3, "check", model, "--backends", "exact,block2", "-o", runs),
         (3, "check", runs / "result.nc", runs / "result.nc", "-o", runs),
+        (3, "check", "--identities", runs / "result.nc"),
     ):
         done = orchestra(folder, *command)
         assert done.returncode == code, done.stderr
