@@ -20,6 +20,7 @@ from bilayer_orchestra.checking.classes import natural_scale
 from bilayer_orchestra.checking.closed_forms import averages, no_closed_form
 from bilayer_orchestra.checking.consistency import inconsistencies
 from bilayer_orchestra.checking.statistics import ROUNDING
+from bilayer_orchestra.dataset.labels import need_chains
 from bilayer_orchestra.dataset.reading import by_site
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import stored_model
@@ -107,6 +108,7 @@ def check_identities(dataset: xr.Dataset) -> list[Identity]:
     OrchestraError
         If its observables are not those of the sites that were solved.
     """
+    need_chains(dataset.dims, "identities")
     model = stored_model(dataset.attrs["model"])
     if model.TRANSLATION:
         raise OrchestraError(

@@ -26,6 +26,7 @@ from bilayer_orchestra.checking.ladder import (
 from bilayer_orchestra.checking.overall import Verdict
 from bilayer_orchestra.checking.sectors import place_potentials, solve_sectors, with_beta
 from bilayer_orchestra.checking.verdict import NEIGHBOURS, incomparable, judge_all
+from bilayer_orchestra.dataset.labels import need_chains
 from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.engines.registry import engines, get_engine
 from bilayer_orchestra.errors import OrchestraError, OtherVersionError
@@ -72,6 +73,7 @@ class Check:
         distance: int = NEIGHBOURS,
         any_version: bool | None = None,
     ) -> None:
+        need_chains(model.sites[0]._fields, "checks")
         self.model, self.root, self.show, self.distance = model, root, show, distance
         self.any_version = any_version
         self.engines = [get_engine(name) for name in names]
@@ -263,6 +265,8 @@ def compare_files(results: dict[str, xr.Dataset], name: str, distance: int = NEI
     OrchestraError
         If two of them must not be compared.
     """
+    for result in results.values():
+        need_chains(result.dims, "checks")
     pairs = _all_pairs(results)
     for pair in pairs:
         why_not = incomparable(pair.first, pair.second)

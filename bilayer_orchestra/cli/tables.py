@@ -39,12 +39,13 @@ def result_table(dataset: xr.Dataset, reused: bool) -> Table:
         if name in dataset:
             table.add_row(name.replace("_", " "), with_uncertainty(dataset, name))
     if "density" in dataset:
-        per_site = dataset["density"].sum("spin")
-        table.add_row("density per site", _by_layer(per_site.mean("x")))
+        per_site = dataset["density"].sum("spin", skipna=False)  # a label that no site has is NaN
+        table.add_row("density per site", _by_layer(per_site.mean(per_site.dims[1:])))
     for name in ("magnetization", "double_occupancy"):
         if name in dataset:
             words = name.replace("_", " ")
-            table.add_row(f"{words} per site", _by_layer(dataset[name].mean("x")))
+            per_site = dataset[name].mean(dataset[name].dims[1:])
+            table.add_row(f"{words} per site", _by_layer(per_site))
     for name, form in (
         ("bond_dimension", "{:.0f}"),
         ("discarded_weight", "{:.1e}"),
@@ -89,9 +90,9 @@ def tuned_potentials(dataset: xr.Dataset) -> str:
 
 
 def _by_layer(values: xr.DataArray) -> str:
-    return "  ".join(
-        f"{layer} {float(values.sel(layer=layer)):.6f}" for layer in values["layer"].values
-    )
+    """Return the values over their one dimension, which a geometry may call otherwise."""
+    (dim,) = values.dims
+    return "  ".join(f"{one} {float(values.sel({dim: one})):.6f}" for one in values[dim].values)
 
 
 def status_table(runs: list[RunDirectory], states: Mapping[str, tuple[str, str]]) -> Table:

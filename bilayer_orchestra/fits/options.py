@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from bilayer_orchestra.dataset.labels import need_chains
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.observables import FITTED
 
@@ -94,6 +95,7 @@ def check_request(
     for kind in what:
         if kind not in FITTED:
             raise OrchestraError(f"cannot fit {kind!r}; choose from {', '.join(FITTED)}")
+    need_chains(dataset.dims, "fits")
     known = [str(one) for one in dataset["layer"].values]
     for layer in layers:
         if layer not in known:

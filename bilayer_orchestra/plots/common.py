@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter, NullLocator
 
+from bilayer_orchestra.dataset.labels import need_chains
 from bilayer_orchestra.dataset.parameters import conditions, model_data, parameters
 from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.files import replacing
@@ -277,6 +278,7 @@ def draw_correlations(dataset: xr.Dataset, path: Path, style: Path | None = None
     style : Path, optional
         See :func:`own_style`.
     """
+    need_chains(dataset.dims, "pictures")
     names = drawable(dataset)
     if not names:
         raise OrchestraError(

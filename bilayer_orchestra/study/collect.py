@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bilayer_orchestra import __version__
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.running.point import set_aside, stored
 from bilayer_orchestra.study.absent import NOT_FOUND, AbsentEngine
 from bilayer_orchestra.study.axes import FACTS
@@ -122,7 +123,14 @@ def _combine(
     import numpy as np
     import xarray as xr
 
-    inner = {dim: _united(dim, results) for dim in ("layer", "x", "layer_", "x_", "spin")}
+    labels = {
+        str(dim): None
+        for result in results.values()
+        for name, variable in result.data_vars.items()
+        if name in OBSERVABLES
+        for dim in variable.dims
+    }
+    inner = {dim: _united(dim, results) for dim in ("spin", *labels)}
     variables: dict[str, xr.Variable] = {}
     for result in results.values():
         for name, variable in result.data_vars.items():
@@ -148,4 +156,5 @@ def _united(dim: str, results: dict[tuple[int, ...], xr.Dataset]) -> list[Any]:
     for result in results.values():
         if dim in result.coords:
             values += [one for one in result[dim].values.tolist() if one not in values]
-    return sorted(values) if dim in ("x", "x_") else values
+    numbers = all(isinstance(one, int) for one in values)
+    return sorted(values) if numbers else values

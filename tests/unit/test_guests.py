@@ -308,6 +308,68 @@ def test_the_geometry_of_the_page_works_as_it_stands_there(tmp_path):
     assert "a 1.200000  b 0.800000" in done.stdout
 
 
+STAR = """
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.terms import Terms
+
+
+class Spot(NamedTuple):
+    part: str
+    number: int
+
+
+class Star(Model):
+    model: Literal["star"]
+    t: float = 1.0
+    observables: tuple[str, ...] = ("density", "pair")
+
+    @property
+    def sites(self):
+        return (Spot("centre", 0), Spot("arm", 0), Spot("arm", 1))
+
+    def terms(self):
+        h = np.zeros((3, 3))
+        h[0, 1:] = h[1:, 0] = -self.t
+        return Terms(self.sites, h, np.zeros(3), np.zeros(3), self.state.as_terms())
+"""
+
+
+def test_a_geometry_that_is_no_chain_is_solved_and_swept_and_refused_in_words(tmp_path):
+    folder, runs = tmp_path / "site", tmp_path / "r"
+    install(folder, "star", STAR, GEOMETRIES, "star = orchestra_star:Star")
+    model = tmp_path / "star.yaml"
+    model.write_text("version: 1\nname: star\nmodel: star\nstate: {n_up: 1, n_down: 1}\n")
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "version: 1\nname: s\nmodel: star.yaml\naxes: {t: [1.0, 2.0]}\nbackends: [exact]\n"
+    )
+    done = orchestra(folder, "run", model, "-b", "exact", "-o", runs)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"density per site +centre 1.000000  arm 0.500000", done.stdout), done.stdout
+    assert "no picture: pictures need chains" in done.stdout + done.stderr
+    done = orchestra(folder, "sweep", study, "-o", runs)
+    assert done.returncode == 0, done.stderr
+    swept = open_result(runs / "s.nc")
+    assert swept["pair"].dims == ("t", "part", "number", "part_", "number_")
+    assert float(swept["density"].sel(t=2.0, part="arm", number=1, spin="up")) == pytest.approx(
+        0.25
+    )
+    for code, *command in (
+        (1, "fit", runs / "result.nc"),
+        (1, "plot", runs / "result.nc"),
+        (3, "check", model, "--backends", "exact,block2", "-o", runs),
+        (3, "check", runs / "result.nc", runs / "result.nc", "-o", runs),
+        (3, "check", "--identities", runs / "result.nc"),
+    ):
+        done = orchestra(folder, *command)
+        assert done.returncode == code, done.stderr
+        assert "need chains, whose sites are labelled by layer and x" in done.stderr
+
+
 def test_the_engine_of_the_page_works_as_it_stands_there(tmp_path):
     package = tmp_path / "site" / "orchestra_free"
     engine, process = blocks("engine.md", "python", "The smallest one, whole")[:2]
