@@ -93,6 +93,7 @@ class Record:
     message: str = ""
     job: str | None = None  # the scheduler's name of the task, such as 4711_3
     place: dict[str, str] | None = None  # where it was submitted to, for the dataset
+    said: dict[str, Any] | None = None  # what the model file says, without defaults; see `said`
 
 
 _RECORD = TypeAdapter(Record)
@@ -364,7 +365,17 @@ def started_record(model: Model, engine: Engine) -> Record:
         pid=os.getpid(),
         host=socket.gethostname(),
         started=utc_now(),
+        said=said(model, engine.name),
     )
+
+
+def said(model: Model, engine: str) -> dict[str, Any]:
+    """Return what a model file says for one engine, nothing that follows from defaults.
+
+    It tells what was asked for where the engine or the geometry, and with it its defaults, is gone.
+    """
+    data = model.model_dump(mode="json", exclude_unset=True)
+    return data | {"numerics": (data.get("numerics") or {}).get(engine) or {}}
 
 
 def find_runs(root: Path) -> list[RunDirectory]:

@@ -1,7 +1,7 @@
 """Points whose engine or geometry is not installed here: their results are found by content.
 
-An identity needs the engine, which knows its version and the settings that were left out. What is
-said in the study and in the run's result has to be the same instead, word for word.
+An identity needs the engine, which knows its version and the settings that were left out. What the
+study says has to be what was said when the run began, or all that its result states.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from bilayer_orchestra.engines.base import Engine, Job, Request
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.running.choice import AUTO
-from bilayer_orchestra.running.directory import RunDirectory, find_runs
+from bilayer_orchestra.running.directory import RunDirectory, find_runs, said
 from bilayer_orchestra.running.point import stored
 from bilayer_orchestra.settings import SpecModel
 
+Data = dict[str, Any]
 #: What is said of a point that no run states.
 NOT_FOUND = (
-    "its engine or geometry is not installed here, and no run states the same model and settings, "
-    "defaults included"
+    "its engine or geometry is not installed here, and no run was asked for in the same words or "
+    "states the same model and settings, defaults included"
 )
 
 
@@ -73,7 +74,7 @@ class StoredRuns:
         ----------
         model : Model
             Without the engines' settings. What was left out and has a default, only its geometry
-            knows: where that is absent the study has to say everything.
+            knows.
         engine : str
             Name of the engine, or ``auto``.
         settings : dict
@@ -81,17 +82,22 @@ class StoredRuns:
         """
         wanted = model.to_data()
         wanted.pop("numerics", None)
+        words = said(model, engine)
         found = [
             run
-            for run, used, data, own in self._stated
-            if engine in (used, AUTO) and data == wanted and own == settings.get(used, {})
+            for run, used, data, own, asked in self._stated
+            if engine in (used, AUTO)
+            and (
+                (data == wanted and own == settings.get(used, {}))
+                or asked == words | {"numerics": settings.get(used) or {}}
+            )
         ]
         absent = RunDirectory(self.root / f"{model.name}-{engine}-absent")
         return found[0] if len(found) == 1 else absent
 
     @functools.cached_property
-    def _stated(self) -> list[tuple[RunDirectory, str, dict[str, Any], dict[str, Any]]]:
-        """Every run with its engine, its model, and the engine's settings."""
+    def _stated(self) -> list[tuple[RunDirectory, str, Data, Data, Data | None]]:
+        """Every run with its engine, its model, the engine's settings, and what was said."""
         rows = []
         for run in find_runs(self.root):
             result, record = None, run.record()
@@ -105,5 +111,5 @@ class StoredRuns:
             else:
                 continue
             settings = (data.pop("numerics", None) or {}).get(engine, {})
-            rows.append((run, engine, data, settings))
+            rows.append((run, engine, data, settings, None if record is None else record.said))
         return rows

@@ -184,10 +184,13 @@ def test_results_outlive_their_geometry(tmp_path):
     model.write_text((THREE / "model.yaml").read_text())
     swept = orchestra(folder, "sweep", *command[1:])
     assert "2 of 2 points finished" in swept.stdout, swept.stdout + swept.stderr
-    # the defaults that the file leaves out are known to its geometry alone
+    # the defaults that the file leaves out are known to its geometry alone; what was said is stored
     terse = orchestra(None, *command)
-    assert "0 of 2 points finished" in terse.stdout, terse.stderr
-    assert "not installed" in terse.stdout
+    assert "2 of 2 points finished" in terse.stdout, terse.stdout + terse.stderr
+    model.write_text((THREE / "model.yaml").read_text() + "observables: [pair]\n")
+    other = orchestra(None, *command)
+    assert "0 of 2 points finished" in other.stdout, other.stdout + other.stderr
+    assert "not installed" in other.stdout
     model.write_text(next((tmp_path / "r").glob("*/model.yaml")).read_text())
     full = orchestra(None, *command)
     assert "2 of 2 points finished" in full.stdout, full.stdout + full.stderr
