@@ -223,6 +223,8 @@ def describe_all(
 ) -> list[str]:
     """Return one line per problem; a misspelt key is not also reported as missing.
 
+    Of a geometry that is not there nobody knows the keys: that alone is said.
+
     Parameters
     ----------
     yaml : Lines
@@ -232,6 +234,11 @@ def describe_all(
     root : type
         What the file describes, for the keys that are known in it.
     """
+    for details in errors:
+        if file_path(details) == ("model",) and details["type"] == "literal_error":
+            problem = _describe(yaml, details)
+            if not difflib.get_close_matches(str(details["input"]), kinds(), n=1):
+                return [f"{problem}; others come with distributions that are not installed here"]
     missing = {file_path(details) for details in errors if details["type"] == "missing"}
     misspelt: set[KeyPath] = set()
     problems = []

@@ -351,11 +351,14 @@ class EngineConformance:
         """Start a run and kill it once it left what :attr:`killed_after` names."""
         command = [sys.executable, "-m", "bilayer_orchestra.cli.main", "run", str(model)]
         command += ["-b", self.name, "-o", str(root), "--no-plot"]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        errors = root.with_name("errors.txt")
+        with errors.open("wb") as stream:
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stream)
         end = time.monotonic() + PATIENCE
         try:
             while not list(root.glob(f"*/job/{self.killed_after}")):
-                assert process.poll() is None, "it ended before it could be killed"
+                ended = process.poll() is not None
+                assert not ended, f"it ended before it could be killed: {errors.read_text()}"
                 assert time.monotonic() < end, f"no {self.killed_after} in the job's directory"
                 time.sleep(0.02)
         finally:
