@@ -298,7 +298,7 @@ def four_rungs(boundary: str, seed: int = 1) -> Model:
     return model_of({"beta": 4.0}, 4, settings, **UNEQUAL, boundary=boundary)
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("boundary", ["open", "periodic"])
 def test_four_rungs_with_unequal_potentials_against_exact(tmp_path, boundary):
     found = with_seeds(6, lambda seed: four_rungs(boundary, seed), tmp_path)

@@ -39,7 +39,7 @@ CASES = {
 }
 
 
-@pytest.mark.cases(4)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("model", CASES.values(), ids=CASES.keys())
 def test_every_observable_against_exact(solve, model):
     dmrg, exact = solve(model, "block2"), solve(model, "exact")
@@ -170,7 +170,7 @@ def test_states_too_close_to_tell_apart_are_not_called_converged(solve):
     assert np.isfinite(dmrg.energy_bias)
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", ["open", "periodic", "polarized ring", "P hops", "tilted"])
 def test_the_bias_covers_what_the_solver_leaves_where_nothing_is_truncated(solve, name):
     """Weights below 1e-14: two stages agree to rounding, the true error is that of the solver."""

@@ -135,6 +135,7 @@ def test_pairs_on_disconnected_layers_jump(solve):
     assert "2.381966" in message
 
 
+@pytest.mark.slow
 def test_dmrg_finds_the_same_potential_as_exact(solve):
     pytest.importorskip("block2", reason="block2 is missing: pip install block2")
     model = filled(0.6, 0.9, 4, t_perp=0.8)

@@ -381,6 +381,7 @@ AXES = {
 }
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("axis", AXES)
 def test_figures_and_fits_take_the_conditions_of_every_point(study, axis):
     text = AXES[axis] + f"\nfigure: {{kind: decay, along: {axis}}}\n"

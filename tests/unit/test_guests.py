@@ -218,7 +218,7 @@ def test_a_geometry_is_solved_by_every_engine_that_is_there(tmp_path):
     for name in names:
         done = orchestra(
             folder, "run", THREE / "model.yaml", "-b", name, "-o", tmp_path / name,
-            *(("--set", "numerics.alf.time_budget=20") if name == "alf" else ()),
+            *(("--set", "numerics.alf.time_budget=10") if name == "alf" else ()),
         )  # fmt: skip
         assert done.returncode == 0, f"{name}: {done.stderr}"
         found = open_result(tmp_path / name / "result.nc")

@@ -256,6 +256,7 @@ VANISHING = {
 }
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("model", VANISHING.values(), ids=VANISHING.keys())
 def test_what_vanishes_agrees_with_what_vanishes(model, solve):
     verdict = judge(solve(model, "exact"), solve(model, "block2"))
