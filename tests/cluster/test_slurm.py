@@ -421,6 +421,7 @@ def test_the_time_limit_signal_stops_engines_and_asks_for_another_turn(tmp_path,
     assert state_of(run, Queue({}))[1].startswith("time limit")
 
 
+@pytest.mark.slow
 def test_without_locks_the_scheduler_decides(tmp_path, fake):
     path, root = write(tmp_path, SMALL), tmp_path / "runs"
     environment = no_locks(tmp_path, errno.ENOLCK)

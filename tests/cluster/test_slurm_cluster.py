@@ -171,6 +171,7 @@ def test_a_full_disk_fails_those_points_alone(cluster, tmp_path):
         subprocess.run(["umount", str(small)], check=False)
 
 
+@pytest.mark.slow
 def test_without_the_scheduler_the_disk_answers(tmp_path):
     """With a cluster of its own: the controller does not come back."""
     with Cluster(tmp_path / "slurm", nodes=1, cpus=1) as cluster:

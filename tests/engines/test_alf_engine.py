@@ -327,6 +327,7 @@ def test_strong_attraction_at_low_temperature_against_exact(tmp_path):
     assert_agree(with_seeds(16, model, tmp_path), exact)
 
 
+@pytest.mark.slow
 def test_projector_against_exact(tmp_path):
     def model(seed: int) -> Model:
         settings = {"dtau": [0.2, 0.1], "sweeps": 800, "sweeps_per_bin": 4, "seed": seed}
@@ -337,6 +338,7 @@ def test_projector_against_exact(tmp_path):
     assert_agree(with_seeds(16, model, tmp_path), exact)
 
 
+@pytest.mark.slow
 def test_one_coarse_step_against_its_own_exact_ensemble(tmp_path):
     """A single step samples the discretized weight, which four sites allow to sum exactly.
 

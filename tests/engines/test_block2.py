@@ -93,7 +93,7 @@ def test_reference_energies(solve, model, energy):
     assert float(solve(model, "block2").energy) == pytest.approx(energy, abs=tolerance)
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("model", "gap"),
     [
@@ -127,7 +127,7 @@ def test_a_penalty_below_the_gap_is_raised(solve, monkeypatch, tmp_path):
     assert gap == pytest.approx(float(solve(model, "exact").gap), rel=1e-6)
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("common", [100.0, -1000.0])
 def test_a_constant_in_the_chemical_potentials_changes_nothing(solve, common):
     layers = {"P": {"chemical_potential": common}, "M": {"chemical_potential": common}}
@@ -137,7 +137,7 @@ def test_a_constant_in_the_chemical_potentials_changes_nothing(solve, common):
         np.testing.assert_array_equal(moved[name], plain[name], err_msg=name)
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [2.0**-10, 2.0**10])
 def test_thresholds_are_in_the_units_of_the_model(solve, unit):
     """All energies times one number: the same states, and the same verdict on them."""

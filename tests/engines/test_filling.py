@@ -165,6 +165,7 @@ def test_thermal_densities_against_the_full_fock_space(solve, beta, p, m, bounda
     assert dataset.attrs["ensemble"] == "grand canonical"
 
 
+@pytest.mark.slow
 def test_potentials_of_free_electrons(solve):
     model = filled(0.4, 1.3, 3, {"beta": 2.0}, P={"interaction": 0.0, "hopping": 0.3})
     mu = solve(model, "exact").chemical_potential.sel(layer=["P", "M"]).values
@@ -267,7 +268,7 @@ class KillAfter(LocalRuntime):
         return super().execute(job, tools, directory, lock, on_poll)
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [filled(0.7, 0.3), filled(0.5, 0.25, state={"beta": 4.0})])
 def test_a_killed_search_goes_on_where_it_was(model, tmp_path):
     backend = get_engine("exact")

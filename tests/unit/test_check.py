@@ -76,6 +76,7 @@ def sampled(truth: xr.Dataset, seed: int, blocks: int = 48, size: float = 0.01) 
     return result
 
 
+@pytest.mark.slow
 def test_agreeing_results_are_rarely_called_different(exact, monkeypatch):
     monkeypatch.setattr(statistics, "DRAWS", 100)
     truth = exact()

@@ -113,6 +113,7 @@ def test_noise_around_a_constant_has_no_exponent(level):
     assert all(eta > 0 for eta in answers)
 
 
+@pytest.mark.slow
 def test_numbers_that_must_be_positive_are():
     """In all points of the figures' data: what is told is positive, what is not has a reason."""
     from bilayer_orchestra.dataset.schema import open_result

@@ -170,6 +170,7 @@ def chord(r, size):
     return size / np.pi * np.sin(np.pi * r / size)
 
 
+@pytest.mark.slow
 def test_stated_errors_cover_the_truth():
     """In 68 % of all cases, whatever the noise and what else there is at small distances."""
     families = [(noisy, 0.7, 0.0), (noisy, 0.7, 0.3), (common_mode, 0.4, 0.0)]

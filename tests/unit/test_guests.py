@@ -198,6 +198,7 @@ def test_results_outlive_their_geometry(tmp_path):
     assert compared.returncode == 0, compared.stdout + compared.stderr
 
 
+@pytest.mark.slow
 def test_a_geometry_is_solved_by_every_engine_that_is_there(tmp_path):
     """Three chains, installed as a guest; the engines agree with exact diagonalization."""
     folder, module = tmp_path / "site", "orchestra_three_chains"
@@ -404,7 +405,7 @@ def shifted(dataset: xr.Dataset, size: float, bias: float) -> xr.Dataset:
     return result
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("size", "bias", "code"),
     [(1e-3, 1e-6, 1), (1e-3, 3e-3, None), (1e-3, float("nan"), 1), (0.0, float("nan"), 2)],

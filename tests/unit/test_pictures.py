@@ -122,6 +122,7 @@ def test_the_users_configuration_does_not_change_a_picture(here, environment):
     assert (here / "runs/test/result.png").read_bytes() == first
 
 
+@pytest.mark.slow
 def test_a_style_is_taken_on_purpose(here):
     (here / "wide.mplstyle").write_text("lines.linewidth: 9\nsavefig.dpi: 50\nbackend: TkAgg\n")
     (here / "wrong.mplstyle").write_text("lines.linewidth: wide\n")

@@ -272,6 +272,7 @@ def test_a_difference_that_matters_is_no_rounding_in_small_units(solve):
     assert natural_scale("energy", VANISHING["small couplings"].terms()) == pytest.approx(4e-3)
 
 
+@pytest.mark.slow
 def test_the_distance_that_is_asked_for_decides_the_exit_code(free, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     free.to_netcdf("a.nc")
