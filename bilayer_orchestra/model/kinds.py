@@ -29,6 +29,10 @@ GEOMETRIES: Plugins[type[Model]] = Plugins("bilayer_orchestra.geometries", "geom
 def kinds() -> dict[str, type[Model]]:
     """Return the installed geometries by name, the default first."""
     found = GEOMETRIES.all()
+    if DEFAULT not in found:  # a checkout that went on without its installation
+        raise OrchestraError(
+            "the geometries of this program are not registered; install it again (`pip install .`)"
+        )
     return {DEFAULT: found[DEFAULT]} | found
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.model import kinds as kinds_module
 from bilayer_orchestra.runtimes.base import Submitted
 from bilayer_orchestra.runtimes.slurm.queue import Queue
 from bilayer_orchestra.runtimes.slurm.state import submitted_state
@@ -57,3 +60,13 @@ def test_what_was_moved_can_be_imported():
     """Only Python's own search for a module to run is refused."""
     command = [sys.executable, "-c", "import bilayer_orchestra.backends"]
     assert subprocess.run(command, check=False, cwd=Path(__file__).parent).returncode == 0
+
+
+def test_a_checkout_that_went_on_without_its_installation_says_so(monkeypatch):
+    monkeypatch.setattr(kinds_module, "GEOMETRIES", SimpleNamespace(all=dict))
+    kinds_module.kinds.cache_clear()
+    try:
+        with pytest.raises(OrchestraError, match="install it again"):
+            kinds_module.kinds()
+    finally:
+        kinds_module.kinds.cache_clear()
