@@ -25,7 +25,7 @@ from bilayer_orchestra.runtimes.slurm.queue import Queue, ask_queue
 from bilayer_orchestra.runtimes.slurm.script import batch_script, task_script
 from bilayer_orchestra.runtimes.slurm.site import Site, load_site
 from bilayer_orchestra.runtimes.slurm.state import SILENCE, read_marker, submitted_state
-from tests.support.commands import orchestra
+from tests.support.commands import orchestra, started
 from tests.support.fake_slurm import SBATCH, SQUEUE
 from tests.support.locks import no_locks
 from tests.support.processes import children, wait_until
@@ -427,7 +427,7 @@ def test_without_locks_the_scheduler_decides(tmp_path, fake):
     environment = no_locks(tmp_path, errno.ENOLCK)
 
     def call(*words: object) -> subprocess.CompletedProcess[str]:
-        return orchestra(*words, env=environment)
+        return started(*words, env=environment)
 
     sweep = ("sweep", path, "--runtime", "slurm", "-o", root)
     done = call(*sweep)

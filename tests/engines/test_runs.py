@@ -20,7 +20,7 @@ from bilayer_orchestra.errors import EngineError, OrchestraError, RunBusyError
 from bilayer_orchestra.running.directory import RunDirectory, find_runs, request_hash
 from bilayer_orchestra.running.point import run_point
 from bilayer_orchestra.runtimes.local import LocalRuntime
-from tests.support.commands import ORCHESTRA, orchestra
+from tests.support.commands import ORCHESTRA, orchestra, started
 from tests.support.locks import no_locks
 from tests.support.models import make_model
 from tests.support.processes import is_alive, kill_when, wait_until
@@ -218,13 +218,13 @@ def test_the_second_of_two_waits_or_says_who_computes(tmp_path):
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 def test_without_locks_it_works_after_one_warning(tmp_path, model_file, number):
     environment = no_locks(tmp_path, number)
-    done = orchestra("run", model_file, "-b", "exact", "-o", tmp_path / "runs", env=environment)
+    done = started("run", model_file, "-b", "exact", "-o", tmp_path / "runs", env=environment)
     assert done.returncode == 0, done.stderr
     warned = [line for line in done.stderr.splitlines() if "has no locks" in line]
     assert len(warned) == 1, done.stderr
     assert "not kept apart" in warned[0]
     assert xr.load_dataset(tmp_path / "runs" / "result.nc").attrs["converged"] == 1
-    again = orchestra("run", model_file, "-b", "exact", "-o", tmp_path / "runs", env=environment)
+    again = started("run", model_file, "-b", "exact", "-o", tmp_path / "runs", env=environment)
     assert "(stored" in again.stdout
     assert again.stderr == ""
 
@@ -235,18 +235,18 @@ def test_without_locks_a_study_warns_once_and_status_says_what_it_does_not_know(
     study = {"version": 1, "name": "s", "model": model, "axes": {"t_perp": [0.4, 0.5, 0.6]}}
     (tmp_path / "study.yaml").write_text(json.dumps(study | {"backends": ["exact"]}))
     root = tmp_path / "runs"
-    done = orchestra("sweep", tmp_path / "study.yaml", "-o", root, "-j", 2, env=environment)
+    done = started("sweep", tmp_path / "study.yaml", "-o", root, "-j", 2, env=environment)
     assert "3 of 3 points finished" in done.stdout, done.stderr
     assert done.stderr.count("has no locks") == 1
     run = find_runs(root)[0]
     run.result.unlink()
     record = run.record()
     run.write_record(dataclasses.replace(record, state="running", pid=1234))
-    told = orchestra("status", root, env=environment)
+    told = started("status", root, env=environment)
     assert "2 finished, 1 unknown" in told.stdout
     assert "1234" in told.stdout
     assert "1 failed" in orchestra("status", root).stdout  # where a lock can tell
-    done = orchestra("sweep", tmp_path / "study.yaml", "-o", root, env=environment)
+    done = started("sweep", tmp_path / "study.yaml", "-o", root, env=environment)
     assert "3 of 3 points finished" in done.stdout, done.stderr
 
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support import commands
+
 ENGINES, GEOMETRIES = "bilayer_orchestra.engines", "bilayer_orchestra.geometries"
 
 #: Exact diagonalization under another name, with a setting of its own and a stated error.
@@ -52,13 +54,21 @@ def python(
     folder: Path | None, *arguments: object, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run Python with the guests in ``folder``; None: without any."""
-    environment = os.environ | ({"PYTHONPATH": str(folder)} if folder else {})
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment, cwd=cwd
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | _path(folder),
+        cwd=cwd,
     )
+
+
+def _path(folder: Path | None) -> dict[str, str]:
+    return {"PYTHONPATH": str(folder)} if folder else {}
 
 
 def orchestra(folder: Path | None, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run the command line with the guests in ``folder``; None: without any."""
-    return python(folder, "-m", "bilayer_orchestra.cli.main", *arguments)
+    return commands.orchestra(*arguments, env=os.environ | _path(folder))
