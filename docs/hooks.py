@@ -71,9 +71,8 @@ API = {
             "analysis.limits",
             "analysis.trotter",
             "analysis.truncation",
-            "analysis.jackknife",
-            "analysis.autocorrelation",
-            "analysis.warmup",
+            "analysis.estimates",
+            "analysis.series",
         ],
     ),
 }

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from bilayer_orchestra.analysis.common import at_least_common
+from bilayer_orchestra.analysis.estimates import at_least_common
 from bilayer_orchestra.checking.classes import (
     ElementClass,
     classes_of,

@@ -23,7 +23,7 @@ import numpy as np
 from scipy.optimize import lsq_linear
 from scipy.special import betainc, chdtrc, stdtr, stdtrit
 
-from bilayer_orchestra.analysis.jackknife import combined_degrees
+from bilayer_orchestra.analysis.estimates import combined_degrees
 from bilayer_orchestra.checking.elements import Elements
 from bilayer_orchestra.terms import FloatArray
 
