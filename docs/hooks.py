@@ -45,7 +45,6 @@ API = {
     "check": (
         "Comparison of engines",
         [
-            "checking.overall",
             "checking.verdict",
             "checking.comparison",
             "checking.statistics",

@@ -433,4 +433,4 @@ class TestLimits:
             assert "trotter" in stored.attrs["history"]
         wrong = CliRunner().invoke(app, [*arguments[:-1], "size"])
         assert wrong.exit_code != 0
-        assert "'length' is no dimension" in str(wrong.exception)
+        assert "numbers along 'length'" in str(wrong.exception)
