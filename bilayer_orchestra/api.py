@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bilayer_orchestra.analysis.limits import extrapolate
-from bilayer_orchestra.checking.overall import Verdict
+from bilayer_orchestra.checking.comparison import NEIGHBOURS
 from bilayer_orchestra.checking.plan import Check, compare_files, usable_engines
-from bilayer_orchestra.checking.verdict import NEIGHBOURS
+from bilayer_orchestra.checking.verdict import Verdict
 from bilayer_orchestra.dataset.schema import open_result as _open_result
 from bilayer_orchestra.display.console import Output, output_console
 from bilayer_orchestra.display.progress import progress

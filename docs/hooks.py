@@ -45,7 +45,6 @@ API = {
     "check": (
         "Comparison of engines",
         [
-            "checking.overall",
             "checking.verdict",
             "checking.comparison",
             "checking.statistics",
@@ -71,9 +70,8 @@ API = {
             "analysis.limits",
             "analysis.trotter",
             "analysis.truncation",
-            "analysis.jackknife",
-            "analysis.autocorrelation",
-            "analysis.warmup",
+            "analysis.estimates",
+            "analysis.series",
         ],
     ),
 }

@@ -4,10 +4,8 @@ What the backends do inside one run (:mod:`.truncation`, :mod:`.trotter`) is don
 dimension of collected results, for any variables, by the dimension's name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -18,36 +16,37 @@ from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.terms import FloatArray
 
 
-@dataclass(frozen=True)
-class LimitForm:
+class LimitForm(NamedTuple):
     """How values approach their limit.
 
     Parameters
     ----------
-    name, formula : str
-        In one word, and as a formula.
+    formula : str
+        In the words of the dimension.
     dim : str
         The dimension that it is meant for.
     z : callable
         Of the coordinates along it; vanishes in the limit.
+    parameters : int
+        Numbers that are fitted; the third one is the gap.
+    needed : int
+        The fewest different points that determine the limit.
     """
 
-    name: str
     formula: str
     dim: str
     z: Callable[[FloatArray], FloatArray]
+    parameters: int = 2
+    needed: int = 2
 
 
 MODELS = {
-    form.name: form
-    for form in (
-        LimitForm("truncation", "v(0) + c w", "discarded_weight", lambda w: w),
-        LimitForm("trotter", "v(0) + c dtau^2", "dtau", lambda dtau: dtau**2),
-        LimitForm("size", "v(0) + c / L", "length", lambda length: 1 / length),
-        LimitForm("size2", "v(0) + c / L^2", "length", lambda length: 1 / length**2),
-        LimitForm("power", "v(0) + c T^2", "beta", lambda beta: 1 / beta**2),
-        LimitForm("gap", "v(0) + c exp(-gap beta)", "beta", lambda beta: 1 / beta**2),
-    )
+    "truncation": LimitForm("v(0) + c w", "discarded_weight", lambda w: w),
+    "trotter": LimitForm("v(0) + c dtau^2", "dtau", lambda dtau: dtau**2),
+    "size": LimitForm("v(0) + c / L", "length", lambda length: 1 / length),
+    "size2": LimitForm("v(0) + c / L^2", "length", lambda length: 1 / length**2),
+    "power": LimitForm("v(0) + c T^2", "beta", lambda beta: 1 / beta**2),
+    "gap": LimitForm("v(0) + c exp(-gap beta)", "beta", lambda beta: 1 / beta**2, 3, 4),
 }
 #: What is said of every element: suffix of its variable, in the order of :func:`_limit`.
 SUFFIXES = ("", "_stderr", "_systematic", "_chi2_per_dof", "_gap")
@@ -83,18 +82,16 @@ def extrapolate(dataset: xr.Dataset, dim: str, model: str, names: list[str]) -> 
     """
     if model not in MODELS:
         raise OrchestraError(f"unknown model {model!r}; choose from {', '.join(MODELS)}")
-    if dim not in dataset.dims or dim not in dataset.coords:
-        raise OrchestraError(f"{dim!r} is no dimension with coordinates of this dataset")
-    if dataset[dim].dtype.kind not in "iuf":
-        raise OrchestraError(f"the positions on {dim!r} have names, and a limit needs numbers")
-    points = np.asarray(dataset[dim].values, float)
-    needed, different = _needed(model), len(np.unique(points))
-    if different < needed:
+    form, positions = MODELS[model], dataset.indexes.get(dim)
+    if positions is None or positions.dtype.kind not in "iuf":
+        raise OrchestraError(f"a limit needs numbers along {dim!r}, not names or nothing")
+    points = np.asarray(positions, float)
+    usable = np.isfinite(points) & (points > 0)
+    if not usable.all() or len(np.unique(points)) < form.needed:
         raise OrchestraError(
-            f"{model} needs {needed} different values of {dim}, there are {different}"
+            f"{model} needs {form.needed} different values of {dim} or more, all positive and "
+            f"finite; these are {', '.join(f'{point:g}' for point in points)}"
         )
-    if not (np.isfinite(points).all() and (points > 0).all()):
-        raise OrchestraError(f"{dim} must be positive and finite to be extrapolated")
     result = {}
     for name in names:
         if name not in dataset or dim not in dataset[name].dims:
@@ -102,52 +99,44 @@ def extrapolate(dataset: xr.Dataset, dim: str, model: str, names: list[str]) -> 
         stderr = f"{name}_stderr"
         errors = dataset[stderr] if stderr in dataset else xr.full_like(dataset[name], np.nan)
         outputs = xr.apply_ufunc(
-            lambda v, e: _limit(points, v, e, model),
+            lambda values, stderr: _limit(points, values, stderr, form),
             dataset[name],
             errors,
             input_core_dims=[[dim], [dim]],
             output_core_dims=[["limit"]],
             vectorize=True,
         )
-        for k, suffix in enumerate(SUFFIXES if model == "gap" else SUFFIXES[:-1]):
-            result[name + suffix] = outputs.isel(limit=k)
-            result[name + suffix].attrs = {
-                **dataset[name].attrs,
-                "extrapolation": f"{MODELS[model].formula} over {dim} ({model})",
-            }
+        said = {"extrapolation": f"{form.formula} over {dim} ({model})"}
+        for k, suffix in enumerate(SUFFIXES[: form.parameters + 2]):
+            result[name + suffix] = outputs.isel(limit=k).assign_attrs(dataset[name].attrs | said)
     return xr.Dataset(result)
 
 
-def _needed(model: str) -> int:
-    """Return the fewest different points that determine a limit."""
-    return 4 if model == "gap" else 2
-
-
-def _limit(points: FloatArray, values: FloatArray, stderr: FloatArray, model: str) -> FloatArray:
+def _limit(
+    points: FloatArray, values: FloatArray, stderr: FloatArray, form: LimitForm
+) -> FloatArray:
     """Return (limit, stderr, systematic, chi2/dof, gap) of one element; NaN if undetermined."""
     present = np.isfinite(values)
     points, values, stderr = points[present], values[present], stderr[present]
-    nothing = np.full(5, np.nan)
-    different = len(np.unique(points))
-    if different < _needed(model):
+    nothing, different = np.full(len(SUFFIXES), np.nan), len(np.unique(points))
+    if different < form.needed:
         return nothing
     noisy = bool(np.isfinite(stderr).all() and (stderr > 0).all())
-    z = MODELS[model].z(points)
+    z = form.z(points)
     # without noise the form is worse farther from the limit
-    relative = np.ones(len(z)) if model == "gap" else z / z.max()
+    relative = np.ones(len(z)) if form.parameters == 3 else z / z.max()
     sigma = stderr if noisy else relative
-    fit = _fit(points, values, sigma, model)
+    fit = _fit(points, values, sigma, form)
     if fit is None:
         return nothing
     value, error, chi2, gap = fit
-    parameters = 3 if model == "gap" else 2
-    dof, systematic = len(values) - parameters, np.nan
-    if different > parameters:
+    dof, systematic = len(values) - form.parameters, np.nan
+    if different > form.parameters:
         kept = z < z.max()
         shares = sigma if noisy else sigma / sigma[kept].max()
-        fewer = _fit(points[kept], values[kept], shares[kept], model)
+        fewer = _fit(points[kept], values[kept], shares[kept], form)
         systematic = abs(fewer[0] - value) if fewer else np.nan
-        if not noisy and model != "gap":  # nothing hides the next order
+        if not noisy and form.parameters == 2:  # nothing hides the next order
             bent = polyfit(relative, values, 2, w=1 / relative)[0]
             systematic = max(systematic, abs(bent - value))
     if not noisy:
@@ -156,42 +145,34 @@ def _limit(points: FloatArray, values: FloatArray, stderr: FloatArray, model: st
 
 
 def _fit(
-    points: FloatArray, values: FloatArray, sigma: FloatArray, model: str
+    points: FloatArray, values: FloatArray, sigma: FloatArray, form: LimitForm
 ) -> tuple[float, float, float, float] | None:
     """Return (limit, its error, chi2, gap); None if no decay is seen."""
-    z = MODELS[model].z(points)
+    z = form.z(points)
     basis, gap, steps = z / z.max(), np.nan, points - points.min()
-    if model == "gap":
-        gap = _fitted_gap(steps, values, sigma)
+
+    def line(basis: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return (v(0), c) of v(0) + c ``basis``, and what is left, in errors."""
+        design = np.stack([np.ones_like(basis), basis], axis=1) / sigma[:, None]
+        solution = np.linalg.lstsq(design, values / sigma, rcond=None)[0]
+        return np.asarray(solution), np.asarray(values / sigma - design @ solution)
+
+    def misfit(log_gap: FloatArray) -> FloatArray:
+        return line(np.exp(-np.exp(log_gap[0]) * steps))[1]
+
+    if form.parameters == 3:  # the best exponential in beta, from its lowest value on
+        starts = np.log(np.array([0.2, 1.0, 5.0]) / np.ptp(steps))
+        fits = [least_squares(misfit, [start], method="lm") for start in starts]
+        gap = float(np.exp(min(fits, key=lambda found: found.cost).x[0]))
         basis = np.exp(-gap * steps)
         if basis.min() > 0.9 or np.count_nonzero(basis > 1e-6) < 3:
             return None  # no decay is seen, or nothing but its end
-    (limit, amplitude), residual = _line(basis, values, sigma)
+    (limit, amplitude), residual = line(basis)
     columns = [np.ones_like(basis), basis]
-    if model == "gap":
+    if form.parameters == 3:
         columns.append(-amplitude * steps * basis)  # by the gap
         if abs(amplitude) <= 1e-9 * np.abs(values).max():
             gap = np.nan  # a constant has the limit, and no gap
     design = np.stack(columns, axis=1) / sigma[:, None]
     error = np.sqrt(np.linalg.pinv(design.T @ design)[0, 0])
     return float(limit), float(error), float(residual @ residual), gap
-
-
-def _line(
-    basis: FloatArray, values: FloatArray, sigma: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return (v(0), c) of v(0) + c ``basis``, and what is left, in errors ``sigma``."""
-    design = np.stack([np.ones_like(basis), basis], axis=1) / sigma[:, None]
-    solution = np.linalg.lstsq(design, values / sigma, rcond=None)[0]
-    return np.asarray(solution), np.asarray(values / sigma - design @ solution)
-
-
-def _fitted_gap(steps: FloatArray, values: FloatArray, sigma: FloatArray) -> float:
-    """Return the gap of the best exponential in beta, from its lowest value on."""
-
-    def misfit(log_gap: FloatArray) -> FloatArray:
-        return _line(np.exp(-np.exp(log_gap[0]) * steps), values, sigma)[1]
-
-    starts = np.log(np.array([0.2, 1.0, 5.0]) / np.ptp(steps))
-    fits = [least_squares(misfit, [start], method="lm") for start in starts]
-    return float(np.exp(min(fits, key=lambda found: found.cost).x[0]))

@@ -6,14 +6,16 @@ any statistical error if the steps fall in powers of two (Romberg's scheme: the 
 h/4 are 1/45, -20/45, 64/45). What may be left is stated, see :class:`Extrapolated`.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
 
-from bilayer_orchestra.analysis.common import ROUNDING, at_least_common
-from bilayer_orchestra.analysis.jackknife import Estimate, combined_degrees
+from bilayer_orchestra.analysis.estimates import (
+    ROUNDING,
+    Estimate,
+    at_least_common,
+    combined_degrees,
+)
 from bilayer_orchestra.terms import FloatArray
 
 
@@ -77,7 +79,7 @@ def limit_weights(dtau: FloatArray, stderr: FloatArray) -> FloatArray:
 
 
 def extrapolate(dtau: list[float], estimates: list[Estimate]) -> Extrapolated:
-    """Extrapolate to dtau = 0, element by element.
+    """Extrapolate values at the steps ``dtau`` to dtau = 0, element by element.
 
     Different steps come from different chains and are independent: the deviations of the limit
     are those of every step times its weight, one after the other.
@@ -97,9 +99,8 @@ def extrapolate(dtau: list[float], estimates: list[Estimate]) -> Extrapolated:
         x = _powers(steps, order + 1)
         fitted = np.einsum("ka,al...,l...->k...", x, coefficients, values)
         with np.errstate(divide="ignore", invalid="ignore"):
-            squares = (values - fitted) ** 2 / np.maximum(
-                stderr, ROUNDING * np.abs(values).max()
-            ) ** 2
+            error = np.maximum(stderr, ROUNDING * np.abs(values).max())
+            squares = (values - fitted) ** 2 / error**2
             chi2 = np.where((stderr > 0).all(axis=0), squares, 0.0).sum(axis=0)
     dof = len(steps) - order - 1
     return Extrapolated(tuple(dtau), limit, remainder, correction, chi2, dof)

@@ -1,7 +1,5 @@
 """Extrapolation of DMRG results to zero discarded weight."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

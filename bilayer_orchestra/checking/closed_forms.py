@@ -2,22 +2,16 @@
 
 Sites that no hopping connects are independent in a thermal state. A connected piece without any
 interaction is a free Fermi gas (Wick's theorem); a single site has four states. This covers U = 0
-(one piece, all free) and t_perp = 0 (isolated P sites and a free M chain), at any temperature, and
-the free ground state with fixed particle numbers. Nothing here shares code with an engine.
+(one piece, all free) and isolated sites beside free pieces (pairs that no hopping connects to a
+metal), at any temperature, and the free ground state with fixed particle numbers. Nothing here
+shares code with an engine.
 """
 
-from __future__ import annotations
-
-import math
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
-from scipy.special import expit
+from scipy.special import expit, softmax
 
-from bilayer_orchestra.terms import Canonical, FloatArray, GrandCanonical, Terms
+from bilayer_orchestra.terms import Canonical, FloatArray, Terms
 
 #: Levels at the Fermi surface closer than this leave the ground state undetermined.
 OPEN_SHELL = 1e-9
@@ -42,7 +36,7 @@ def no_closed_form(terms: Terms) -> str | None:
         return None
     for piece in pieces(terms):
         if len(piece) > 1 and np.any(terms.interaction[piece]):
-            return "neither U = 0 nor t_perp = 0: interacting sites are connected"
+            return "U is not zero, and interacting sites are connected to others"
     return None
 
 
@@ -57,77 +51,42 @@ def averages(terms: Terms) -> dict[str, FloatArray]:
     if no_closed_form(terms):
         raise ValueError(no_closed_form(terms))
     n, state = terms.n_sites, terms.state
-    green = np.zeros((2, n, n))
-    if isinstance(state, Canonical):
-        everywhere = list(range(n))
-        green[0] = _free(terms, everywhere, lambda levels: np.arange(n) < state.n_up)
-        green[1] = _free(terms, everywhere, lambda levels: np.arange(n) < state.n_down)
-    else:
-        for piece in pieces(terms):
-            if not np.any(terms.interaction[piece]):
-                block = np.ix_(piece, piece)
-                green[:, block[0], block[1]] = _free(
-                    terms, piece, lambda levels: expit(-state.beta * levels)
-                )
-    up, down = green
-    one = np.eye(n)
-    doubly = np.diagonal(up) * np.diagonal(down)
-    pair = up * down
-    same = up * (one - up.T) + down * (one - down.T)
-    polarization = (np.diagonal(up) - np.diagonal(down)) / 2
-    density_density, spin_spin = same, same / 4 + np.outer(polarization, polarization)
-    for piece in pieces(terms):
-        (site, *others) = piece
-        if others or terms.interaction[site] == 0:
-            continue
-        assert isinstance(terms.state, GrandCanonical)
-        single, double = _atom(
-            terms.state.beta,
-            terms.chemical_potential[site] - terms.one_body[site, site],
-            terms.interaction[site],
-        )
-        green[:, site, site] = single
-        doubly[site] = pair[site, site] = double
-        density_density[site, site] = 2 * single + 2 * double - (2 * single) ** 2
-        spin_spin[site, site] = (single - double) / 2
+    green, doubly = np.zeros((2, n, n)), np.zeros(n)
+    for piece in [list(range(n))] if isinstance(state, Canonical) else pieces(terms):
+        block = terms.one_body[np.ix_(piece, piece)] - np.diag(terms.chemical_potential[piece])
+        if not np.any(terms.interaction[piece]):
+            levels, orbitals = np.linalg.eigh(block)
+            if isinstance(state, Canonical):
+                occupied = np.arange(n) < np.array(state)[:, None]
+            else:
+                occupied = np.tile(expit(-state.beta * levels), (2, 1))
+            matrices = (orbitals * occupied[:, None]) @ orbitals.T
+            double = np.prod(np.diagonal(matrices, axis1=1, axis2=2), axis=0)
+        else:  # one site with the states 0, up, down and both
+            assert not isinstance(state, Canonical)
+            both = 2 * block[0, 0] + terms.interaction[piece[0]]
+            energies = np.array([0.0, block[0, 0], block[0, 0], both])
+            _, single, _, double = softmax(-state.beta * energies)
+            matrices = np.full((2, 1, 1), single + double)
+        green[np.ix_((0, 1), piece, piece)], doubly[piece] = matrices, double
+    density = np.array(np.diagonal(green, axis1=1, axis2=2))
+    total, moment = density.sum(axis=0), (density[0] - density[1]) / 2
+    # Wick between different sites; on a site what follows from density and double occupancy
+    pair, density_density = green[0] * green[1], -np.sum(green * green.swapaxes(1, 2), axis=0)
+    spin_spin = density_density / 4 + np.outer(moment, moment)
+    np.fill_diagonal(pair, doubly)
+    np.fill_diagonal(density_density, total + 2 * doubly - total**2)
+    np.fill_diagonal(spin_spin, (total - 2 * doubly) / 4)
     kinetic = float(np.sum(terms.one_body * green.sum(axis=0)))
     interaction = float(np.sum(terms.interaction * doubly))
     return {
         "energy": np.array(kinetic + interaction),
         "kinetic_energy": np.array(kinetic),
         "interaction_energy": np.array(interaction),
-        "density": np.stack([np.diagonal(g) for g in green]),
+        "density": density,
         "double_occupancy": doubly,
         "pair": pair,
         "green": green,
         "density_density": density_density,
         "spin_spin": spin_spin,
     }
-
-
-def _free(
-    terms: Terms, sites: list[int], occupation: Callable[[FloatArray], NDArray[Any]]
-) -> FloatArray:
-    """Return the density matrix of one spin where ``sites`` have no interaction.
-
-    Parameters
-    ----------
-    terms : Terms
-        The model.
-    sites : list of int
-        What no hopping connects to the others.
-    occupation : callable
-        Energies of the levels, in rising order, shape (n,) -> how far they are occupied.
-    """
-    block = terms.one_body[np.ix_(sites, sites)] - np.diag(terms.chemical_potential[sites])
-    levels, orbitals = np.linalg.eigh(block)
-    return np.asarray((orbitals * occupation(levels)) @ orbitals.T)
-
-
-def _atom(beta: float, mu: float, interaction: float) -> tuple[float, float]:
-    """Return <n_s> and <n_up n_dn> of a site with states 0, up, down and both."""
-    exponents = [0.0, beta * mu, beta * mu, beta * (2 * mu - interaction)]
-    largest = max(exponents)
-    empty, up, _, both = (math.exp(e - largest) for e in exponents)
-    partition = empty + 2 * up + both
-    return (up + both) / partition, both / partition

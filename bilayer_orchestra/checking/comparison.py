@@ -1,29 +1,38 @@
-"""Two results side by side: what can be compared, in which classes, and how each class came out."""
+"""One observable of two results: whether it can be compared, and what its tests say."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
-from bilayer_orchestra.analysis.common import at_least_common
-from bilayer_orchestra.checking.classes import (
+from bilayer_orchestra.checking.elements import (
     ElementClass,
+    Elements,
     classes_of,
+    elements_of,
     natural_scale,
-    solved_model,
+    vector,
 )
-from bilayer_orchestra.checking.elements import Elements, elements_of, vector
 from bilayer_orchestra.checking.statistics import ZERO, Test, compare, spread
-from bilayer_orchestra.dataset.statement import NOT_STATED, systematics_of
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.model.load import stored_model
+from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.observables import EXTRAS, OBSERVABLES
-from bilayer_orchestra.terms import FloatArray
+from bilayer_orchestra.terms import FloatArray, Terms
 
 Word = Literal["agree", "disagree", "undecided"]
+
+#: False-alarm rate of the whole check, all observables and all pairs of results together.
+LEVEL = 0.01
+#: A comparison that would not notice this relative deviation cannot say "agree".
+WEAKEST = 0.2
+#: Distance up to which there must be power at least: neighbours in each layer, and across a rung.
+NEIGHBOURS = 1
 
 
 @dataclass(frozen=True)
@@ -39,172 +48,190 @@ class Pair:
     kind : str
         ``"same state"``, or ``"limit"``: a thermal state against the ground state it goes over to.
     extra : dict
-        Systematic term -> observable -> its size; on top of those that the results state.
+        Systematic term -> size for every observable; on top of those that the results state.
     """
 
     first: xr.Dataset
     second: xr.Dataset
     labels: tuple[str, str]
     kind: Literal["same state", "limit"] = "same state"
-    extra: dict[str, dict[str, xr.DataArray]] = field(default_factory=dict)
+    extra: dict[str, xr.Dataset] = field(default_factory=dict)
 
     def sides(self) -> Iterator[tuple[str, xr.Dataset]]:
         """Yield both results with their labels."""
         yield from zip(self.labels, (self.first, self.second), strict=True)
 
+    @functools.cached_property
+    def model(self) -> Model | None:
+        """What was solved; None if its geometry is not installed here."""
+        try:
+            return stored_model(str(self.first.attrs["model"]))
+        except OrchestraError:
+            return None
+
+    @functools.cached_property
+    def terms(self) -> Terms | None:
+        """Hamiltonian of the model."""
+        return self.model.terms() if self.model else None
+
 
 @dataclass
-class Compared:
-    """One observable of two results: its elements, what may be systematic, and its tests.
+class Finding:
+    """One observable: its tests, what may be systematic in it, and the word for it.
 
     Parameters
     ----------
     name : str
         Of the observable.
+    word, reason : str
+        The verdict, and why.
     sides : tuple of Elements
-        Those of both results.
-    bounds : list of arrays, shape (p,)
-        What the size of every element can be at most by each result, errors included.
-    systematics : dict
-        Named systematic error -> its size, shape (p,).
+        Those of both results; none if the observable cannot be compared.
+    sizes : dict
+        Named systematic error -> its size, shape (p,); NaN where it is not estimated.
     classes : list of ElementClass
         In the order of their distance.
     scale : float
         Natural size of the observable.
     tests : list of Test
         One per class, once they are made.
-    p_value : float
-        Their smallest, once it is corrected for the number of tests.
+    corrected_p : float
+        Their smallest p-value, after the correction for the number of tests.
+    noticed : dict
+        Class -> the smallest relative deviation that would have been noticed.
+    distance : int or None
+        How far apart two sites may be for all of ``noticed`` to be small; None if the observable
+        is no function of two sites.
+    detectable : float
+        The largest of ``noticed`` up to there, or of the classes that are not known well enough.
     """
 
     name: str
-    sides: tuple[Elements, Elements]
-    bounds: list[FloatArray]
-    systematics: dict[str, FloatArray]
-    classes: list[ElementClass]
-    scale: float
+    word: Word = "undecided"
+    reason: str = ""
+    sides: tuple[Elements, ...] = ()
+    sizes: dict[str, FloatArray] = field(default_factory=dict)
+    classes: list[ElementClass] = field(default_factory=list)
+    scale: float = 1.0
     tests: list[Test] = field(default_factory=list)
-    p_value: float = 1.0
+    corrected_p: float = np.nan
+    noticed: dict[str, float] = field(default_factory=dict)
+    distance: int | None = None
+    detectable: float = np.nan
 
     def run(self, level: float) -> None:
         """Test every class at ``level``."""
         one, other = self.sides
-        sizes = (np.nan_to_num(size) for size in self.systematics.values())
+        sizes = (np.nan_to_num(size) for size in self.sizes.values())
         allowance = sum(sizes, np.zeros(len(one.values)))
         for part in self.classes:
             chosen = part.members
-            self.tests.append(
-                compare(
-                    one.of(chosen),
-                    other.of(chosen),
-                    allowance[chosen],
-                    level,
-                    self.scale,
-                    self._size(chosen),
-                )
-            )
+            # A deviation is a part of the values; where one result knows that they vanish, of the
+            # largest value of the observable, as that result has it.
+            zero, whole = ZERO * self.scale, []
+            for side in self.sides:
+                if side.bound[chosen].max(initial=0.0) <= zero:
+                    largest = float(np.abs(side.values).max())
+                    whole.append(largest if largest > zero else self.scale)
+            size = max(whole, default=None)
+            parts = one.of(chosen), other.of(chosen)
+            self.tests.append(compare(*parts, allowance[chosen], level, self.scale, size))
 
-    def _size(self, chosen: NDArray[np.intp]) -> float | None:
-        """Return what a deviation is a part of where one of the two knows that elements vanish.
-
-        It is no part of their values then, but of the largest value of the observable, as the one
-        that knows has it; None where neither does.
-        """
-        zero, sizes = ZERO * self.scale, []
-        for side, bound in zip(self.sides, self.bounds, strict=True):
-            if bound[chosen].max(initial=0.0) <= zero:
-                largest = float(np.abs(side.values).max())
-                sizes.append(largest if largest > zero else self.scale)
-        return max(sizes, default=None)
-
-    def whole(self) -> Test:
-        """Return the test of all elements: that of the most different class."""
+    @functools.cached_property
+    def test(self) -> Test | None:
+        """The elements of all classes, with the p-value of the most different class."""
+        if not self.tests:
+            return None
         order = np.argsort(np.concatenate([part.members for part in self.classes]))
-        pulls, difference, stderr, allowance = (
-            np.concatenate([getattr(test, column) for test in self.tests])[order]
+        columns: dict[str, Any] = {
+            column: np.concatenate([getattr(test, column) for test in self.tests])[order]
             for column in ("pulls", "difference", "stderr", "allowance")
-        )
-        width, width_p = spread(*self.sides, self.scale)
-        return min(self.tests, key=lambda test: (test.p_value, -test.modes))._replace(
-            pulls=pulls,
-            difference=difference,
-            stderr=stderr,
-            allowance=allowance,
-            worst=int(np.argmax(np.abs(pulls))),
-            width=width,
-            width_p=width_p,
-        )
+        }
+        one, other = self.sides
+        width, width_p = spread(one, other, self.scale)
+        most = min(self.tests, key=lambda test: (test.p_value, -test.modes))
+        return most._replace(width=width, width_p=width_p, **columns)
+
+    @property
+    def worst_label(self) -> str:
+        """Label of the element with the largest pull."""
+        return self.sides[0].labels[self.test.worst] if self.test else ""
+
+    @property
+    def systematics(self) -> dict[str, float]:
+        """Largest size of each named systematic error that is estimated."""
+        return {
+            what: float(np.nanmax(size))
+            for what, size in self.sizes.items()
+            if not np.isnan(size).all()
+        }
+
+    def judge(self, doubt: str) -> None:
+        """Say the word; ``doubt`` is why the average is not determined, or ""."""
+        assert self.test is not None
+        counted = [part for part in self.classes if not part.repeats]
+        self.noticed = {
+            part.name: test.detectable
+            for part, test in zip(self.classes, self.tests, strict=True)
+            if not part.repeats
+        }
+        weak = [part for part in counted if self.noticed[part.name] > WEAKEST]
+        within = counted
+        if OBSERVABLES[self.name].two_point:
+            # one less than the first that is not known well enough
+            self.distance = weak[0].distance - 1 if weak else self.classes[-1].distance
+            within = [part for part in counted if part.distance <= max(self.distance, 0)]
+            weak = [part for part in weak if part.distance <= NEIGHBOURS]
+        self.detectable = max((self.noticed[part.name] for part in weak or within), default=np.nan)
+        unknown = [what for what, size in self.sizes.items() if np.isnan(size).any()]
+        missing = f"{', '.join(unknown)} is not estimated" if unknown else ""
+        if self.corrected_p < LEVEL and doubt:
+            self.reason = f"differs, but {doubt}"
+        elif self.corrected_p < LEVEL:
+            p_value = f"p = {self.corrected_p:.1e}"
+            what = p_value if self.test.stochastic else "more than rounding and stated errors"
+            self.word, self.reason = "disagree", f"{what}; {missing}" if missing else what
+        elif doubt:
+            self.reason = doubt
+        elif weak:
+            where = f" of {weak[0].name}" if weak[0].name else ""
+            size = f"{100 * self.detectable:.3g} %"
+            self.reason = f"errors are too large: a deviation below {size}{where} is not noticed"
+        elif missing:
+            self.reason = missing
+        else:
+            self.word, self.reason = "agree", f"would have noticed {100 * self.detectable:.2g} %"
 
 
-class Comparison:
-    """One pair: which observables can be compared, and why the others cannot."""
-
-    def __init__(self, pair: Pair) -> None:
-        self.pair = pair
-        model = solved_model(pair.first)
-        self.terms = model.terms() if model else None
-        self.ring = model is not None and model.periodic
-        self.compared: dict[str, Compared] = {}
-        self.untested: list[tuple[str, Word, str]] = []
-        for name in OBSERVABLES:
-            present = [label for label, dataset in pair.sides() if name in dataset]
-            if len(present) == 1 and name not in EXTRAS:
-                self.untested.append((name, "undecided", f"only {present[0]} has it"))
-            if len(present) < 2:
-                continue
-            sides = elements_of(pair.first, name), elements_of(pair.second, name)
-            obstacle = _obstacle(*sides)
-            if obstacle is None:
-                self.compared[name] = self._prepared(name, sides)
-            else:
-                self.untested.append((name, *obstacle))
-
-    def _prepared(self, name: str, sides: tuple[Elements, Elements]) -> Compared:
-        bounds, terms = [], dict[str, FloatArray]()
-        for (label, dataset), side in zip(self.pair.sides(), sides, strict=True):
-            stated = _systematics(dataset, side)
-            terms |= {f"{what} ({label})": size for what, size in stated.items()}
-            bounds.append(_bound(side, stated))
-        for what, sizes in self.pair.extra.items():
-            if name in sizes:
-                terms[what] = vector(sizes[name], name)
-        return Compared(
-            name,
-            sides,
-            bounds,
-            terms,
-            classes_of(self.pair.first, name, self.ring),
-            natural_scale(name, self.terms),
-        )
+def findings_of(pair: Pair) -> list[Finding]:
+    """Return what is to be tested of two results, and then what cannot be, with the reason."""
+    found = []
+    for name in OBSERVABLES:
+        present = [label for label, dataset in pair.sides() if name in dataset]
+        if len(present) == 2:
+            found.append(_prepared(pair, name))
+        elif present and name not in EXTRAS:
+            found.append(Finding(name, reason=f"only {present[0]} has it"))
+    return sorted(found, key=lambda one: not one.classes)
 
 
-def _obstacle(one: Elements, other: Elements) -> tuple[Word, str] | None:
-    """Return what must be said of elements that cannot be tested, or None."""
-    if one.labels != other.labels:
-        return "disagree", "the two do not have the same elements"
-    bad = np.stack([~np.isfinite(side.values) for side in (one, other)])
+def _prepared(pair: Pair, name: str) -> Finding:
+    sides = elements_of(pair.first, name), elements_of(pair.second, name)
+    if sides[0].labels != sides[1].labels:
+        return Finding(name, "disagree", "the two do not have the same elements")
+    bad = np.stack([~np.isfinite(side.values) for side in sides])
     if bad.any():
-        place = one.labels[int(np.argmax(bad.any(axis=0)))]
-        both = bool((bad[0] == bad[1]).all())
-        return "undecided" if both else "disagree", f"not a finite number at {place}"
-    if not all(np.isfinite(side.deviations).all() for side in (one, other)):
-        return "undecided", "the error bars are not finite"
-    return None
-
-
-def _bound(elements: Elements, systematics: dict[str, FloatArray]) -> FloatArray:
-    """Return what the size of every element can be at most, errors included; inf if not known."""
-    bound = np.abs(elements.values) + 3 * elements.stderr
-    return np.nan_to_num(sum(systematics.values(), bound), nan=np.inf)
-
-
-def _systematics(dataset: xr.Dataset, elements: Elements) -> dict[str, FloatArray]:
-    """Return name -> size (p,) of the systematic errors; NaN where one is not estimated.
-
-    Judged by what the dataset states, whoever computed it: an error that is named and not a number,
-    or no statement at all, counts as not estimated, never as zero.
-    """
-    named = systematics_of(dataset)
-    if named is None:
-        return {NOT_STATED: np.full_like(elements.bias, np.nan)}
-    return {" and ".join(named): at_least_common(elements.bias, 1.0)} if named else {}
+        place = sides[0].labels[int(np.argmax(bad.any(axis=0)))]
+        word: Word = "undecided" if (bad[0] == bad[1]).all() else "disagree"
+        return Finding(name, word, f"not a finite number at {place}")
+    if not all(np.isfinite(side.deviations).all() for side in sides):
+        return Finding(name, reason="the error bars are not finite")
+    sizes = {
+        f"{what} ({label})": size
+        for label, side in zip(pair.labels, sides, strict=True)
+        for what, size in side.systematics.items()
+    }
+    sizes |= {what: vector(of[name], name) for what, of in pair.extra.items() if name in of}
+    classes = classes_of(pair.first, name, pair.model is not None and pair.model.periodic)
+    scale = natural_scale(name, pair.terms)
+    return Finding(name, sides=sides, sizes=sizes, classes=classes, scale=scale)

@@ -2,23 +2,21 @@
 
 Each says whether it applies to the model at all, and if so whether it holds within the stated
 errors. Sources: sum rules of the definitions; pseudospin SU(2) at half filling (C. N. Yang and
-S. C. Zhang, Mod. Phys. Lett. B 4, 759 (1990)); closed forms of U = 0 and t_perp = 0.
+S. C. Zhang, Mod. Phys. Lett. B 4, 759 (1990)); closed forms of free and of isolated sites.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 from scipy.sparse.csgraph import shortest_path
 
-from bilayer_orchestra.checking.classes import natural_scale
 from bilayer_orchestra.checking.closed_forms import averages, no_closed_form
 from bilayer_orchestra.checking.consistency import inconsistencies
+from bilayer_orchestra.checking.elements import natural_scale
 from bilayer_orchestra.checking.statistics import ROUNDING
 from bilayer_orchestra.dataset.labels import need_chains
 from bilayer_orchestra.dataset.reading import by_site
@@ -43,6 +41,25 @@ class Identity:
     detail: str
 
 
+def check_identities(dataset: xr.Dataset) -> list[Identity]:
+    """Test everything that can be tested in ``dataset``.
+
+    Raises
+    ------
+    OrchestraError
+        If its observables are not those of the sites that were solved.
+    """
+    need_chains(dataset.dims, "identities")
+    model = stored_model(dataset.attrs["model"])
+    if model.TRANSLATION:
+        raise OrchestraError(
+            f"identities are those of `model: bilayer`, this is `model: {model.model}`; run the "
+            "bilayer that it maps to, or compare two engines with orchestra check"
+        )
+    result = _Sites(dataset, model.terms())
+    return [identity for rule in _RULES for identity in rule.applied(result)]
+
+
 class _Sites:
     """A result as matrices over sites in the order of its Terms, with errors."""
 
@@ -63,18 +80,13 @@ class _Sites:
         return total
 
 
-#: Takes the result, the name of the identity, and the observables that it is about.
-Tester = Callable[..., Iterator[Identity]]
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """An identity, the observables without which it cannot be tested, and its test."""
+class _Rule(NamedTuple):
+    """An identity, the observables that it is about, its test, and whether N has to be fixed."""
 
     name: str
     needs: tuple[str, ...]
-    canonical: bool
-    test: Tester
+    test: Callable[..., Iterator[Identity]]
+    canonical: bool = False
 
     def applied(self, result: _Sites) -> Iterator[Identity]:
         if self.canonical and not isinstance(result.terms.state, Canonical):
@@ -84,39 +96,6 @@ class _Rule:
             yield Identity(self.name, "not applicable", detail)
         else:
             yield from self.test(result, self.name, *self.needs)
-
-
-#: In the order in which they are reported.
-RULES: list[_Rule] = []
-
-
-def _rule(name: str, *needs: str, canonical: bool = False) -> Callable[[Tester], Tester]:
-    """Make a test the rule of this name; ``canonical``: only where particle numbers are fixed."""
-
-    def register(test: Tester) -> Tester:
-        RULES.append(_Rule(name, needs, canonical, test))
-        return test
-
-    return register
-
-
-def check_identities(dataset: xr.Dataset) -> list[Identity]:
-    """Test everything that can be tested in ``dataset``.
-
-    Raises
-    ------
-    OrchestraError
-        If its observables are not those of the sites that were solved.
-    """
-    need_chains(dataset.dims, "identities")
-    model = stored_model(dataset.attrs["model"])
-    if model.TRANSLATION:
-        raise OrchestraError(
-            f"identities are those of `model: bilayer`, this is `model: {model.model}`; run the "
-            "bilayer that it maps to, or compare two engines with orchestra check"
-        )
-    result = _Sites(dataset, model.terms())
-    return [identity for rule in RULES for identity in rule.applied(result)]
 
 
 def _judged(name: str, difference: ArrayLike, allowed: ArrayLike, text: str) -> Identity:
@@ -130,30 +109,6 @@ def _judged(name: str, difference: ArrayLike, allowed: ArrayLike, text: str) -> 
     return Identity(name, outcome, f"{text}: {detail}")
 
 
-def _spectrum(
-    name: str, matrix: FloatArray, error: FloatArray, highest: float, text: str
-) -> Identity:
-    """Return whether the eigenvalues of a matrix are between 0 and ``highest``.
-
-    Parameters
-    ----------
-    name : str
-        Of the identity.
-    matrix, error : array, shape (N, N)
-        Values and their errors.
-    highest : float
-        Largest value that is allowed.
-    text : str
-        The detail, with places for the lowest and the highest eigenvalue.
-    """
-    if not np.isfinite(matrix).all():
-        return Identity(name, "violated", "not finite")
-    levels = np.linalg.eigvalsh((matrix + matrix.T) / 2)
-    outside = np.maximum(np.maximum(-levels, levels - highest).max(), 0.0)
-    return _judged(name, outside, np.linalg.norm(error), text.format(levels[0], levels[-1]))
-
-
-@_rule("definitions")
 def _definitions(result: _Sites, name: str) -> Iterator[Identity]:
     if broken := inconsistencies(result.dataset, result.terms):
         yield Identity(name, "violated", "; ".join(broken))
@@ -161,28 +116,27 @@ def _definitions(result: _Sites, name: str) -> Iterator[Identity]:
         yield Identity(name, "holds", "symmetric matrices, diagonals, stated errors")
 
 
-@_rule("trace of green = N", "green", canonical=True)
 def _numbers(result: _Sites, name: str, green: str) -> Iterator[Identity]:
     state, trace = tuple(result.terms.state), np.trace(result.value(green), axis1=1, axis2=2)
     error = np.trace(result.error(green), axis1=1, axis2=2)
     yield _judged(name, trace - np.array(state), error, f"N = {state}")
 
 
-@_rule("natural occupations between 0 and 1", "green")
-def _occupations(result: _Sites, name: str, green: str) -> Iterator[Identity]:
-    for spin, matrix, error in zip(
-        ("up", "down"), result.value(green), result.error(green), strict=True
-    ):
-        yield _spectrum(f"{name} ({spin})", matrix, error, 1.0, "{:.4g} to {:.4g}")
+def _spectrum(result: _Sites, name: str, observable: str) -> Iterator[Identity]:
+    """Eigenvalues of <c+ c> lie between 0 and 1, those of other products are not negative."""
+    values, errors = result.value(observable), result.error(observable)
+    highest, spins = (1.0, (" (up)", " (down)")) if observable == "green" else (np.inf, ("",))
+    matrices = values.reshape(len(spins), *values.shape[-2:])
+    for spin, matrix, error in zip(spins, matrices, errors.reshape(matrices.shape), strict=True):
+        if not np.isfinite(matrix).all():
+            yield Identity(f"{name}{spin}", "violated", "not finite")
+            continue
+        levels = np.linalg.eigvalsh((matrix + matrix.T) / 2)
+        outside = np.maximum(np.maximum(-levels, levels - highest).max(), 0.0)
+        text = f"{levels[0]:.4g} to {levels[-1]:.4g}"
+        yield _judged(f"{name}{spin}", outside, np.linalg.norm(error), text)
 
 
-@_rule("density_density has no negative eigenvalue", "density_density")
-@_rule("pair has no negative eigenvalue", "pair")
-def _positive(result: _Sites, name: str, matrix: str) -> Iterator[Identity]:
-    yield _spectrum(name, result.value(matrix), result.error(matrix), np.inf, "lowest {:.3g}")
-
-
-@_rule("double occupancy within its bounds", "density", "double_occupancy")
 def _bounds(result: _Sites, name: str, density: str, double: str) -> Iterator[Identity]:
     (up, down), doubly = result.value(density), result.value(double)
     outside = np.maximum(doubly - np.minimum(up, down), np.maximum(0.0, up + down - 1.0) - doubly)
@@ -190,12 +144,6 @@ def _bounds(result: _Sites, name: str, density: str, double: str) -> Iterator[Id
     yield _judged(name, np.maximum(outside, 0.0), error, "n_up + n_dn - 1 <= d <= n_up, n_dn")
 
 
-@_rule("rows of spin_spin sum to their fixed number", "spin_spin", "density", canonical=True)
-@_rule(
-    "rows of density_density sum to their fixed number",
-    *("density_density", "density"),
-    canonical=True,
-)
 def _fluctuations(result: _Sites, name: str, matrix: str, density: str) -> Iterator[Identity]:
     (n_up, n_down), (up, down) = np.array(result.terms.state), result.value(density)
     expected = (n_up - n_down) / 2 * (up - down) / 2 if matrix == "spin_spin" else 0.0 * up
@@ -204,29 +152,12 @@ def _fluctuations(result: _Sites, name: str, matrix: str, density: str) -> Itera
     yield _judged(name, result.value(matrix).sum(axis=1) - expected, allowed, "sum over x'")
 
 
-@_rule("energies")
-def _energies(result: _Sites, _: str) -> Iterator[Identity]:
+def _energy(result: _Sites, name: str, energy: str, measured: str) -> Iterator[Identity]:
     terms = result.terms
-    for name, text, energy, coupling, measured in (
-        (
-            "kinetic energy = sum h green",
-            "from the Green function",
-            "kinetic_energy",
-            terms.one_body,
-            "green",
-        ),
-        (
-            "interaction energy = sum U d",
-            "from the double occupancy",
-            "interaction_energy",
-            terms.interaction,
-            "double_occupancy",
-        ),
-    ):
-        if {energy, measured} <= set(result.dataset):
-            difference = np.sum(coupling * result.value(measured)) - result.value(energy)
-            allowed = np.sum(np.abs(coupling) * result.error(measured)) + result.error(energy)
-            yield _judged(name, difference, allowed, text)
+    coupling = terms.one_body if measured == "green" else terms.interaction
+    difference = np.sum(coupling * result.value(measured)) - result.value(energy)
+    allowed = np.sum(np.abs(coupling) * result.error(measured)) + result.error(energy)
+    yield _judged(name, difference, allowed, f"from {measured}")
 
 
 def sublattices(terms: Terms) -> FloatArray | None:
@@ -257,7 +188,6 @@ def not_pseudospin_symmetric(terms: Terms, signs: FloatArray) -> str | None:
     return next((reason for reason, applies in reasons.items() if applies), None)
 
 
-@_rule("pseudospin: pair = +-(density correlation)/2", "pair", "density_density")
 def _pseudospin(result: _Sites, name: str, pair: str, density: str) -> Iterator[Identity]:
     signs = sublattices(result.terms)
     if signs is None:
@@ -270,26 +200,43 @@ def _pseudospin(result: _Sites, name: str, pair: str, density: str) -> Iterator[
         yield _judged(name, difference, error, "half filled")
     elif "doped" in why_not:
         broken = bool((np.abs(difference) / error).max() > 1)
-        size = float(np.abs(difference).max())
+        detail = f"pair and density correlations differ by up to {np.abs(difference).max():.3g}"
         yield Identity(
             "pseudospin identity broken by doping",
             "holds" if broken else "undecided",
-            f"{why_not}; pair and density correlations differ by up to {size:.3g}"
-            + ("" if broken else ", which is within the errors"),
+            f"{why_not}; {detail}" + ("" if broken else ", which is within the errors"),
         )
     else:
         yield Identity(name, "not applicable", why_not)
 
 
-@_rule("limits U = 0 and t_perp = 0")
 def _closed_form(result: _Sites, name: str) -> Iterator[Identity]:
     if why_not := no_closed_form(result.terms):
         yield Identity(name, "not applicable", why_not)
         return
     free = not np.any(result.terms.interaction)
-    limit = "limit U = 0 (Wick)" if free else "limit t_perp = 0 (closed form)"
+    limit = "limit U = 0 (Wick)" if free else "limit of isolated sites (closed form)"
     for observable, expected in averages(result.terms).items():
         if observable in result.dataset:
             difference = result.value(observable) - expected
             error = result.error(observable)
             yield _judged(f"{limit}: {observable}", difference, error, "closed form")
+
+
+#: In the order in which they are reported.
+_RULES = (
+    _Rule("definitions", (), _definitions),
+    _Rule("trace of green = N", ("green",), _numbers, canonical=True),
+    _Rule("natural occupations between 0 and 1", ("green",), _spectrum),
+    _Rule("pair has no negative eigenvalue", ("pair",), _spectrum),
+    _Rule("density_density has no negative eigenvalue", ("density_density",), _spectrum),
+    _Rule("double occupancy within its bounds", ("density", "double_occupancy"), _bounds),
+    *(
+        _Rule(f"rows of {name} sum to their fixed number", (name, "density"), _fluctuations, True)
+        for name in ("density_density", "spin_spin")
+    ),
+    _Rule("kinetic energy = sum h green", ("kinetic_energy", "green"), _energy),
+    _Rule("interaction energy = sum U d", ("interaction_energy", "double_occupancy"), _energy),
+    _Rule("pseudospin: pair = +-(density correlation)/2", ("pair", "density_density"), _pseudospin),
+    _Rule("limits of free and of isolated sites", (), _closed_form),
+)

@@ -13,8 +13,6 @@ for the limit, and what may be missing is added as two named errors:
     What the known ground states of the other sectors mix in with their Boltzmann weights.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,10 +22,11 @@ import xarray as xr
 
 from bilayer_orchestra.checking.sectors import Level, Placement, with_beta
 from bilayer_orchestra.dataset.reading import density_product
-from bilayer_orchestra.engines.base import Engine, Request, Sampling
+from bilayer_orchestra.engines.base import Engine, Sampling
 from bilayer_orchestra.model.load import stored_model
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.observables import OBSERVABLES
+from bilayer_orchestra.running.point import make_request
 from bilayer_orchestra.terms import GrandCanonical
 
 #: Weight of everything but the wanted level at the lowest temperature.
@@ -47,45 +46,38 @@ class Rung:
     beta: float
     model: Model
     sampling: Sampling | None
-    residual: float
 
 
 @dataclass(frozen=True)
 class Ladder:
     """The rungs, lowest temperature last, or the reason why T -> 0 is out of reach."""
 
-    rungs: tuple[Rung, ...]
-    placement: Placement | None
+    placement: Placement | None = None
+    rungs: tuple[Rung, ...] = ()
     out_of_reach: str = ""
 
     def describe(self) -> list[str]:
         """Return what was decided, line by line."""
-        lines = []
-        if self.placement is not None:
-            chosen, (first, cost) = self.placement, self.placement.smallest
-            lines.append(
-                f"chemical potentials: all raised by mu = {chosen.mu:g}, which selects "
-                f"{chosen.wanted.sector} between {chosen.lower:.4f} and {chosen.upper:.4f}"
-            )
-            lines.append(
-                f"lowest excitation: {cost:.4g} ({first}); below {100 * RESIDUAL:g} % of other "
-                f"states from beta = {chosen.needed_beta(RESIDUAL):.4g}"
-            )
-        if self.out_of_reach:
-            lines.append(f"T -> 0 is out of reach: {self.out_of_reach}")
-        lines += [
-            f"beta = {rung.beta:g}: other states weigh {rung.residual:.2g}"
-            + (f", about {rung.sampling.seconds:.2g} s per sweep" if rung.sampling else "")
-            for rung in self.rungs
+        lines = [f"T -> 0 is out of reach: {self.out_of_reach}"] if self.out_of_reach else []
+        if self.placement is None:
+            return lines
+        chosen, (first, cost) = self.placement, self.placement.smallest
+        return [
+            f"chemical potentials: all raised by mu = {chosen.mu:g}, which selects "
+            f"{chosen.wanted.sector} between {chosen.lower:.4f} and {chosen.upper:.4f}",
+            f"lowest excitation: {cost:.4g} ({first}); below {100 * RESIDUAL:g} % of other "
+            f"states from beta = {chosen.needed_beta(RESIDUAL):.4g}",
+            *lines,
+            *(
+                f"beta = {rung.beta:g}: other states weigh {chosen.residual(rung.beta):.2g}"
+                + (f", about {rung.sampling.seconds:.2g} s per sweep" if rung.sampling else "")
+                for rung in self.rungs
+            ),
         ]
-        return lines
 
 
 def plan_ladder(
-    model: Model,
-    placement: Placement,
-    stochastic: Sequence[Engine],
-    needed_by: Engine | None,
+    model: Model, placement: Placement, stochastic: Sequence[Engine], needed_by: Engine | None
 ) -> Ladder:
     """Return the rungs that lead to the sector of ``placement``.
 
@@ -102,35 +94,29 @@ def plan_ladder(
     """
     top = needed = placement.needed_beta(RESIDUAL)
     first, cost = placement.smallest
-    scale = model.terms().energy_scale
-    if not needed * scale <= LONGEST:
+    longest = LONGEST / model.terms().energy_scale
+    if not needed <= longest:
         what = "needs" if np.isfinite(needed) else "would need"
-        return Ladder(
-            (),
-            placement,
+        out_of_reach = (
             f"the lowest excitation ({first}) costs {cost:.2g}, the gap within the sector is "
-            f"{placement.wanted.gap:.2g}: this {what} beta = {needed:.3g}; "
-            f"beyond {LONGEST / scale:.3g} nothing is tried, and nothing is extrapolated from "
-            "higher temperatures",
+            f"{placement.wanted.gap:.2g}: this {what} beta = {needed:.3g}; beyond {longest:.3g} "
+            "nothing is tried, and nothing is extrapolated from higher temperatures"
         )
+        return Ladder(placement, out_of_reach=out_of_reach)
     for engine in stochastic:
         top = engine.round_time(model.settings(engine.name), top)
     rungs = []
     for beta in (top / 4, top / 2, top):
-        thermal, sampling = with_beta(model, beta, placement.mu), None
-        if needed_by is not None:
-            settings = thermal.settings(needed_by.name)
-            request = Request(thermal.terms(), thermal.measured(), settings, thermal.name)
-            sampling = needed_by.sampling(request)
-        rungs.append(Rung(beta, thermal, sampling, placement.residual(beta)))
-    if needed_by is not None and sampling is not None and sampling.sweeps < FEWEST_SWEEPS:
-        return Ladder(
-            (),
-            placement,
+        thermal = with_beta(model, beta, placement.mu)
+        sampling = needed_by.sampling(make_request(thermal, needed_by)) if needed_by else None
+        rungs.append(Rung(beta, thermal, sampling))
+    if needed_by and sampling and sampling.sweeps < FEWEST_SWEEPS:
+        out_of_reach = (
             f"beta = {top:g} costs {sampling.seconds:.2g} s per sweep, {sampling.sweeps:.0f} "
-            f"sweeps in the time budget, {FEWEST_SWEEPS} needed (raise numerics.{needed_by.name})",
+            f"sweeps in the time budget, {FEWEST_SWEEPS} needed (raise numerics.{needed_by.name})"
         )
-    return Ladder(tuple(rungs), placement)
+        return Ladder(placement, out_of_reach=out_of_reach)
+    return Ladder(placement, tuple(rungs))
 
 
 def projection_time(model: Model, engine: Engine, gap: float) -> float | None:
@@ -145,7 +131,7 @@ def projection_time(model: Model, engine: Engine, gap: float) -> float | None:
     engine : Engine
         One that projects; its settings say what is asked for.
     gap : float
-        Distance to the next level of the sector, in units of energy.
+        Distance to the next level of the sector, in units of energy; NaN if it is not known.
 
     Returns
     -------
@@ -155,15 +141,15 @@ def projection_time(model: Model, engine: Engine, gap: float) -> float | None:
     settings = model.settings(engine.name)
     asked = engine.projection_time(settings)
     assert asked is not None
-    if not gap > 0:
-        return None
-    needed = max(math.log(1.0 / UNPROJECTED) / gap, asked)
+    if np.isnan(gap):
+        return asked
+    needed = max(math.log(1.0 / UNPROJECTED) / gap, asked) if gap > 0 else np.inf
     if needed * model.terms().energy_scale > max(LONGEST, asked):
         return None
     return asked if needed == asked else engine.round_time(settings, needed)
 
 
-def temperature_term(colder: xr.Dataset, warmer: xr.Dataset, gap: float) -> dict[str, xr.DataArray]:
+def temperature_term(colder: xr.Dataset, warmer: xr.Dataset, gap: float) -> xr.Dataset:
     """Return, per observable, what the limit may still differ from the colder result.
 
     Parameters
@@ -176,15 +162,12 @@ def temperature_term(colder: xr.Dataset, warmer: xr.Dataset, gap: float) -> dict
     states = [stored_model(dataset.attrs["model"]).terms().state for dataset in (colder, warmer)]
     cold, warm = (state.beta for state in states if isinstance(state, GrandCanonical))
     left = math.exp(-(cold - warm) * gap)
-    changes = _differences(_present(colder), _present(warmer))
-    return {name: left / (1.0 - left) * change for name, change in changes.items()}
+    return left / (1.0 - left) * _differences(_present(colder), _present(warmer))
 
 
 def sector_term(
-    placement: Placement,
-    results: dict[tuple[int, int], xr.Dataset],
-    beta: float,
-) -> dict[str, xr.DataArray]:
+    placement: Placement, results: dict[tuple[int, int], xr.Dataset], beta: float
+) -> xr.Dataset:
     """Return, per observable, what the other sectors' ground states change at ``beta``.
 
     Excited states of the wanted sector are the temperature's, not another sector's.
@@ -196,7 +179,7 @@ def sector_term(
     results : dict
         (n_up, n_down), n_up >= n_down -> ground state.
     beta : float
-        Inverse temperature.
+        Inverse temperature, in 1/energy.
     """
 
     def averages(level: Level) -> xr.Dataset:
@@ -214,7 +197,7 @@ def sector_term(
     return _differences(_with_product(mixed, -1.0), _with_product(own, -1.0))
 
 
-def projection_term(dataset: xr.Dataset, theta: float, gap: float) -> dict[str, xr.DataArray]:
+def projection_term(dataset: xr.Dataset, theta: float, gap: float) -> xr.Dataset:
     """Return, per observable, what a projection of this length may have left of the next level.
 
     The amplitude exp(-theta gap), times the typical size of the observable: the overlap with the
@@ -232,14 +215,10 @@ def projection_term(dataset: xr.Dataset, theta: float, gap: float) -> dict[str, 
     """
     amplitude = math.exp(-theta * gap)
     potential = stored_model(dataset.attrs["model"]).terms().chemical_potential
-    stationary = float(np.ptp(potential)) == 0.0
-    return {
-        str(name): xr.full_like(
-            values,
-            (amplitude**2 if name == "energy" and stationary else amplitude) * _typical(values),
-        )
-        for name, values in _present(dataset).items()
-    }
+    left = _present(dataset).map(lambda one: xr.full_like(one, amplitude * _typical(one)))
+    if "energy" in left and np.ptp(potential) == 0.0:
+        left["energy"] *= amplitude
+    return left
 
 
 def _present(dataset: xr.Dataset) -> xr.Dataset:
@@ -255,14 +234,13 @@ def _with_product(averages: xr.Dataset, sign: float) -> xr.Dataset:
     return averages.assign(density_density=averages["density_density"] + sign * product)
 
 
-def _typical(array: xr.DataArray) -> float:
-    return float(np.sqrt((array**2).mean()))
-
-
-def _differences(one: xr.Dataset, other: xr.Dataset) -> dict[str, xr.DataArray]:
+def _differences(one: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
     """Return the sizes of the differences, raised to what is typical of the observable.
 
     A change that is small by chance, since it crosses zero, is not one that ended.
     """
-    changes = abs(one - other)
-    return {str(name): change.clip(min=_typical(change)) for name, change in changes.items()}
+    return abs(one - other).map(lambda change: change.clip(min=_typical(change)))
+
+
+def _typical(array: xr.DataArray) -> float:
+    return float(np.sqrt((array**2).mean()))

@@ -4,17 +4,16 @@ For a ground state: every ground-state engine, AFQMC as projector, and the grand
 T -> 0. For a thermal state: every thermal engine. Results are reused by content, as always.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from bilayer_orchestra.checking.comparison import Pair
+from bilayer_orchestra.checking.comparison import NEIGHBOURS, Pair
 from bilayer_orchestra.checking.ladder import (
     Ladder,
     plan_ladder,
@@ -23,17 +22,17 @@ from bilayer_orchestra.checking.ladder import (
     sector_term,
     temperature_term,
 )
-from bilayer_orchestra.checking.overall import Verdict
 from bilayer_orchestra.checking.sectors import place_potentials, solve_sectors, with_beta
-from bilayer_orchestra.checking.verdict import NEIGHBOURS, incomparable, judge_all
+from bilayer_orchestra.checking.verdict import Verdict, judge_all
 from bilayer_orchestra.dataset.labels import need_chains
+from bilayer_orchestra.dataset.parameters import flat, yaml_data
 from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.engines.registry import engines, get_engine
 from bilayer_orchestra.errors import OrchestraError, OtherVersionError
 from bilayer_orchestra.model.load import parse_model
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.model.state import CanonicalState
-from bilayer_orchestra.running.point import checked_request
+from bilayer_orchestra.running.point import checked_request, make_request
 from bilayer_orchestra.running.versions import run_directory
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.tuning.point import run_model
@@ -42,9 +41,8 @@ from bilayer_orchestra.tuning.point import run_model
 #: solves a sector decides whether stored ones are found: exact does up to 400 000 states.
 SECTOR_SECONDS = 21.0
 
-Show = Callable[[str], None]
 
-
+@dataclass
 class Check:
     """Runs the engines of one check.
 
@@ -64,20 +62,17 @@ class Check:
         See :func:`bilayer_orchestra.running.versions.run_directory`.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        names: list[str],
-        root: Path,
-        show: Show,
-        distance: int = NEIGHBOURS,
-        any_version: bool | None = None,
-    ) -> None:
-        need_chains(model.sites[0]._fields, "checks")
-        self.model, self.root, self.show, self.distance = model, root, show, distance
-        self.any_version = any_version
-        self.engines = [get_engine(name) for name in names]
-        self.verdict = Verdict(model.name, model)
+    model: Model
+    names: list[str]
+    root: Path
+    show: Callable[[str], None]
+    distance: int = NEIGHBOURS
+    any_version: bool | None = None
+
+    def __post_init__(self) -> None:
+        need_chains(self.model.sites[0]._fields, "checks")
+        self.engines = [get_engine(name) for name in self.names]
+        self.verdict = Verdict(self.model.name, self.model)
         self.runtime = LocalRuntime(many=True)
 
     def run(self) -> Verdict:
@@ -102,7 +97,7 @@ class Check:
 
     def _tune(self) -> None:
         """Search for a `filling` once: all engines are compared at the same potentials."""
-        if getattr(self.model, "filling", None) is None or not self.engines:
+        if self.model.wished is None or not self.engines:
             return
         engine = next((one for one in self.engines if not one.stochastic), self.engines[0])
         tuned = self._solve(self.model, engine, f"chemical potentials, from {engine.name}")
@@ -131,31 +126,23 @@ class Check:
 
     def _ground(self) -> list[Pair]:
         projecting = [engine for engine in self.engines if projects(engine, self.model)]
-        direct = self._each(
-            [one for one in self.engines if one not in projecting and "canonical" in one.ensembles]
-        )
-        pairs = _all_pairs(direct)
-        for engine in projecting if direct else []:
-            pairs += self._projector(engine, direct)
-        return pairs + self._ladder(direct)
+        others = [engine for engine in self.engines if engine not in projecting]
+        direct = self._each([engine for engine in others if "canonical" in engine.ensembles])
+        projected = [self._projector(engine, direct) for engine in projecting if direct]
+        return [*_all_pairs(direct), *itertools.chain(*projected), *self._ladder(direct)]
 
     def _projector(self, engine: Engine, direct: dict[str, xr.Dataset]) -> list[Pair]:
         """Solve at T = 0, projected for as long as the gap of the sector asks for."""
         label, model, gap = f"{engine.name} projector", self.model, _gap(direct)
-        settings = model.settings(engine.name)
-        theta = engine.projection_time(settings)
-        if np.isfinite(gap):
-            theta = projection_time(model, engine, gap)
-            if theta is None:
-                self._note(
-                    f"{label}: not run; the next state of the sector lies {gap:.2g} above, and no "
-                    "affordable projection time removes it"
-                )
-                return []
-            settings = engine.with_projection_time(settings, theta)
-            model = model.with_settings(engine.name, settings)
-            theta = engine.projection_time(settings)
-        assert theta is not None
+        theta = projection_time(model, engine, gap)
+        if theta is None:
+            self._note(
+                f"{label}: not run; the next state of the sector lies {gap:.2g} above, and no "
+                "affordable projection time removes it"
+            )
+            return []
+        settings = engine.with_projection_time(model.settings(engine.name), theta)
+        model = model.with_settings(engine.name, settings)
         try:
             checked_request(model, engine)
             result = self._keep(model, engine, label, f", theta = {theta:g}")
@@ -173,7 +160,13 @@ class Check:
             self._note(f"T -> 0 is not checked for `model: {self.model.model}`")
             return []
         thermal = with_beta(self.model, 1.0)
-        able = [engine for engine in self.engines if _accepts(engine, thermal)]
+        able = [
+            engine
+            for engine in self.engines
+            if "thermal" in engine.ensembles
+            # what noise forbids at one temperature, it may allow at another
+            and (engine.stochastic or not _refusal(engine, thermal))
+        ]
         if not able or not direct:
             self._note(
                 "T -> 0 is not checked: no engine here solves the thermal state "
@@ -186,16 +179,17 @@ class Check:
         except OtherVersionError:
             raise
         except OrchestraError as error:
-            self.verdict.ladder = Ladder((), None, str(error).splitlines()[0])
+            self.verdict.ladder = Ladder(out_of_reach=str(error).splitlines()[0])
             return []
         samplers = [e for e in engines().values() if e.stochastic and "thermal" in e.ensembles]
         alone = able[0] if all(engine.stochastic for engine in able) else None
         ladder = self.verdict.ladder = plan_ladder(self.model, placement, samplers, alone)
         for line in ladder.describe():
             self.show(line)
+        solved = self.verdict.thermal
         for engine in able if ladder.rungs else []:
             try:
-                self.verdict.thermal[engine.name] = {
+                solved[engine.name] = {
                     rung.beta: self._keep(rung.model, engine, f"{engine.name} beta={rung.beta:g}")
                     for rung in ladder.rungs[1 if engine.stochastic else 0 :]
                 }
@@ -203,19 +197,21 @@ class Check:
                 if not engine.stochastic or isinstance(error, OtherVersionError):
                     raise
                 self._note(f"{engine.name}: {error}")
-        solved, noisy = self.verdict.thermal, {e.name for e in able if e.stochastic}
+        noisy = {engine.name for engine in able if engine.stochastic}
         pairs = [
             Pair(sampled, solved[other][beta], (f"{name} beta={beta:g}", f"{other} beta={beta:g}"))
-            for name in solved
-            for other in solved
+            for name, other in itertools.product(solved, solved)
             if name in noisy and other not in noisy
             for beta, sampled in solved[name].items()
         ]
         for name, by_beta in solved.items():
             *_, warmer, coldest = sorted(by_beta)
-            change = temperature_term(by_beta[coldest], by_beta[warmer], placement.smallest[1])
-            mixed = sector_term(placement, sectors, coldest)
-            extra = {"temperature": change, "other sectors": mixed}
+            extra = {
+                "temperature": temperature_term(
+                    by_beta[coldest], by_beta[warmer], placement.smallest[1]
+                ),
+                "other sectors": sector_term(placement, sectors, coldest),
+            }
             pairs += [
                 Pair(by_beta[coldest], ground, (f"{name} T->0", other), "limit", extra)
                 for other, ground in direct.items()
@@ -234,18 +230,10 @@ def usable_engines(model: Model) -> tuple[list[str], list[str]]:
 
     Those with the fewest kinds of error come first: the first one searches for a `filling`.
     """
-    usable, without = [], []
-    found = sorted(engines().items(), key=lambda one: (one[1].stochastic, bool(one[1].systematics)))
-    for name, engine in found:
-        try:
-            engine.version()
-            if not projects(engine, model):  # its settings follow from the gap
-                checked_request(model, engine)
-        except OrchestraError as error:
-            without.append(f"without {name}: {str(error).splitlines()[0]}")
-        else:
-            usable.append(name)
-    return usable, without
+    found = sorted(engines().values(), key=lambda one: (one.stochastic, bool(one.systematics)))
+    refused = {engine.name: _refusal(engine, model) for engine in found}
+    without = [f"without {name}: {why.splitlines()[0]}" for name, why in refused.items() if why]
+    return [name for name, why in refused.items() if not why], without
 
 
 def compare_files(results: dict[str, xr.Dataset], name: str, distance: int = NEIGHBOURS) -> Verdict:
@@ -269,10 +257,31 @@ def compare_files(results: dict[str, xr.Dataset], name: str, distance: int = NEI
         need_chains(result.dims, "checks")
     pairs = _all_pairs(results)
     for pair in pairs:
-        why_not = incomparable(pair.first, pair.second)
-        if why_not:
+        if why_not := _incomparable(pair.first, pair.second):
             raise OrchestraError(f"{' and '.join(pair.labels)} cannot be compared: {why_not}")
     return Verdict(name, None, judge_all(pairs, distance=distance), results=results)
+
+
+def _incomparable(a: xr.Dataset, b: xr.Dataset) -> str:
+    """Return why two results must not be compared, or "".
+
+    They must be of the same Terms: sites, couplings, boundary, ensemble, particle numbers or beta.
+    """
+    if a.attrs["terms_hash"] == b.attrs["terms_hash"]:
+        return ""
+    if a.attrs["ensemble"] != b.attrs["ensemble"]:
+        return (
+            f"{a.attrs['backend']} is {a.attrs['ensemble']}, {b.attrs['backend']} is "
+            f"{b.attrs['ensemble']}: only the limit T -> 0 of one could be compared with the other"
+        )
+    one, other = (flat(yaml_data(str(d.attrs.get("model", "")))) for d in (a, b))
+    settings = ", ".join(
+        f"{'.'.join(path)}: {one.get(path, 'none')} and {other.get(path, 'none')}"
+        for path in one | other
+        if path[0] not in ("numerics", "name", "observables") and one.get(path) != other.get(path)
+    )
+    unknown = "couplings, boundary, length, filling or temperature"
+    return f"they solve different models ({settings or unknown})"
 
 
 def _all_pairs(results: dict[str, xr.Dataset]) -> list[Pair]:
@@ -288,33 +297,29 @@ def projects(engine: Engine, model: Model) -> bool:
     return ground and engine.projection_time(model.settings(engine.name)) is not None
 
 
-def _accepts(engine: Engine, model: Model) -> bool:
-    if "thermal" not in engine.ensembles:
-        return False
-    if engine.stochastic:  # what it cannot do at one temperature, it may at another
-        return True
+def _refusal(engine: Engine, model: Model) -> str:
+    """Return why an engine cannot solve a model here, or ""."""
     try:
-        checked_request(model, engine)
-    except OrchestraError:
-        return False
-    return True
+        engine.version()
+        if not projects(engine, model):  # its settings follow from the gap
+            checked_request(model, engine)
+    except OrchestraError as error:
+        return str(error)
+    return ""
 
 
 def _sector_engine(model: Model) -> Engine:
     """Return the engine without noise that is fastest, as far as anybody can say."""
-    able: list[tuple[float, Engine]] = []
-    for engine in engines().values():
-        if engine.stochastic or "canonical" not in engine.ensembles:
-            continue
-        try:
-            engine.version()
-            seconds = engine.cost(checked_request(model, engine)).seconds
-        except OrchestraError:
-            continue
-        able.append((SECTOR_SECONDS if seconds is None else seconds, engine))
+
+    def seconds(engine: Engine) -> float:
+        said = engine.cost(make_request(model, engine)).seconds
+        return SECTOR_SECONDS if said is None else said
+
+    exact = [e for e in engines().values() if not e.stochastic and "canonical" in e.ensembles]
+    able = [engine for engine in exact if not _refusal(engine, model)]
     if not able:
         raise OrchestraError("no engine here solves the neighbouring sectors")
-    return min(able, key=lambda one: one[0])[1]
+    return min(able, key=seconds)
 
 
 def _gap(direct: dict[str, xr.Dataset]) -> float:

@@ -1,19 +1,19 @@
 """What a check leaves behind: ``check.nc`` for programs, ``check.html`` for people."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Iterable
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from bilayer_orchestra import __version__
+from bilayer_orchestra.checking.comparison import LEVEL, Finding
 from bilayer_orchestra.checking.elements import labelled, ordered
-from bilayer_orchestra.checking.overall import Verdict
-from bilayer_orchestra.checking.verdict import LEVEL, PairVerdict
+from bilayer_orchestra.checking.verdict import Verdict
 from bilayer_orchestra.dataset.schema import append_history, write_atomic
 from bilayer_orchestra.files import make_directory
 from bilayer_orchestra.observables import OBSERVABLES
@@ -23,50 +23,38 @@ from bilayer_orchestra.timestamps import utc_now
 
 PAGE = "check.html"
 
-#: Texts of every pair: variable -> its definition, and the text.
-_OF_PAIRS: dict[str, tuple[str, Callable[[PairVerdict], str]]] = {
-    "verdict": ("verdict of a pair of results", lambda v: v.word),
-    "reason": ("why", lambda v: v.reason),
-    "cause": ("likely cause of a disagreement", lambda v: v.cause),
-    "note": ("notes on the stated errors", lambda v: "; ".join(v.notes)),
-    "kind": (
-        "same state, or limit: a thermal state against a ground state",
-        lambda v: v.pair.kind,
-    ),
+#: Texts of every pair: variable -> where its verdict has it, and the definition.
+_OF_PAIRS = {
+    "verdict": ("word", "verdict of a pair of results"),
+    "reason": ("reason", "why"),
+    "cause": ("cause", "likely cause of a disagreement"),
+    "note": ("note", "notes on the stated errors"),
+    "kind": ("pair.kind", "same state, or limit: a thermal state against a ground state"),
 }
-#: Numbers of every observable of a pair: variable -> its definition, and the finding's attribute.
+#: Numbers of every observable of a pair: variable -> where its finding has it, and the definition.
 _OF_OBSERVABLES = {
-    "p_value": (
-        "p-value, corrected by Holm's method over all observables and pairs",
-        "corrected_p",
-    ),
-    "p_single": ("p-value of this observable alone", "test.p_value"),
-    "chi2_per_dof": (
-        "Hotelling's T^2 per mode, in the modes that the covariance determines",
-        "test.chi2",
-    ),
-    "modes": ("modes kept of the combined covariance (SVD cut)", "test.modes"),
+    "p_value": ("corrected_p", "p-value, corrected by Holm's method over observables and pairs"),
+    "p_single": ("test.p_value", "p-value of this observable alone"),
+    "chi2_per_dof": ("test.chi2", "Hotelling's T^2 per mode that the covariance determines"),
+    "modes": ("test.modes", "modes kept of the combined covariance (SVD cut)"),
     "detectable": (
+        "detectable",
         "smallest deviation that would have been noticed up to `distance`, in every "
         "class of elements, relative to the root mean square of the class",
-        "detectable",
     ),
     "distance": (
-        "sites so far apart are known well enough to notice 20 %; NaN: no correlation",
         "distance",
+        "sites so far apart are known well enough to notice 20 %; NaN: no correlation",
     ),
-    "largest_pull": ("pull of the worst element", "test.largest_pull"),
-    "pull_width": (
-        "spread of the pulls in the modes over what the stated errors say",
-        "test.width",
-    ),
+    "largest_pull": ("test.largest_pull", "pull of the worst element"),
+    "pull_width": ("test.width", "spread of the pulls in the modes over what stated errors say"),
 }
-#: Numbers of every element: variable -> its definition, and the attribute of the test.
+#: Numbers of every element: variable -> where the test has it, and the definition.
 _OF_ELEMENTS = {
-    "difference": ("first minus second result", "difference"),
-    "stderr": ("combined standard error", "stderr"),
-    "allowance": ("sum of the named systematic errors", "allowance"),
-    "pull": ("difference beyond the allowance, over the standard error", "pulls"),
+    "difference": ("difference", "first minus second result"),
+    "stderr": ("stderr", "combined standard error"),
+    "allowance": ("allowance", "sum of the named systematic errors"),
+    "pull": ("pulls", "difference beyond the allowance, over the standard error"),
 }
 
 
@@ -100,43 +88,41 @@ def as_dataset(outcome: Verdict, headline: str) -> xr.Dataset:
     found = [{finding.name: finding for finding in verdict.findings} for verdict in verdicts]
     names = [name for name in OBSERVABLES if any(name in one for one in found)]
     findings = [finding for one in found for finding in one.values()]
+    errors = list(dict.fromkeys(error for finding in findings for error in finding.sizes))
     classes = list(dict.fromkeys(part for finding in findings for part in finding.noticed))
-    terms = list(dict.fromkeys(term for finding in findings for term in finding.sizes))
+    dims, shape = ("pair", "observable"), (len(verdicts), len(names))
+    cells = [one.get(name) for one in found for name in names]
+    variables: dict[str, Any] = {
+        variable: ("pair", _texts(map(attrgetter(place), verdicts)), {"definition": definition})
+        for variable, (place, definition) in _OF_PAIRS.items()
+    }
+    for variable, (place, definition) in _OF_OBSERVABLES.items():
+        numbers = [attrgetter(place)(f) if f and f.test else None for f in cells]
+        attributes = {"definition": definition, "units": "1"}
+        variables[variable] = (dims, np.array(numbers, float).reshape(shape), attributes)
+    for variable, place in (("observable_verdict", "word"), ("worst_element", "worst_label")):
+        texts = _texts(getattr(f, place, "not compared") for f in cells)
+        variables[variable] = (dims, texts.reshape(shape))
+    noticed = pd.DataFrame([f.noticed if f else {} for f in cells], columns=classes, dtype=float)
+    variables["noticed"] = (
+        (*dims, "class"),
+        noticed.to_numpy().reshape(*shape, len(classes)),
+        {"definition": "smallest relative deviation of a class that would have been noticed"},
+    )
     coordinates: dict[str, Any] = {
         "pair": [f"{v.first} / {v.second}" for v in verdicts],
         "observable": names,
         "class": classes,
-        "systematic": terms,
+        "systematic": errors,
     }
-    variables: dict[str, xr.Variable] = {
-        variable: xr.Variable(
-            "pair", np.array([text(v) for v in verdicts], object), {"definition": definition}
-        )
-        for variable, (definition, text) in _OF_PAIRS.items()
-    }
-
-    cells = [one.get(name) for one in found for name in names]
-
-    def table(values: list[Any], kind: type, *more: str) -> xr.Variable:
-        """Return the values of all cells, labelled."""
-        dims = ("pair", "observable", *more)
-        shape = [len(coordinates[dim]) for dim in dims]
-        return xr.Variable(dims, np.array(values, kind).reshape(shape))
-
-    for variable, (definition, attribute) in _OF_OBSERVABLES.items():
-        number = attrgetter(attribute)
-        variables[variable] = table([number(f) if f and f.test else None for f in cells], float)
-        variables[variable].attrs = {"definition": definition, "units": "1"}
-    for variable, column in (("observable_verdict", "word"), ("worst_element", "worst_label")):
-        variables[variable] = table([getattr(f, column, "not compared") for f in cells], object)
-    noticed = [f.noticed.get(part) if f else None for f in cells for part in classes]
-    variables["noticed"] = table(noticed, float, "class")
-    variables["noticed"].attrs["definition"] = (
-        "smallest relative deviation of a class that would have been noticed"
-    )
     for name in names:
-        like, arrays = _elements(verdicts, name, terms)
-        variables |= {f"{name}_{column}": array for column, array in arrays.items()}
+        like = next(
+            ordered(side[name], name)
+            for verdict, one in zip(verdicts, found, strict=True)
+            for _, side in verdict.pair.sides()
+            if name in one and name in side
+        )
+        variables |= _elements([one.get(name) for one in found], name, like, errors)
         coordinates |= {str(dim): like[dim] for dim in like.dims if dim in like.coords}
     dataset = xr.Dataset(
         variables,
@@ -160,40 +146,49 @@ def as_dataset(outcome: Verdict, headline: str) -> xr.Dataset:
     return dataset
 
 
+def _texts(texts: Iterable[str]) -> NDArray[np.object_]:
+    return np.array(list(texts), object)
+
+
 def _elements(
-    verdicts: list[PairVerdict], name: str, terms: list[str]
-) -> tuple[xr.DataArray, dict[str, xr.Variable]]:
-    """Return what the elements of one observable look like, and their numbers."""
-    found = [next((f for f in v.findings if f.name == name), None) for v in verdicts]
-    like = next(
-        ordered(dataset[name], name)
-        for verdict, finding in zip(verdicts, found, strict=True)
-        for _, dataset in verdict.pair.sides()
-        if finding is not None and name in dataset
-    )
-    observable, own = OBSERVABLES[name], like.attrs.get("units", "1")
-    nothing = np.full(like.shape, np.nan)
+    findings: list[Finding | None], name: str, like: xr.DataArray, errors: list[str]
+) -> dict[str, Any]:
+    """Return the numbers of the elements of one observable.
+
+    Parameters
+    ----------
+    findings : list of Finding or None
+        Of every pair of results.
+    name : str
+        Of the observable.
+    like : DataArray
+        What its elements look like.
+    errors : list of str
+        Names of systematic errors.
+    """
 
     def full(elements: FloatArray | None) -> FloatArray:
+        nothing = np.full(like.shape, np.nan)
         return nothing if elements is None else labelled(elements, like).values
 
-    def variable(column: str, arrays: Any, definition: str, *more: str) -> xr.Variable:
-        dims, units = ("pair", *more, *like.dims), "1" if column == "pull" else own
-        long_name = f"{column} of {observable.long_name}"
-        attributes = {"long_name": long_name, "definition": definition, "units": units}
-        return xr.Variable(dims, np.array(arrays), attributes)
-
-    tests = [finding.test if finding else None for finding in found]
-    variables = {
-        column: variable(column, [full(getattr(t, attribute, None)) for t in tests], definition)
-        for column, (definition, attribute) in _OF_ELEMENTS.items()
+    tests = [finding.test if finding else None for finding in findings]
+    columns: dict[str, tuple[tuple[str, ...], Any, str]] = {
+        column: ((), [full(getattr(test, place, None)) for test in tests], definition)
+        for column, (place, definition) in _OF_ELEMENTS.items()
     }
-    sizes = [[full(f.sizes.get(term) if f else None) for term in terms] for f in found]
-    shape = (len(verdicts), len(terms), *like.shape)
-    variables["systematic"] = variable(
-        "systematic",
-        np.reshape(sizes, shape),
-        "size of each named systematic error; NaN: not stated",
-        "systematic",
-    )
-    return like, variables
+    sizes = [full(f.sizes.get(error) if f else None) for f in findings for error in errors]
+    shape = (len(findings), len(errors), *like.shape)
+    stated = "size of each named systematic error; NaN: not stated"
+    columns["systematic"] = (("systematic",), np.reshape(sizes, shape), stated)
+    return {
+        f"{name}_{column}": (
+            ("pair", *more, *like.dims),
+            np.array(arrays),
+            {
+                "long_name": f"{column} of {OBSERVABLES[name].long_name}",
+                "definition": definition,
+                "units": "1" if column == "pull" else like.attrs.get("units", "1"),
+            },
+        )
+        for column, (more, arrays, definition) in columns.items()
+    }

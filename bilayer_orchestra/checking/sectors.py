@@ -15,19 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import xarray as xr
+from scipy.optimize import brentq
 
 from bilayer_orchestra.dataset.reading import by_site
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.model.state import CanonicalState
-
-if TYPE_CHECKING:
-    import xarray as xr
-
-    from bilayer_orchestra.model.spec import Model
-    from bilayer_orchestra.terms import Terms
 
 #: Changes of (n_up, n_down) that are looked at: electrons, pairs, a flipped spin, two pairs.
 CHANGES = (
@@ -38,8 +35,6 @@ CHANGES = (
 SAME = 1e-8
 #: A sector's margin if nothing lies on one side of it (empty or full): any value will do.
 FREE_MARGIN = 1.0
-
-Solver = Callable[["Model"], "xr.Dataset"]
 
 
 class Level(NamedTuple):
@@ -117,21 +112,10 @@ class Placement:
         """Return the inverse temperature at which `residual` falls to ``tolerance``."""
         if self.smallest[1] <= SAME:
             return np.inf
-        low, high = 0.0, 1.0 / self.smallest[1]
+        high = 1.0 / self.smallest[1]
         while self.residual(high) > tolerance:
             high *= 2.0
-        for _ in range(60):
-            middle = 0.5 * (low + high)
-            low, high = (middle, high) if self.residual(middle) > tolerance else (low, middle)
-        return high
-
-
-def _level(sector: tuple[int, int], result: xr.Dataset, terms: Terms) -> Level:
-    """Return the ground level of a sector; ``terms`` has the potentials, of any sector."""
-    density = by_site(result["density"].sum("spin"), terms.sites)
-    energy = float(result["energy"]) - float(terms.chemical_potential @ density)
-    degeneracy, gap = result.get("degeneracy", 1.0), result.get("gap", np.nan)
-    return Level(*sector, energy, float(degeneracy), float(gap))
+        return float(brentq(lambda beta: self.residual(beta) - tolerance, 0.0, high))
 
 
 def with_beta(model: Model, beta: float, mu: float = 0.0) -> Model:
@@ -152,7 +136,7 @@ def with_beta(model: Model, beta: float, mu: float = 0.0) -> Model:
 
 
 def solve_sectors(
-    model: Model, solve: Solver
+    model: Model, solve: Callable[[Model], xr.Dataset]
 ) -> tuple[Level, list[Level], dict[tuple[int, int], xr.Dataset]]:
     """Solve the model's sector and those around it.
 
@@ -169,15 +153,20 @@ def solve_sectors(
     """
     state, terms = model.state, model.terms()
     assert isinstance(state, CanonicalState)
-    around = [(state.n_up + up, state.n_down + down) for up, down in ((0, 0), *CHANGES)]
-    sectors = [one for one in around if min(one) >= 0 and max(one) <= terms.n_sites]
     results: dict[tuple[int, int], xr.Dataset] = {}
     levels = []
-    for sector in sectors:
-        n_up, n_down = solved = (max(sector), min(sector))
+    for up, down in ((0, 0), *CHANGES):
+        sector = state.n_up + up, state.n_down + down
+        if min(sector) < 0 or max(sector) > terms.n_sites:
+            continue
+        n_up, n_down = solved = max(sector), min(sector)
         if solved not in results:
             results[solved] = solve(model.replace(state={"n_up": n_up, "n_down": n_down}))
-        levels.append(_level(sector, results[solved], terms))
+        result = results[solved]
+        density = by_site(result["density"].sum("spin"), terms.sites)
+        energy = float(result["energy"]) - float(terms.chemical_potential @ density)
+        degeneracy, gap = result.get("degeneracy", 1.0), result.get("gap", np.nan)
+        levels.append(Level(*sector, energy, float(degeneracy), float(gap)))
     return levels[0], levels[1:], results
 
 
@@ -190,17 +179,16 @@ def place_potentials(wanted: Level, others: list[Level]) -> Placement:
         If no shift selects the sector: it is not the ground state of any grand canonical ensemble
         with one chemical potential.
     """
-    changes = [(*other.above(wanted), other) for other in others]
-    for electrons, cost, other in changes:
+    changes = np.array([other.above(wanted) for other in others], float).reshape(-1, 2)
+    for other, (electrons, cost) in zip(others, changes, strict=True):
         if electrons == 0 and cost < -SAME:
             raise OrchestraError(
                 f"the sector {other.sector} lies {-cost:.3g} below {wanted.sector} at the same "
                 "number of electrons: without a field no thermal state goes over into this one"
             )
-    above = [(electrons, cost) for electrons, cost, _ in changes if electrons > 0]
-    below = [(electrons, cost) for electrons, cost, _ in changes if electrons < 0]
-    upper = min((cost / electrons for electrons, cost in above), default=np.inf)
-    lower = max((cost / electrons for electrons, cost in below), default=-np.inf)
+    above, below = changes[changes[:, 0] > 0], changes[changes[:, 0] < 0]
+    upper = float((above[:, 1] / above[:, 0]).min(initial=np.inf))
+    lower = float((below[:, 1] / below[:, 0]).max(initial=-np.inf))
     if not lower < upper - SAME:
         odd = (wanted.n_up + wanted.n_down) % 2
         raise OrchestraError(
@@ -208,15 +196,13 @@ def place_potentials(wanted: Level, others: list[Level]) -> Placement:
             f"and below {upper:.6g}"
             + (" (an odd number of electrons breaks a pair)" if odd else "")
         )
-    candidates = [(ca - cb) / (na - nb) for na, ca in above for nb, cb in below]
-    candidates += [] if below else [upper - FREE_MARGIN]
-    candidates += [] if above else [lower + FREE_MARGIN]
-
-    def margin(mu: float) -> float:
-        return min(cost - mu * change for change, cost in above + below)
-
-    best = max(candidates, key=margin)
+    steps = (above[:, None] - below).reshape(-1, 2)
+    shifts = steps[:, 1] / steps[:, 0]  # as far from a sector above as from one below
+    if not len(shifts):
+        shifts = np.array([lower + FREE_MARGIN if len(below) else upper - FREE_MARGIN])
+    moved = np.concatenate([above, below])
+    best = shifts[np.argmax((moved[:, 1] - shifts[:, None] * moved[:, 0]).min(axis=1))]
     width = min(upper - lower, FREE_MARGIN)
     # few digits: the same potential whichever engine found the energies
     digits = max(0, int(np.ceil(-np.log10(width / 40))))
-    return Placement(wanted, tuple(others), round(best, digits), lower, upper)
+    return Placement(wanted, tuple(others), round(float(best), digits), lower, upper)

@@ -15,15 +15,13 @@
 Both p-values are multiplied by two (Bonferroni) and the smaller counts.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import lsq_linear
-from scipy.special import betainc, chdtrc, stdtr, stdtrit
+from scipy.special import chdtrc, fdtrc, stdtr, stdtrit
 
-from bilayer_orchestra.analysis.jackknife import combined_degrees
+from bilayer_orchestra.analysis.estimates import combined_degrees
 from bilayer_orchestra.checking.elements import Elements
 from bilayer_orchestra.terms import FloatArray
 
@@ -58,9 +56,13 @@ class Test(NamedTuple):
     stderr: FloatArray
     allowance: FloatArray
     detectable: float
-    worst: int
     width: float = np.nan
     width_p: float = np.nan
+
+    @property
+    def worst(self) -> int:
+        """Place of the element with the largest pull."""
+        return int(np.argmax(np.abs(self.pulls)))
 
     @property
     def largest_pull(self) -> float:
@@ -103,37 +105,27 @@ def compare(
     """
     if a.labels != b.labels:
         raise ValueError("the two results do not have the same elements")
-    raw = a.values - b.values
+    raw, stderr = a.values - b.values, np.hypot(a.stderr, b.stderr)
     own = max(_rms(a.values), _rms(b.values))
     allowed = allowance + max(ROUNDING * own, RESOLUTION * scale)
-    difference = np.sign(raw) * np.maximum(np.abs(raw) - allowed, 0.0)
-    deviations = np.concatenate([a.deviations, b.deviations])
-    stderr = np.sqrt(np.sum(deviations**2, axis=0))
-    noisy = stderr > 1e-3 * RESOLUTION * scale
-    pulls = np.where(difference == 0, 0.0, np.copysign(np.inf, difference))
-    pulls[noisy] = difference[noisy] / stderr[noisy]
-    worst = int(np.argmax(np.abs(pulls)))
-    reach = allowed
-    test = Test(1.0, 0.0, 0, pulls, raw, stderr, allowance, 0.0, worst)
+    beyond = np.sign(raw) * np.maximum(np.abs(raw) - allowed, 0.0)
+    noisy = np.flatnonzero(stderr > 1e-3 * RESOLUTION * scale)
+    pulls = np.where(beyond == 0, 0.0, np.copysign(np.inf, beyond))
+    pulls[noisy] = beyond[noisy] / stderr[noisy]
+    test = Test(1.0, 0.0, 0, pulls, raw, stderr, allowance, 0.0)
     if not np.isfinite(pulls).all():
         return test._replace(p_value=0.0, chi2=np.inf)
-    if noisy.any():
+    reach = allowed.copy()
+    if len(noisy):
         shares = [float(np.sum(one.deviations**2)) for one in (a, b)]
         # a million is as good as infinite, and every function of it is finite
         degrees = float(np.clip(combined_degrees(shares, [a.degrees, b.degrees]), 1.0, 1e6))
         # the pull that is noticed nine times out of ten
-        pull = float(stdtrit(degrees, 1.0 - level / (4 * noisy.sum()))) + 1.28
-        reach = allowed + np.where(noisy, pull * stderr, 0.0)
-        chi2, modes, p_collective = _collective(
-            raw[noisy], deviations[:, noisy], min(a.degrees, b.degrees), allowed[noisy]
-        )
-        chosen = np.flatnonzero(noisy)
-        p_largest = _largest(pulls[noisy], (a.of(chosen), b.of(chosen)), degrees)
-        test = test._replace(
-            p_value=min(1.0, 2.0 * min(p_largest, p_collective)),
-            chi2=chi2 / modes,
-            modes=modes,
-        )
+        reach[noisy] += (stdtrit(degrees, 1.0 - level / (4 * len(noisy))) + 1.28) * stderr[noisy]
+        sides = a.of(noisy), b.of(noisy)
+        t_squared, modes, p_collective = _collective(*sides, allowed[noisy])
+        p_value = min(1.0, 2.0 * min(_largest(pulls[noisy], sides, degrees), p_collective))
+        test = test._replace(p_value=p_value, chi2=t_squared / modes, modes=modes)
     return test._replace(detectable=_rms(reach) / (size or max(own, ZERO * scale)))
 
 
@@ -154,16 +146,14 @@ def spread(a: Elements, b: Elements, scale: float) -> tuple[float, float]:
         Natural size of the observable. Statistical errors that are rounding on this scale are none:
         NaN without others.
     """
-    deviations, raw = np.concatenate([a.deviations, b.deviations]), a.values - b.values
-    noisy = np.sqrt(np.sum(deviations**2, axis=0)) > RESOLUTION * scale
-    if not noisy.any():
+    noisy = np.flatnonzero(np.hypot(a.stderr, b.stderr) > RESOLUTION * scale)
+    if not len(noisy):
         return np.nan, np.nan
-    degrees = min(a.degrees, b.degrees)
-    chi2, modes, p_value = _collective(raw[noisy], deviations[:, noisy], degrees)
-    expected = float(modes)
+    t_squared, modes, p_value = _collective(a.of(noisy), b.of(noisy))
+    degrees, expected = min(a.degrees, b.degrees), float(modes)
     if np.isfinite(degrees):
         expected *= degrees / max(degrees - modes - 1, 1.0)
-    return float(np.sqrt(chi2 / expected)), 1.0 - p_value
+    return float(np.sqrt(t_squared / expected)), 1.0 - p_value
 
 
 def _largest(pulls: FloatArray, sides: tuple[Elements, Elements], degrees: float) -> float:
@@ -206,32 +196,25 @@ def _largest(pulls: FloatArray, sides: tuple[Elements, Elements], degrees: float
 
 
 def _collective(
-    difference: FloatArray,
-    deviations: FloatArray,
-    degrees: float,
-    allowance: FloatArray | None = None,
+    a: Elements, b: Elements, allowance: FloatArray | None = None
 ) -> tuple[float, int, float]:
     """Return (T^2, modes, p-value) of Hotelling's test in the leading modes.
 
     With an ``allowance``, shape (p,), T^2 is the smallest that a shift of every element by at most
     its allowance can make.
     """
-    stderr = np.sqrt(np.sum(deviations**2, axis=0))
+    deviations, degrees = np.concatenate([a.deviations, b.deviations]), min(a.degrees, b.degrees)
+    stderr = np.hypot(a.stderr, b.stderr)
     _, singular, modes = np.linalg.svd(deviations / stderr, full_matrices=False)
     rank = int((singular > 1e-3 * singular[0]).sum())
     count = max(1, min(int(MODES * min(degrees, 1e9)), rank))
     to_modes = modes[:count] / singular[:count, None] / stderr
-    projected = to_modes @ difference
+    projected = to_modes @ (a.values - b.values)
     if allowance is not None and (shifting := allowance > 1e-3 * stderr).any():
-        best = lsq_linear(
-            to_modes[:, shifting] * allowance[shifting], projected, bounds=(-1.0, 1.0)
-        )
-        projected = best.fun
+        shifts = to_modes[:, shifting] * allowance[shifting]
+        projected = lsq_linear(shifts, projected, bounds=(-1.0, 1.0)).fun
     t_squared = float(np.sum(projected**2))
     if not np.isfinite(degrees):
         return t_squared, count, float(chdtrc(count, t_squared))
     second = degrees - count + 1
-    statistic = t_squared * second / (count * degrees)
-    # survival function of the F distribution with (count, second) degrees of freedom
-    p_value = float(betainc(second / 2, count / 2, second / (second + count * statistic)))
-    return t_squared, count, p_value
+    return t_squared, count, float(fdtrc(count, second, t_squared * second / (count * degrees)))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bilayer_orchestra.checking.comparison import Word
     from bilayer_orchestra.checking.identities import Identity
-    from bilayer_orchestra.checking.overall import Verdict
+    from bilayer_orchestra.checking.verdict import Verdict
     from bilayer_orchestra.display.console import Output
 
 #: A verdict -> its exit code.
@@ -161,8 +161,8 @@ def _report(outcome: "Verdict", root: Path, style: Path | None, console: "Output
         console.say(f"{verdict.word.upper()}: {verdict.reason}")
         if verdict.cause:
             console.say(f"likely cause: {verdict.cause}")
-        for note in verdict.notes:
-            console.say(f"note: {note}")
+        if verdict.note:
+            console.say(f"note: {verdict.note}")
     console.say("")
     for line in [*(outcome.ladder.describe() if outcome.ladder else []), *outcome.notes]:
         console.say(line)
@@ -183,7 +183,7 @@ def _report(outcome: "Verdict", root: Path, style: Path | None, console: "Output
 
 def _headline(outcome: "Verdict") -> str:
     """Return the verdict of the whole check in one line."""
-    from bilayer_orchestra.checking.verdict import LEVEL
+    from bilayer_orchestra.checking.comparison import LEVEL
 
     counts = {word: sum(one.word == word for one in outcome.verdicts) for word in EXIT_CODES}
     found = ", ".join(f"{count} {word}" for word, count in counts.items() if count)

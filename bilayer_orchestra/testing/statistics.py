@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bilayer_orchestra.analysis.jackknife import student_factor
+from bilayer_orchestra.analysis.estimates import student_factor
 from bilayer_orchestra.terms import FloatArray
 
 #: A combination with a smaller error than this, relative to the largest, is constant.
@@ -24,7 +24,7 @@ def chi_squared(difference: FloatArray, deviations: FloatArray, degrees: float) 
     difference : array, shape (p,)
         Value minus expectation.
     deviations : array, shape (n, p)
-        See :class:`bilayer_orchestra.analysis.jackknife.Estimate`.
+        See :class:`bilayer_orchestra.analysis.estimates.Estimate`.
     degrees : float
         Degrees of freedom of the covariance; must exceed the fluctuating combinations by 2.
 

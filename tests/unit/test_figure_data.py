@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bilayer_orchestra.checking.verdict import WEAKEST
+from bilayer_orchestra.checking.comparison import WEAKEST
 from bilayer_orchestra.dataset.schema import open_result
 from bilayer_orchestra.model.load import load_model, parse_model
 from bilayer_orchestra.plots.common import curve

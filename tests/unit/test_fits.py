@@ -373,7 +373,7 @@ class TestLimits:
         assert float(limit.pair) == pytest.approx(0.3)
         assert np.isnan(limit.pair_gap)
         named = data.assign_coords(beta=list("abcde"))
-        with pytest.raises(OrchestraError, match="have names"):
+        with pytest.raises(OrchestraError, match="not names"):
             extrapolate(named, "beta", "gap", ["pair"])
 
     def test_too_few_points_are_refused(self):
@@ -433,4 +433,4 @@ class TestLimits:
             assert "trotter" in stored.attrs["history"]
         wrong = CliRunner().invoke(app, [*arguments[:-1], "size"])
         assert wrong.exit_code != 0
-        assert "'length' is no dimension" in str(wrong.exception)
+        assert "numbers along 'length'" in str(wrong.exception)

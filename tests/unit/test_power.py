@@ -12,10 +12,9 @@ import xarray as xr
 from typer.testing import CliRunner
 
 from bilayer_orchestra.averages import Averages
-from bilayer_orchestra.checking.classes import classes_of, natural_scale
 from bilayer_orchestra.checking.closed_forms import averages
 from bilayer_orchestra.checking.comparison import Pair
-from bilayer_orchestra.checking.elements import elements_of
+from bilayer_orchestra.checking.elements import classes_of, elements_of, natural_scale
 from bilayer_orchestra.checking.verdict import judge_all
 from bilayer_orchestra.cli.app import app
 from bilayer_orchestra.dataset.schema import build
@@ -303,4 +302,4 @@ def test_the_distance_that_is_asked_for_decides_the_exit_code(free, tmp_path, mo
 def test_errors_at_rounding_are_not_called_too_small(free, size, told):
     """Without interaction Monte Carlo has errors of 1e-16 and is off by a few times as much."""
     measured = sampled(free, relative=lambda _: size, stated=lambda _: 0.2)
-    assert any("look too small" in note for note in judge(free, measured).notes) == told
+    assert ("look too small" in judge(free, measured).note) == told

@@ -8,12 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import lfilter
 
-from bilayer_orchestra.analysis.autocorrelation import autocorrelation
-from bilayer_orchestra.analysis.binning import MAX_BLOCKS, block_length, merge
-from bilayer_orchestra.analysis.jackknife import Estimate, jackknife, student_factor
-from bilayer_orchestra.analysis.stationarity import chains_disagree, drifts
+from bilayer_orchestra.analysis.estimates import Estimate, jackknife, student_factor
+from bilayer_orchestra.analysis.series import (
+    MAX_BLOCKS,
+    autocorrelation,
+    block_length,
+    chains_disagree,
+    drifts,
+    merge,
+    mser,
+    warmup_length,
+)
 from bilayer_orchestra.analysis.trotter import extrapolate, limit_weights
-from bilayer_orchestra.analysis.warmup import mser, warmup_length
 from bilayer_orchestra.engines.alf.estimate.verdict import MINOR, too_coarse
 from bilayer_orchestra.testing.statistics import chi_squared
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bilayer_orchestra.analysis.jackknife import Estimate
+from bilayer_orchestra.analysis.estimates import Estimate
 from bilayer_orchestra.analysis.trotter import Extrapolated, extrapolate
 from bilayer_orchestra.engines.alf.estimate.results import biases
 from bilayer_orchestra.engines.alf.estimate.verdict import against_line, against_steps, too_coarse

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bilayer_orchestra.analysis.common import at_least_common
+from bilayer_orchestra.analysis.estimates import at_least_common
 from bilayer_orchestra.analysis.truncation import extrapolate
 from bilayer_orchestra.averages import Averages, observables_from_raw
 from bilayer_orchestra.engine_side.dmrg import LOWER_PER_WEIGHT

@@ -7,10 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bilayer_orchestra.analysis.autocorrelation import Autocorrelation, autocorrelation
-from bilayer_orchestra.analysis.binning import block_length, merge
-from bilayer_orchestra.analysis.common import at_least_common
-from bilayer_orchestra.analysis.jackknife import Estimate, jackknife
+from bilayer_orchestra.analysis.estimates import Estimate, at_least_common, jackknife
+from bilayer_orchestra.analysis.series import (
+    Autocorrelation,
+    autocorrelation,
+    block_length,
+    merge,
+)
 from bilayer_orchestra.analysis.trotter import Extrapolated, extrapolate
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.engines.alf.estimate import verdict

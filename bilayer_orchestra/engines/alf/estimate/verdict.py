@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bilayer_orchestra.analysis.common import ROUNDING
-from bilayer_orchestra.analysis.stationarity import chains_disagree, drifts
+from bilayer_orchestra.analysis.estimates import ROUNDING
+from bilayer_orchestra.analysis.series import chains_disagree, drifts
 from bilayer_orchestra.analysis.trotter import Extrapolated
 from bilayer_orchestra.engines.alf.input.steps import largest_energy, resonant_steps
 from bilayer_orchestra.engines.alf.output import convert

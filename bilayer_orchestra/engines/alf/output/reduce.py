@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bilayer_orchestra.analysis.warmup import warmup_length
+from bilayer_orchestra.analysis.series import warmup_length
 from bilayer_orchestra.engines.alf.output import convert
 from bilayer_orchestra.engines.alf.output.health import Health, read_info
 from bilayer_orchestra.engines.alf.output.segments import Chain, find_chains, refuse_repeated_bins

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bilayer_orchestra.analysis.common import ROUNDING
+from bilayer_orchestra.analysis.estimates import ROUNDING
 from bilayer_orchestra.engines.alf.output.bins import Matrices, Segment, open_segment
 from bilayer_orchestra.errors import EngineError
 from bilayer_orchestra.terms import FloatArray

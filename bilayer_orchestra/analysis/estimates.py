@@ -1,15 +1,14 @@
-"""The blocked jackknife: errors of any function of averages, with all covariances.
+"""Estimates with errors: the blocked jackknife, and what errors of all kinds have in common.
 
-B. Efron, The Jackknife (1982). Blocks must be long against the autocorrelation time; what is left
-of the correlation is corrected by a factor (see :mod:`.autocorrelation`). Deviations are kept:
+The jackknife gives errors of any function of averages, with all covariances: B. Efron, The
+Jackknife (1982). Blocks must be long against the autocorrelation time; what is left of the
+correlation is corrected by a factor (see :mod:`.series`). Deviations are kept:
 
     Cov[X, Y] = sum_b dX_b dY_b
 
 for any two elements X, Y of any observables, so that a later fit has the covariance between
 distances without a matrix of N^4 numbers being stored. With n blocks it has rank n - 1.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,6 +18,18 @@ import numpy as np
 from bilayer_orchestra.terms import FloatArray
 
 Arrays = dict[str, FloatArray]
+
+#: No element's error is below this share of the root mean square over its observable: an estimate
+#: from a change vanishes where the change crosses zero, the error does not. docs/decisions/0005.
+COMMON_SHARE = 0.5
+#: Rounding of sampled averages, in units of the largest value or of one (free fermions, which have
+#: no other error, against closed forms: up to 1.3e-12). Nothing this small is a fluctuation.
+ROUNDING = 1e-11
+
+
+def at_least_common(sizes: FloatArray, share: float = COMMON_SHARE) -> FloatArray:
+    """Return ``sizes``, raised to a share of their root mean square; NaN stays NaN."""
+    return np.asarray(np.maximum(sizes, share * np.sqrt(np.mean(sizes**2))))
 
 
 class Estimate(NamedTuple):
