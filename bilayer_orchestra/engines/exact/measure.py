@@ -14,8 +14,6 @@ The pair element is <Delta+_i Delta_j> with Delta_i = c_{i,dn} c_{i,up}: moving 
 c+_{i,dn} c_{j,dn} through c_{j,up} costs no sign.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from bilayer_orchestra.engines.exact.fock import Sector, act_on_down
