@@ -1,18 +1,17 @@
-"""How much memory a DMRG job takes, before it runs.
+"""How much memory a DMRG job takes, before it runs, and the setting that decides about it.
 
 The block structure is that of the starting state: at every bond the bond dimension is shared among
 the charges (n_up, n_dn) of the left part in proportion to how many product states have them, and
 bounded by how many states there are. Converged states turn out alike (see decision 0006).
 """
 
-from __future__ import annotations
-
 from math import comb
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
-from bilayer_orchestra.engines.itensor.settings import ITensorNumerics
+from bilayer_orchestra.engines.dmrg.settings import DMRGNumerics
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.machine import memory_limit
 from bilayer_orchestra.terms import FloatArray, Terms
@@ -29,6 +28,19 @@ SOLVER_VECTORS = 36
 DENSE_BOND = 1000
 #: More states than any bond dimension asks for.
 PLENTY = 1e9
+
+
+class ITensorNumerics(DMRGNumerics):
+    """Settings of DMRG in ITensorMPS.jl."""
+
+    write_bond_dimension: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="beyond this bond dimension environments go to disk; default: where the "
+            "run would take more than half of the memory",
+        ),
+    ] = None
 
 
 class Memory(NamedTuple):
