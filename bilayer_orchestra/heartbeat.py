@@ -1,7 +1,5 @@
 """Signs of life from what is silent for minutes."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator

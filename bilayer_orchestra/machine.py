@@ -1,7 +1,5 @@
 """What this machine offers: cores, and the environment that fixes an engine's thread counts."""
 
-from __future__ import annotations
-
 import os
 import resource
 from collections.abc import Iterator

@@ -1,13 +1,12 @@
 """Container images: which one holds an engine, and what it says about itself."""
 
-from __future__ import annotations
-
 import copy
 import json
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from bilayer_orchestra.configuration import (
     NOT_TRUSTED,
@@ -124,41 +123,43 @@ def inspect(path: Path) -> Image:
 class _InImage(Engine):
     """What changes where an engine is in an image; the rest is its own."""
 
-    image: Image
+    image: ClassVar[Image]
+    recipe: ClassVar[ImageRecipe]
 
     def version(self) -> str:
         """Return what the image's label says."""
-        recipe = _recipe(self)
-        label = self.image.labels.get(recipe.label)
+        label = self.image.labels.get(self.recipe.label)
         if label is None:
             raise MissingEngineError(
                 f"{self.image.path} does not say which {self.name} it holds; build it with "
-                f"`orchestra containers build {recipe.kind}`"
+                f"`orchestra containers build {self.recipe.kind}`"
             )
         return label
 
     def tools(self) -> Tools:
         """Return where programs are inside."""
-        recipe = _recipe(self)
         return Tools(
-            recipe.programs,
+            self.recipe.programs,
             image=self.image.path,
             image_digest=self.image.digest,
-            launched=recipe.launched,
+            launched=self.recipe.launched,
         )
 
     def check(self, request: Request) -> None:
         """Refuse what the engine refuses, and an image of another version of this program."""
-        refuse_other_image(self.image, _recipe(self))
+        refuse_other_image(self.image, self.recipe)
         super().check(request)
 
 
 def contained(engine: Engine, images: dict[str, str]) -> Engine:
     """Return ``engine`` in its image."""
-    image = find_image(_recipe(engine).kind, images)
-    kind = type(f"{type(engine).__name__}InImage", (_InImage, type(engine)), {"image": image})
+    if engine.recipe is None:
+        raise OrchestraError(f"there is no image of {engine.name}; run it with --runtime local")
+    image = find_image(engine.recipe.kind, images)
     inside = copy.copy(engine)
-    inside.__class__ = kind
+    inside.__class__ = type(
+        f"{type(engine).__name__}InImage", (_InImage, type(engine)), {"image": image}
+    )
     return inside
 
 
@@ -186,9 +187,3 @@ def refuse_other_image(image: Image, recipe: ImageRecipe) -> None:
             f"{image.path} was built from another version of this program; build it again with "
             f"`orchestra containers build {recipe.kind}`"
         )
-
-
-def _recipe(engine: Engine) -> ImageRecipe:
-    if engine.recipe is None:
-        raise OrchestraError(f"there is no image of {engine.name}; run it with --runtime local")
-    return engine.recipe
