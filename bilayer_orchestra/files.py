@@ -213,6 +213,22 @@ def new_directory(target: Path, complete: str, remedy: str) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
+def copy_files(files: Iterable[Path], root: Path, target: Path) -> None:
+    """Copy files below ``root`` to the same places below ``target``.
+
+    Parameters
+    ----------
+    files : iterable of Path
+        What is copied.
+    root, target : Path
+        Directories.
+    """
+    for file in files:
+        place = target / file.relative_to(root)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
+
+
 def secure(tree: Path, remedy: str) -> None:
     """Let nobody but us write anything in ``tree``.
 

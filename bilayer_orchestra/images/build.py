@@ -12,7 +12,7 @@ from pathlib import Path
 from bilayer_orchestra.configuration import engine_settings, set_engine_setting
 from bilayer_orchestra.engines.recipe import ImageRecipe
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
-from bilayer_orchestra.files import make_directory, quoted, replacing, write_text_atomic
+from bilayer_orchestra.files import copy_files, make_directory, quoted, replacing, write_text_atomic
 from bilayer_orchestra.heartbeat import heartbeat
 from bilayer_orchestra.images.use import (
     Image,
@@ -157,10 +157,7 @@ def _fill_context(recipe: ImageRecipe, context: Path, source: Path | None) -> No
         ignore = shutil.ignore_patterns(*recipe.left_out(source))
         shutil.copytree(source, context / "source", ignore=ignore, symlinks=True)
     root, files = recipe.own_files()
-    for file in files:
-        target = context / "orchestra" / file.relative_to(root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
+    copy_files(files, root, context / "orchestra")
 
 
 def _arguments(recipe: ImageRecipe, sources: Sources) -> dict[str, str]:

@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -69,8 +70,7 @@ def container_command() -> str:
     """
     named = variable(VARIABLE) or engine_settings("containers").get("command")
     for name in [named] if named else ["apptainer", "singularity"]:
-        found = shutil.which(name)
-        if found:
+        if found := shutil.which(name):
             return found
     what = f"`{named}` cannot be executed" if named else "no apptainer or singularity in the PATH"
     raise MissingEngineError(
@@ -98,12 +98,9 @@ def inspect(path: Path) -> Image:
     status = path.stat()
     key = f"{path}\n{status.st_size}\n{status.st_mtime_ns}\n{status.st_ino}"
     memory = cache_directory() / "images" / f"{sha256(key)[:24]}.json"
-    try:
+    with suppress(OSError, ValueError, TypeError):  # nothing remembered, or no such thing
         if trusted(memory):
-            known = json.loads(memory.read_text())
-            return Image(path, known["digest"], known["labels"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+            return Image(path, **json.loads(memory.read_text()))
     command = [container_command(), "inspect", "--json", "--labels", str(path)]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
@@ -112,11 +109,9 @@ def inspect(path: Path) -> Image:
         reason = (answer.stderr or answer.stdout).strip().splitlines()[-1:]
         raise OrchestraError(f"{path} is no usable image: {' '.join(reason)}") from error
     digest = f"sha256:{file_sha256(path)}"
-    try:
+    with suppress(OrchestraError):  # computed again next time
         own_directory(memory.parent, NOT_TRUSTED)
         write_text_atomic(memory, json.dumps({"digest": digest, "labels": labels}) + "\n")
-    except OrchestraError:
-        pass  # computed again next time
     return Image(path, digest, labels)
 
 

@@ -20,13 +20,8 @@ from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
+from bilayer_orchestra.engine_side import files
 from bilayer_orchestra.engine_side.dmrg import MAX_ATTEMPTS, NOISE_DECAY, PROOF, Search, difference
-from bilayer_orchestra.engine_side.files import (
-    START,
-    load_arrays,
-    save_arrays,
-    solve_from_command_line,
-)
 from bilayer_orchestra.engines.block2 import operators
 from bilayer_orchestra.errors import EngineError
 from bilayer_orchestra.files import replacing
@@ -195,14 +190,14 @@ class Block2Search(Search):
                 small = small or variance <= settings["energy_variance"]
                 # two stages at least, or the truncation error could not be estimated
                 if (small and record.stage >= 1) or record.stage + 1 == len(self.bonds):
-                    files = (self._stage_file(k) for k in range(record.stage + 1))
-                    return [load_arrays(file) for file in files]
+                    stages = range(record.stage + 1)
+                    return [files.load_arrays(self._stage_file(k)) for k in stages]
                 record.stage, record.sweep, record.before = record.stage + 1, 0, {}
             self._keep(self.state, record)
 
     def _begin(self) -> Record:
         """Set the state: from the checkpoint, from the state of another run, or at random."""
-        for name, unused in ((CHECKPOINT, "discarded"), (START, "ignored")):
+        for name, unused in ((CHECKPOINT, "discarded"), (files.START, "ignored")):
             if not (self.directory / name).exists():
                 continue
             try:
@@ -210,7 +205,7 @@ class Block2Search(Search):
             except EngineError as error:
                 self.report(step=unused, problem=str(error))
                 continue
-            if name == START:
+            if name == files.START:
                 self.report(step="begun")
                 # noise would undo what the state is good for
                 return Record(self.sector, sweep=NOISY_SWEEPS)
@@ -262,7 +257,7 @@ class Block2Search(Search):
         deviation = operators.squared_deviation(self.driver, self.terms, self.symmetry, energy)
         variance = float(self.driver.expectation(self.state, deviation, self.state))
         self.report(step="stage", bond=bond, variance=variance)
-        save_arrays(
+        files.save_arrays(
             self._stage_file(record.stage),
             bond_dimension=bond,
             discarded_weight=record.weight,
@@ -309,4 +304,4 @@ def run(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    solve_from_command_line("block2", run)
+    files.solve_from_command_line("block2", run)

@@ -28,13 +28,6 @@ VARIANCE_ROUNDING = 1e-12
 
 #: Smallest unit of energy, in units of the largest level.
 RESOLVED = 1e-9
-#: What engines measure in their own units of energy, and in which power of it.
-_ENERGIES = {
-    "energy_with_mu": 1,
-    "second_energy": 1,
-    "orthogonal_energy": 1,
-    "energy_variance": 2,
-}
 
 
 def unit_of(terms: Terms) -> float:
@@ -75,8 +68,6 @@ class _Search:
 
     def __init__(self, output: dict[str, FloatArray], terms: Terms, numerics: DMRGNumerics) -> None:
         self.numerics, self.unit = numerics, unit_of(terms)
-        scaled = {name: output[name] * self.unit**power for name, power in _ENERGIES.items()}
-        self.output = output | scaled
         self.weights = output["discarded_weight"]
         self.weight, self.drift = float(self.weights[-1]), float(output["drift"][-1])
         self.bond = int(output["bond_dimension"][-1])
@@ -87,13 +78,16 @@ class _Search:
             observables_from_raw({name: output[name][k] for name in operators}, terms)
             for k in range(len(self.weights))
         ]
-        energies, second = scaled["energy_with_mu"], float(scaled["second_energy"])
+        energies = output["energy_with_mu"] * self.unit
+        second, above = (
+            float(output[name]) * self.unit for name in ("second_energy", "orthogonal_energy")
+        )
         self.energy_bias = float(extrapolate(self.weights, energies, variational=True).bias)
-        self.gap = float(scaled["orthogonal_energy"] - energies[self.proof])
+        self.gap = above - float(energies[self.proof])
         self.resolution = max(numerics.gap_resolution * self.unit, self.energy_bias)
         # its contraction is exact to rounding, which can also make it negative
-        variance = abs(float(scaled["energy_variance"][-1]))
-        self.variance = max(variance, VARIANCE_ROUNDING * self.unit**2)
+        variance = max(abs(float(output["energy_variance"][-1])), VARIANCE_ROUNDING)
+        self.variance = variance * self.unit**2
         self.contamination = self.variance / self.gap**2 if self.gap > 0 else np.inf
         truncation = abs(float(energies[self.proof] - energies[-1]))
         self.scatter = max(SAME_ENERGY * self.unit, 3 * truncation)

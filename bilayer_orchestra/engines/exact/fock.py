@@ -42,18 +42,11 @@ class SpinSpace:
 
     def __init__(self, n_sites: int, n_particles: int) -> None:
         self.n_sites = n_sites
-        masks = [
-            sum(1 << i for i in chosen) for chosen in combinations(range(n_sites), n_particles)
-        ]
-        self.states: NDArray[np.int64] = np.sort(np.array(masks, dtype=np.int64))
-        self.occupation: FloatArray = ((self.states[:, None] >> np.arange(n_sites)) & 1).astype(
-            float
-        )
-
-    @property
-    def dimension(self) -> int:
-        """Number of states D."""
-        return len(self.states)
+        chosen = combinations(range(n_sites), n_particles)
+        masks = np.array([sum(1 << i for i in sites) for sites in chosen], dtype=np.int64)
+        self.states: NDArray[np.int64] = np.sort(masks)
+        occupied = self.states[:, None] >> np.arange(n_sites) & 1
+        self.occupation: FloatArray = occupied.astype(float)
 
     def transfer(self, i: int, j: int) -> sparse.csr_array:
         """Return c+_i c_j, shape (D, D), with the Jordan-Wigner sign of the sites in between."""
@@ -62,13 +55,12 @@ class SpinSpace:
         target = np.searchsorted(self.states, without[source] ^ (1 << i))
         low, high = sorted((i, j))
         between = self.occupation[source, low + 1 : high].sum(axis=1)
-        return sparse.csr_array(
-            (1.0 - 2.0 * (between % 2), (target, source)), shape=(self.dimension,) * 2
-        )
+        elements = (1.0 - 2.0 * (between % 2), (target, source))
+        return sparse.csr_array(elements, shape=2 * self.states.shape)
 
     def one_body(self, matrix: FloatArray) -> sparse.csr_array:
         """Return sum_ij matrix_ij c+_i c_j, shape (D, D)."""
-        total = sparse.csr_array((self.dimension, self.dimension))
+        total = sparse.csr_array(2 * self.states.shape)
         for i, j in np.argwhere(matrix).tolist():
             total = total + matrix[i, j] * self.transfer(i, j)
         return sparse.csr_array(total)
@@ -98,7 +90,7 @@ class Sector:
     @property
     def shape(self) -> tuple[int, int]:
         """(D_up, D_down)."""
-        return self.up.dimension, self.down.dimension
+        return self.potential.shape
 
     def apply(self, vector: FloatArray) -> FloatArray:
         """Return H applied to a flattened psi[u, d]."""

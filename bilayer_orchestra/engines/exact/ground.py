@@ -11,6 +11,7 @@ of stored vectors (ARPACK) take ten times longer here: docs/decisions/0008.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -106,7 +107,8 @@ def _lowest_states(
     states: list[FloatArray] = []
     while len(states) <= MAX_MULTIPLET:
         start = rng.standard_normal(sector.potential.size)  # overlaps with every state
-        value, coefficients = _level(sector, start, states, report)
+        search = _Lanczos(sector, start, states, report)
+        value, coefficients = search.level()
         if value - ground > GATHERED * sector.scale:
             # what each has of the others is what their residuals leave undetermined; the energy is
             # taken off first, since its rounding would mix them
@@ -114,75 +116,69 @@ def _lowest_states(
             values, rotation = eigh(images @ np.stack(states).T)
             return ground + values, list(rotation.T @ np.stack(states)), value
         ground = min(ground, value)
-        states.append(_vector(sector, start, states, coefficients, report, ground))
+        states.append(search.vector(coefficients, ground))
     raise EngineError(
         f"the ground level of this sector has more than {MAX_MULTIPLET} states; "
         "its correlators are not determined by energy alone (is t_perp zero?)"
     )
 
 
-def _level(
-    sector: Sector, start: FloatArray, lower: list[FloatArray], report: Report
-) -> tuple[float, FloatArray]:
-    """Return the lowest level among states orthogonal to the normalized ones in ``lower``.
+@dataclass(frozen=True)
+class _Lanczos:
+    """The lowest state orthogonal to the normalized ones in ``lower``, each of shape (D,)."""
 
-    With it comes its vector in the basis of the Lanczos vectors, shape (steps,).
-    """
-    tolerance = RESIDUAL * sector.scale
-    alpha: list[float] = []
-    beta: list[float] = []
-    for _, a, b in _steps(sector, start, lower):
-        alpha.append(a)
-        beta.append(b)
-        ended = b <= 0.1 * tolerance  # the start lies in an invariant subspace
-        if len(alpha) % LOOK == 0 or ended:
-            values, vectors = eigh_tridiagonal(alpha, beta[:-1], select="i", select_range=(0, 0))
-            report(step="level", steps=len(alpha), energy=float(values[0]))
-            if ended or b * abs(vectors[-1, 0]) < tolerance:
-                return float(values[0]), np.asarray(vectors[:, 0], dtype=float)
-        if len(alpha) >= MAX_STEPS:
-            break
-    raise EngineError(f"Lanczos did not converge within {MAX_STEPS} steps")
+    sector: Sector
+    start: FloatArray
+    lower: list[FloatArray]
+    report: Report
 
+    def level(self) -> tuple[float, FloatArray]:
+        """Return its energy, and its coefficients in the Lanczos vectors, shape (steps,)."""
+        tolerance = RESIDUAL * self.sector.scale
+        alpha: list[float] = []
+        beta: list[float] = []
+        for _, a, b in self._steps():
+            alpha.append(a)
+            beta.append(b)
+            ended = b <= 0.1 * tolerance  # the start lies in an invariant subspace
+            if len(alpha) % LOOK == 0 or ended:
+                values, vectors = eigh_tridiagonal(
+                    alpha, beta[:-1], select="i", select_range=(0, 0)
+                )
+                self.report(step="level", steps=len(alpha), energy=float(values[0]))
+                if ended or b * abs(vectors[-1, 0]) < tolerance:
+                    return float(values[0]), np.asarray(vectors[:, 0], dtype=float)
+            if len(alpha) >= MAX_STEPS:
+                break
+        raise EngineError(f"Lanczos did not converge within {MAX_STEPS} steps")
 
-def _vector(
-    sector: Sector,
-    start: FloatArray,
-    lower: list[FloatArray],
-    coefficients: FloatArray,
-    report: Report,
-    energy: float,
-) -> FloatArray:
-    """Return the normalized vector with these coefficients, shape (D,): the second pass."""
-    vector = np.zeros_like(start)
-    steps = zip(coefficients, _steps(sector, start, lower), strict=False)
-    for number, (coefficient, (basis, _, _)) in enumerate(steps, 1):
-        vector += coefficient * basis
-        if number % LOOK == 0:
-            report(step="vector", steps=number, energy=energy)
-    _project_out(vector, lower)
-    return np.asarray(vector / np.linalg.norm(vector))
+    def vector(self, coefficients: FloatArray, energy: float) -> FloatArray:
+        """Return it normalized: the second pass; ``energy`` is for the report."""
+        vector = np.zeros_like(self.start)
+        steps = zip(coefficients, self._steps(), strict=False)
+        for number, (coefficient, (basis, _, _)) in enumerate(steps, 1):
+            vector += coefficient * basis
+            if number % LOOK == 0:
+                self.report(step="vector", steps=number, energy=energy)
+        self._project_out(vector)
+        return np.asarray(vector / np.linalg.norm(vector))
 
+    def _steps(self) -> Iterator[tuple[FloatArray, float, float]]:
+        """Yield (Lanczos vector, alpha, beta to the next), the same numbers at every call."""
+        following = self.start.copy()
+        self._project_out(following)
+        current, beta = np.zeros_like(following), float(np.linalg.norm(following))
+        while True:
+            following /= max(beta, 1e-300)
+            previous, current = current, following
+            following = self.sector.apply(current)
+            following -= beta * previous
+            alpha = float(current @ following)
+            following -= alpha * current
+            self._project_out(following)
+            beta = float(np.linalg.norm(following))
+            yield current, alpha, beta
 
-def _steps(
-    sector: Sector, start: FloatArray, lower: list[FloatArray]
-) -> Iterator[tuple[FloatArray, float, float]]:
-    """Yield (Lanczos vector, alpha, beta to the next), the same numbers at every call."""
-    following = start.copy()
-    _project_out(following, lower)
-    current, beta = np.zeros_like(start), float(np.linalg.norm(following))
-    while True:
-        following /= max(beta, 1e-300)
-        previous, current = current, following
-        following = sector.apply(current)
-        following -= beta * previous
-        alpha = float(current @ following)
-        following -= alpha * current
-        _project_out(following, lower)
-        beta = float(np.linalg.norm(following))
-        yield current, alpha, beta
-
-
-def _project_out(vector: FloatArray, lower: list[FloatArray]) -> None:
-    for state in lower:
-        vector -= (state @ vector) * state
+    def _project_out(self, vector: FloatArray) -> None:
+        for state in self.lower:
+            vector -= (state @ vector) * state

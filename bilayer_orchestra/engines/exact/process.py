@@ -8,13 +8,7 @@ import numpy as np
 from scipy.linalg import eigh
 from scipy.special import logsumexp
 
-from bilayer_orchestra.engine_side.files import (
-    OUTPUT,
-    read_job,
-    report,
-    save_arrays,
-    solve_from_command_line,
-)
+from bilayer_orchestra.engine_side import files
 from bilayer_orchestra.engines.exact.fock import Sector
 from bilayer_orchestra.engines.exact.ground import ground_level
 from bilayer_orchestra.engines.exact.measure import measure_density_matrix, measure_states
@@ -26,8 +20,8 @@ SMALLEST_SHARE = 1e-18
 
 def run(directory: Path) -> None:
     """Solve the job in ``directory``."""
-    terms, _, settings = read_job(directory)
-    say = partial(report, directory)
+    terms, _, settings = files.read_job(directory)
+    say = partial(files.report, directory)
     if isinstance(terms.state, Canonical):
         sector = Sector(terms, terms.state.n_up, terms.state.n_down)
         level = ground_level(
@@ -39,7 +33,7 @@ def run(directory: Path) -> None:
         averages = measure_states(sector, level.states)
     else:
         averages, about = thermal_averages(terms, say), {}
-    save_arrays(directory / OUTPUT, **averages, **about)
+    files.save_arrays(directory / files.OUTPUT, **averages, **about)
 
 
 def thermal_averages(
@@ -93,4 +87,4 @@ def _spectrum(sector: Sector) -> tuple[FloatArray, FloatArray]:
 
 
 if __name__ == "__main__":
-    solve_from_command_line("exact", run)
+    files.solve_from_command_line("exact", run)

@@ -60,12 +60,10 @@ class ITensorEngine(DMRGEngine):
         found = julia.find_julia()
         project = found.environment.get("JULIA_PROJECT", "Julia's default environment")
         problem = julia.juliacall_problem(found)
-        many = (
-            "sweeps: one Julia for all points, through juliacall"
-            if problem is None
-            else f"sweeps: a Julia for every point, since {problem}"
-        )
-        return f"{found.binary} ({found.origin}), packages in {project}\n{many}"
+        many = f"a Julia for every point, since {problem}"
+        if problem is None:
+            many = "one Julia for all points, through juliacall"
+        return f"{found.binary} ({found.origin}), packages in {project}\nsweeps: {many}"
 
     def tools(self) -> Tools:
         """Return Julia, its environment, and what a process that hosts it needs."""

@@ -114,9 +114,8 @@ def find_julia() -> JuliaInstallation:
     try:
         return _installation(_executable(named, origin), origin, project)
     except MissingEngineError:
-        if origin != "the PATH" or project is not None:
-            raise
-        managed = managed_julia()
+        somebody_chose = origin != "the PATH" or project is not None
+        managed = None if somebody_chose else managed_julia()
         if managed is None:
             raise
         return _installation(*managed)
@@ -185,6 +184,8 @@ def _answers(binary: Path, environment: tuple[tuple[str, str], ...]) -> dict[str
             env={**os.environ, **dict(environment)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
+            text=True,
+            errors="replace",
             timeout=TIMEOUT,
             check=False,
         )
@@ -192,13 +193,10 @@ def _answers(binary: Path, environment: tuple[tuple[str, str], ...]) -> dict[str
         raise MissingEngineError(f"{binary} did not answer within {TIMEOUT:.0f} s") from error
     except OSError as error:
         raise MissingEngineError(f"{binary} cannot be started: {error.strerror}") from error
-    output = answer.stdout.decode(errors="replace")
     if answer.returncode != 0:
-        lines = (answer.stderr.decode(errors="replace") + output).strip().splitlines()
-        last = lines[0] if lines else "it printed nothing"
-        raise MissingEngineError(f"{binary} is not a working Julia: {last}; {REMEDY}")
-    pairs = [line.split(" ", 1) for line in output.splitlines()]
-    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+        lines = (answer.stderr + answer.stdout).strip().splitlines() or ["it printed nothing"]
+        raise MissingEngineError(f"{binary} is not a working Julia: {lines[0]}; {REMEDY}")
+    return dict(line.split(" ", 1) for line in answer.stdout.splitlines() if " " in line)
 
 
 def managed_julia() -> tuple[Path, str, str] | None:

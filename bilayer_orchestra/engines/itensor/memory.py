@@ -111,15 +111,13 @@ def refuse_if_too_large(terms: Terms, numerics: ITensorNumerics) -> None:
 
 def _charges(terms: Terms, cut: int, bond_dimension: int) -> FloatArray:
     """Return the dimension of every charge (n_up, n_dn) of the first ``cut`` sites."""
-    n, rooms_left, rooms_right, shares = terms.n_sites, [], [], []
+    rooms = []  # per spin: of the left part, of the right part, share of the left
     for total in map(int, terms.state):
-        ways = [(comb(cut, k), comb(n - cut, total - k)) for k in range(total + 1)]
-        rooms_left.append(np.array([min(float(left), PLENTY) for left, _ in ways]))
-        rooms_right.append(np.array([min(float(right), PLENTY) for _, right in ways]))
-        shares.append(np.array([left * right / comb(n, total) for left, right in ways]))
-    left, right, share = (one[0][:, None] * one[1] for one in (rooms_left, rooms_right, shares))
-    charges: FloatArray = np.minimum(np.minimum(left, right), bond_dimension * share)
-    return charges
+        ways = [(comb(cut, k), comb(terms.n_sites - cut, total - k)) for k in range(total + 1)]
+        every = comb(terms.n_sites, total)
+        rooms.append(np.array([(min(a, PLENTY), min(b, PLENTY), a * b / every) for a, b in ways]).T)
+    left, right, share = rooms[0][:, :, None] * rooms[1][:, None, :]
+    return np.asarray(np.minimum(np.minimum(left, right), bond_dimension * share))
 
 
 def _channels(terms: Terms, cut: int) -> int:

@@ -7,13 +7,12 @@ depot Julia names it by the project alone, and two versions in use would replace
 """
 
 import os
-import shutil
 from functools import cache
 from pathlib import Path
 
 from bilayer_orchestra.configuration import NOT_TRUSTED, cache_directory
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.files import files_sha256, new_directory, secure
+from bilayer_orchestra.files import copy_files, files_sha256, new_directory, secure
 from bilayer_orchestra.resources import resource
 
 
@@ -46,10 +45,7 @@ def engine_half() -> Path:
     if not (target / "Project.toml").exists():
         try:
             with new_directory(target, "Project.toml", NOT_TRUSTED) as fresh:
-                for file in engine_files():
-                    place = fresh / file.relative_to(resource("backends", "itensor"))
-                    place.parent.mkdir(exist_ok=True)
-                    shutil.copyfile(file, place)
+                copy_files(engine_files(), resource("backends", "itensor"), fresh)
         except OSError as error:
             raise OrchestraError(
                 f"cannot write {target}: {error.strerror}; name another cache directory in "
