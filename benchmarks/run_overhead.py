@@ -34,7 +34,7 @@ DIRECT = """
 import sys
 from pathlib import Path
 from bilayer_orchestra.engines.block2 import process as engine
-engine.save_checkpoint = lambda *a: None
+engine.Block2Search._keep = lambda *a: None
 engine.Block2Search.report = lambda *a, **k: None
 engine.run(Path(sys.argv[1]))
 """

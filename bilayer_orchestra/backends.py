@@ -1,7 +1,5 @@
 """Where engines were before version 0.2: tasks that were submitted then still start them here."""
 
-from __future__ import annotations
-
 import sys
 
 if sys.argv[0] == "-m":  # so it is while Python looks for the module that it shall run

@@ -4,10 +4,7 @@
 wants one, under names that the engine declares, and one for containers (docs/configuration.md).
 """
 
-from __future__ import annotations
-
 import tomllib
-from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from bilayer_orchestra.errors import OrchestraError
@@ -37,33 +34,34 @@ NOT_TRUSTED = (
 )
 
 
-def engine_settings(table: str) -> dict[str, str]:
-    """Return one table, with ``~`` replaced; empty if there is none.
+def configuration() -> dict[str, dict[str, str]]:
+    """Return what the file holds, table by table.
 
     Raises
     ------
     OrchestraError
-        If the file is not TOML.
-    """
-    return {key: expand(value) for key, value in _read(config_file()).get(table, {}).items()}
-
-
-def refuse_unknown(known: Mapping[str, Collection[str]]) -> None:
-    """Raise OrchestraError if the file holds what would be ignored silently.
-
-    Parameters
-    ----------
-    known : mapping
-        Table -> its keys.
+        If it is not TOML, or no tables of texts.
     """
     path = config_file()
-    for table, keys in _read(path).items():
-        if table not in known:
-            raise OrchestraError(f"{path}: unknown table `{table}`; known: {', '.join(known)}")
-        for key in keys:
-            if key not in known[table]:
-                names = ", ".join(known[table])
-                raise OrchestraError(f"{path}: unknown key `{table}.{key}`; known: {names}")
+    try:
+        data = tomllib.loads(read_bounded(path).decode("utf-8-sig"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", error)
+        raise OrchestraError(f"{path} cannot be read: {problem}") from error
+    for table, keys in data.items():
+        if not isinstance(keys, dict):
+            raise OrchestraError(f"{path}: `{table}` should be a table, [{table}]")
+        for key, value in keys.items():
+            if not isinstance(value, str) or not value:
+                raise OrchestraError(f"{path}: `{table}.{key}` should be a text")
+    return data
+
+
+def engine_settings(table: str) -> dict[str, str]:
+    """Return one table, with ``~`` replaced; empty if there is none."""
+    return {key: expand(value) for key, value in configuration().get(table, {}).items()}
 
 
 def set_engine_setting(engine: str, key: str, value: str) -> Path:
@@ -79,7 +77,7 @@ def set_engine_setting(engine: str, key: str, value: str) -> Path:
     import tomlkit
 
     path = config_file()
-    if _read(path).get(engine, {}).get(key) == value:
+    if configuration().get(engine, {}).get(key) == value:
         return path
     text = path.read_text(encoding="utf-8-sig") if path.exists() else ""
     document = tomlkit.parse(text)
@@ -87,20 +85,3 @@ def set_engine_setting(engine: str, key: str, value: str) -> Path:
     make_directory(path.parent, DIRECTORY)
     write_text_atomic(path, tomlkit.dumps(document))
     return path
-
-
-def _read(path: Path) -> dict[str, dict[str, str]]:
-    try:
-        data = tomllib.loads(read_bounded(path).decode("utf-8-sig"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        problem = getattr(error, "strerror", error)
-        raise OrchestraError(f"{path} cannot be read: {problem}") from error
-    for table, keys in data.items():
-        if not isinstance(keys, dict):
-            raise OrchestraError(f"{path}: `{table}` should be a table, [{table}]")
-        for key, value in keys.items():
-            if not isinstance(value, str) or not value:
-                raise OrchestraError(f"{path}: `{table}.{key}` should be a text")
-    return data

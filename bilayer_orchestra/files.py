@@ -12,8 +12,10 @@ import hashlib
 import os
 import pwd
 import re
+import shutil
 import stat
 import struct
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -175,6 +177,56 @@ def own_directory(path: Path, remedy: str) -> None:
     _take_away(path.resolve())
     with suppress(OSError, AttributeError):  # no such list, or no such lists on this system
         os.setxattr(path, DEFAULT_ACL, _read_only(os.getxattr(path, DEFAULT_ACL)))
+
+
+@contextmanager
+def new_directory(target: Path, complete: str, remedy: str) -> Iterator[Path]:
+    """Yield a new directory that becomes ``target`` once it is filled.
+
+    Whoever comes second uses the first one's.
+
+    Parameters
+    ----------
+    target : Path
+        Is not there, or will be by then.
+    complete : str
+        Name of a file that it has if it is whole.
+    remedy : str
+        What to do if the directory above belongs to another user.
+
+    Raises
+    ------
+    ForeignFileError
+        If it does.
+    """
+    own_directory(target.parent, remedy)
+    fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
+    try:
+        yield fresh
+        fresh.chmod(DIRECTORY)
+        try:
+            fresh.rename(target)
+        except OSError:
+            if not (target / complete).exists():
+                raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def copy_files(files: Iterable[Path], root: Path, target: Path) -> None:
+    """Copy files below ``root`` to the same places below ``target``.
+
+    Parameters
+    ----------
+    files : iterable of Path
+        What is copied.
+    root, target : Path
+        Directories.
+    """
+    for file in files:
+        place = target / file.relative_to(root)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
 
 
 def secure(tree: Path, remedy: str) -> None:

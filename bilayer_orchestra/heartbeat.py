@@ -1,7 +1,5 @@
 """Signs of life from what is silent for minutes."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,12 +25,10 @@ class Heartbeat:
 
     def news(self, line: str) -> None:
         """Say a line, if it is not the newest one already."""
-        if line == self._line:
-            return
-        self._line = line
-        self._since = time.monotonic()
-        self._next = self._since + INTERVAL
-        self._say(line)
+        if line != self._line:
+            self._line, self._since = line, time.monotonic()
+            self._next = self._since + INTERVAL
+            self._say(line)
 
     def beat(self) -> None:
         """Say for how long there was nothing new, if it is time to."""

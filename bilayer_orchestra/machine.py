@@ -1,7 +1,5 @@
 """What this machine offers: cores, and the environment that fixes an engine's thread counts."""
 
-from __future__ import annotations
-
 import os
 import resource
 from collections.abc import Iterator
@@ -27,18 +25,17 @@ def memory_limit() -> float | None:
     """
     if _cores.get() is not None:
         return None  # the job is rendered for another machine
-    limits = [_total_memory(), *_group_limits(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))]
+    return min(_limits(), default=None)
+
+
+def _limits() -> Iterator[float]:
+    with suppress(ValueError, OSError, AttributeError):  # a system that does not say
+        yield float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
         allowed = resource.getrlimit(kind)[0]
-        limits.append(None if allowed == resource.RLIM_INFINITY else float(allowed))
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
-def _total_memory() -> float | None:
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError, AttributeError):
-        return None
+        if allowed != resource.RLIM_INFINITY:
+            yield float(allowed)
+    yield from _group_limits(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))
 
 
 def _group_limits(root: Path, membership: Path) -> Iterator[float]:

@@ -4,8 +4,6 @@ Names are known without importing anything. Each is imported when it is needed; 
 left out with a warning that names it.
 """
 
-from __future__ import annotations
-
 import functools
 import logging
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The files that ship beside the package: engine halves, templates, container definitions."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path

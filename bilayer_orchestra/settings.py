@@ -1,15 +1,19 @@
 """What all parts of a model file share: strict types, no unknown keys, finite numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 WORD = r"^[^\s'\"\\#]+$"
 LINE = r"^[^\r\n]+$"
+
+#: Of an engine's random numbers, and of its threads: the same in all that have them.
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Threads = Annotated[
+    int | None, Field(ge=1, le=1024, description="threads; default: the cores available")
+]
 
 #: Names of the branches of unions; they are no part of a value's path in the file.
 UNION_TAGS = frozenset({"canonical", "thermal", "one", "word", "several"})

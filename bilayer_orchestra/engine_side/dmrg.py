@@ -10,8 +10,6 @@ Three parts, each from the previous one's result:
 If a start ends lower, the result was not the ground state and the search begins again from there.
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from pathlib import Path

@@ -4,8 +4,6 @@ An engine process reads ``job.json``, appends to ``progress.jsonl`` and leaves `
 which appears by rename, complete or not at all.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys
@@ -17,6 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from bilayer_orchestra.errors import EngineError, OrchestraError
+from bilayer_orchestra.files import replacing
 from bilayer_orchestra.terms import FloatArray, Terms
 
 JOB, PROGRESS, OUTPUT = "job.json", "progress.jsonl", "output.npz"
@@ -85,23 +84,14 @@ def start_event(directory: Path) -> dict[str, Any] | None:
 
     ``step`` is ``"begun"``, or ``"ignored"`` with a ``problem``.
     """
-    try:
-        with (directory / PROGRESS).open() as stream:
-            line = next((line for line in stream if '"begun"' in line or '"ignored"' in line), "{}")
-        event = json.loads(line)
-    except (OSError, ValueError):
-        return None
-    return event if isinstance(event, dict) and event else None
+    events = (e for e in new_events(directory, {}) if e["step"] in ("begun", "ignored"))
+    return next(events, None)
 
 
 def save_arrays(path: Path, **arrays: Any) -> None:
     """Write an npz file by rename, so that it is complete when it is there."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as stream:
+    with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
 
 
 def load_arrays(path: Path) -> dict[str, FloatArray]:

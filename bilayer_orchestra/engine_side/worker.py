@@ -5,8 +5,6 @@ run's lock, which is held until the job ended, so that a directory stays locked 
 writes to it. The answer is ``{"error": null}`` or ``{"error": "what went wrong"}``.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import socket

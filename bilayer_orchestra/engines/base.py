@@ -7,8 +7,6 @@ pure: files in, files out, no engine. A runtime executes the job in between.
 A declaration imports no library of its engine: modules that do are imported in the methods.
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -16,18 +14,16 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.engine_side.files import JOB, render_job
+from bilayer_orchestra.engines.recipe import ImageRecipe
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.job import Job, Tools
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.settings import SpecModel
 from bilayer_orchestra.terms import Canonical, Terms
-
-if TYPE_CHECKING:
-    from bilayer_orchestra.averages import Averages
-    from bilayer_orchestra.engines.recipe import ImageRecipe
 
 __all__ = ["CONTRACT", "Cost", "Engine", "Job", "Request", "Tools"]
 

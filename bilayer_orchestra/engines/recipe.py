@@ -1,7 +1,5 @@
 """The container image of an engine: its definition, what of us is in it, and its arguments."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,8 +1,6 @@
 """The engines that are installed; all come in through entry points, ours as well."""
 
-from __future__ import annotations
-
-from bilayer_orchestra.configuration import refuse_unknown
+from bilayer_orchestra.configuration import config_file, configuration
 from bilayer_orchestra.engines.base import CONTRACT, Engine, Request
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.plugins import Plugins
@@ -33,16 +31,21 @@ def engines() -> dict[str, Engine]:
 
 def known_configuration() -> dict[str, tuple[str, ...]]:
     """Return the tables of the configuration file and their keys, as the engines declare them."""
-    known: dict[str, tuple[str, ...]] = {}
-    for engine in engines().values():
-        known |= engine.configuration
-    kinds = {engine.recipe.kind for engine in engines().values() if engine.recipe}
+    found = engines().values()
+    known = {table: keys for engine in found for table, keys in engine.configuration.items()}
+    kinds = {engine.recipe.kind for engine in found if engine.recipe}
     return known | {"containers": ("command", "base", *sorted(kinds))}
 
 
 def refuse_unknown_configuration() -> None:
     """Raise OrchestraError if the configuration file holds what no installed engine reads."""
-    refuse_unknown(known_configuration())
+    known = known_configuration()
+    for table, keys in configuration().items():
+        unknown = [f"key `{table}.{key}`" for key in keys if key not in known.get(table, ())]
+        unknown = unknown if table in known else [f"table `{table}`"]
+        if unknown:
+            names = ", ".join(known.get(table, known))
+            raise OrchestraError(f"{config_file()}: unknown {unknown[0]}; known: {names}")
 
 
 def get_engine(name: str) -> Engine:

@@ -1,7 +1,5 @@
 """``orchestra containers``: build images from our definitions, and verify them."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -14,7 +12,7 @@ from pathlib import Path
 from bilayer_orchestra.configuration import engine_settings, set_engine_setting
 from bilayer_orchestra.engines.recipe import ImageRecipe
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
-from bilayer_orchestra.files import make_directory, quoted, replacing, write_text_atomic
+from bilayer_orchestra.files import copy_files, make_directory, quoted, replacing, write_text_atomic
 from bilayer_orchestra.heartbeat import heartbeat
 from bilayer_orchestra.images.use import (
     Image,
@@ -82,22 +80,21 @@ def build_image(
     EngineError
         If the build fails; with its last lines.
     """
-    recipe = recipe_of(kind)
-    if sources.sha256 and not re.fullmatch(r"[0-9a-f]{64}", sources.sha256):
-        raise OrchestraError("--sha256 should be 64 hexadecimal digits")
-    _refuse_what_would_be_ignored(recipe, sources)
-    output = output.absolute()
+    recipe, output = recipe_of(kind), output.absolute()
+    release = _release(recipe, sources)
     with tempfile.TemporaryDirectory(prefix="orchestra-image-") as name:
         context = Path(name)
         _fill_context(recipe, context, sources.source)
-        arguments = _arguments(recipe, sources)
         fresh = context / "image.sif"
         command = [container_command(), "build", *_privileges()]
-        for key, value in arguments.items():
+        for key, value in (release | _arguments(recipe, sources)).items():
+            if not re.fullmatch(r"[A-Za-z0-9 :/._+@,=~-]+", value):
+                raise OrchestraError(
+                    f"{value!r} ({key}) holds characters that definitions cannot take"
+                )
             command += ["--build-arg", f"{key}={value}"]
         command += [str(fresh), str(recipe.definition())]
-        usual = f"building the image of {kind}: it takes {recipe.minutes} minutes"
-        with heartbeat(on_line, usual):
+        with heartbeat(on_line, f"building the image of {kind}: it takes {recipe.minutes} minutes"):
             _run(command, context, output, on_line)
         make_directory(output.parent)
         with replacing(output) as partial:
@@ -135,17 +132,18 @@ def verify_image(kind: str, path: Path) -> Image:
     return image
 
 
-def _refuse_what_would_be_ignored(recipe: ImageRecipe, sources: Sources) -> None:
-    """Raise OrchestraError where an option about the release meets a source that replaces it."""
-    source = sources.source
-    if source is None:
-        return
-    for option in ("version", "sha256", "mirror"):
-        if recipe.replaces_release(source) and getattr(sources, option) is not None:
-            raise OrchestraError(
-                f"--{option} is about the release that is fetched; {source} takes its place. Give "
-                "one of the two"
-            )
+def _release(recipe: ImageRecipe, sources: Sources) -> dict[str, str]:
+    """Return the arguments about the release that is fetched; refuse what would be ignored."""
+    if sources.sha256 and not re.fullmatch(r"[0-9a-f]{64}", sources.sha256):
+        raise OrchestraError("--sha256 should be 64 hexadecimal digits")
+    given = {name: getattr(sources, name) for name in ("version", "sha256", "mirror")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and sources.source is not None and recipe.replaces_release(sources.source):
+        raise OrchestraError(
+            f"--{next(iter(given))} is about the release that is fetched; {sources.source} takes "
+            "its place. Give one of the two"
+        )
+    return {name.upper(): value for name, value in given.items()}
 
 
 def _fill_context(recipe: ImageRecipe, context: Path, source: Path | None) -> None:
@@ -159,10 +157,7 @@ def _fill_context(recipe: ImageRecipe, context: Path, source: Path | None) -> No
         ignore = shutil.ignore_patterns(*recipe.left_out(source))
         shutil.copytree(source, context / "source", ignore=ignore, symlinks=True)
     root, files = recipe.own_files()
-    for file in files:
-        target = context / "orchestra" / file.relative_to(root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
+    copy_files(files, root, context / "orchestra")
 
 
 def _arguments(recipe: ImageRecipe, sources: Sources) -> dict[str, str]:
@@ -178,16 +173,8 @@ def _arguments(recipe: ImageRecipe, sources: Sources) -> dict[str, str]:
             )
         arguments["BOOTSTRAP"] = scheme if colons else "localimage"
         arguments["BASE"] = rest if colons else str(local.absolute())
-    for key in ("version", "sha256", "mirror"):
-        value = getattr(sources, key)
-        if value is not None:
-            arguments[key.upper()] = value
     source = None if sources.source is None else sources.source.resolve()
-    arguments |= recipe.arguments(source, sources.version)
-    for key, value in arguments.items():
-        if not re.fullmatch(r"[A-Za-z0-9 :/._+@,=~-]+", value):
-            raise OrchestraError(f"{value!r} ({key}) holds characters that definitions cannot take")
-    return arguments
+    return arguments | recipe.arguments(source, sources.version)
 
 
 def _privileges() -> list[str]:

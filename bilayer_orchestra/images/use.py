@@ -1,13 +1,13 @@
 """Container images: which one holds an engine, and what it says about itself."""
 
-from __future__ import annotations
-
 import copy
 import json
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from bilayer_orchestra.configuration import (
     NOT_TRUSTED,
@@ -70,8 +70,7 @@ def container_command() -> str:
     """
     named = variable(VARIABLE) or engine_settings("containers").get("command")
     for name in [named] if named else ["apptainer", "singularity"]:
-        found = shutil.which(name)
-        if found:
+        if found := shutil.which(name):
             return found
     what = f"`{named}` cannot be executed" if named else "no apptainer or singularity in the PATH"
     raise MissingEngineError(
@@ -99,12 +98,9 @@ def inspect(path: Path) -> Image:
     status = path.stat()
     key = f"{path}\n{status.st_size}\n{status.st_mtime_ns}\n{status.st_ino}"
     memory = cache_directory() / "images" / f"{sha256(key)[:24]}.json"
-    try:
+    with suppress(OSError, ValueError, TypeError):  # nothing remembered, or no such thing
         if trusted(memory):
-            known = json.loads(memory.read_text())
-            return Image(path, known["digest"], known["labels"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+            return Image(path, **json.loads(memory.read_text()))
     command = [container_command(), "inspect", "--json", "--labels", str(path)]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
@@ -113,52 +109,52 @@ def inspect(path: Path) -> Image:
         reason = (answer.stderr or answer.stdout).strip().splitlines()[-1:]
         raise OrchestraError(f"{path} is no usable image: {' '.join(reason)}") from error
     digest = f"sha256:{file_sha256(path)}"
-    try:
+    with suppress(OrchestraError):  # computed again next time
         own_directory(memory.parent, NOT_TRUSTED)
         write_text_atomic(memory, json.dumps({"digest": digest, "labels": labels}) + "\n")
-    except OrchestraError:
-        pass  # computed again next time
     return Image(path, digest, labels)
 
 
 class _InImage(Engine):
     """What changes where an engine is in an image; the rest is its own."""
 
-    image: Image
+    image: ClassVar[Image]
+    recipe: ClassVar[ImageRecipe]
 
     def version(self) -> str:
         """Return what the image's label says."""
-        recipe = _recipe(self)
-        label = self.image.labels.get(recipe.label)
+        label = self.image.labels.get(self.recipe.label)
         if label is None:
             raise MissingEngineError(
                 f"{self.image.path} does not say which {self.name} it holds; build it with "
-                f"`orchestra containers build {recipe.kind}`"
+                f"`orchestra containers build {self.recipe.kind}`"
             )
         return label
 
     def tools(self) -> Tools:
         """Return where programs are inside."""
-        recipe = _recipe(self)
         return Tools(
-            recipe.programs,
+            self.recipe.programs,
             image=self.image.path,
             image_digest=self.image.digest,
-            launched=recipe.launched,
+            launched=self.recipe.launched,
         )
 
     def check(self, request: Request) -> None:
         """Refuse what the engine refuses, and an image of another version of this program."""
-        refuse_other_image(self.image, _recipe(self))
+        refuse_other_image(self.image, self.recipe)
         super().check(request)
 
 
 def contained(engine: Engine, images: dict[str, str]) -> Engine:
     """Return ``engine`` in its image."""
-    image = find_image(_recipe(engine).kind, images)
-    kind = type(f"{type(engine).__name__}InImage", (_InImage, type(engine)), {"image": image})
+    if engine.recipe is None:
+        raise OrchestraError(f"there is no image of {engine.name}; run it with --runtime local")
+    image = find_image(engine.recipe.kind, images)
     inside = copy.copy(engine)
-    inside.__class__ = kind
+    inside.__class__ = type(
+        f"{type(engine).__name__}InImage", (_InImage, type(engine)), {"image": image}
+    )
     return inside
 
 
@@ -186,9 +182,3 @@ def refuse_other_image(image: Image, recipe: ImageRecipe) -> None:
             f"{image.path} was built from another version of this program; build it again with "
             f"`orchestra containers build {recipe.kind}`"
         )
-
-
-def _recipe(engine: Engine) -> ImageRecipe:
-    if engine.recipe is None:
-        raise OrchestraError(f"there is no image of {engine.name}; run it with --runtime local")
-    return engine.recipe

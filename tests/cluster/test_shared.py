@@ -122,10 +122,10 @@ def test_what_an_earlier_version_left_writable_is_not_any_more(shared):
     assert all(not mode & 0o022 for mode in modes(first.path).values())
     # and what another user has put there meanwhile is neither executed nor removed
     alice.sh('chmod a+w "$1"', first.job)
-    bob.sh('echo evil >"$1/checkpoint"', first.job)
+    bob.sh('echo evil >"$1/checkpoint.zip"', first.job)
     refused = submit(shared, alice)
     assert refused.returncode == 1
-    assert f"{first.job}/checkpoint belongs to {bob.name}" in refused.stderr
+    assert f"{first.job}/checkpoint.zip belongs to {bob.name}" in refused.stderr
 
 
 @needs_users

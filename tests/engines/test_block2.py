@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from bilayer_orchestra.engines.block2 import process as engine
-from bilayer_orchestra.engines.block2.hamiltonian import symmetry_of
-from bilayer_orchestra.engines.block2.measure import measure
+from bilayer_orchestra.engines.block2.operators import measure, symmetry_of
 from bilayer_orchestra.engines.dmrg.results import averages_from_stages
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import EngineError, OrchestraError
@@ -120,7 +119,7 @@ def test_a_penalty_below_the_gap_is_raised(solve, monkeypatch, tmp_path):
     job = backend.render(request)
     for name, text in job.files.items():
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(engine, "largest_move", lambda terms: 1e-3)
+    monkeypatch.setattr(engine.operators, "largest_move", lambda terms: 1e-3)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     engine.run(tmp_path)
     gap = float(backend.parse(tmp_path, request).diagnostics["gap"])

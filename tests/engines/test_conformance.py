@@ -20,7 +20,7 @@ class TestExact(EngineConformance):
 class TestBlock2(EngineConformance):
     name = "block2"
     rough: ClassVar = {"initial_bond_dimension": 4, "max_bond_dimension": 8}
-    killed_after = "checkpoint/record.json"
+    killed_after = "checkpoint.zip"
     resumed = "resumed"
 
 

@@ -15,8 +15,7 @@ import xarray as xr
 from bilayer_orchestra.dataset import schema as labelled
 from bilayer_orchestra.engine_side.files import OUTPUT, load_arrays
 from bilayer_orchestra.engines.itensor.engine import ITensorEngine
-from bilayer_orchestra.engines.itensor.julia import find_julia
-from bilayer_orchestra.engines.itensor.juliacall import juliacall_problem
+from bilayer_orchestra.engines.itensor.julia import find_julia, juliacall_problem
 from bilayer_orchestra.errors import EngineError, Interrupted, MissingEngineError
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.model.spec import Model

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -117,10 +118,9 @@ def killed_after_a_checkpoint(model_file: Path, root: Path) -> Path:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    checkpoint = "*/job/checkpoint/record.json"
-    kill_when(lambda: list(root.glob(checkpoint)), process)
-    (record,) = root.glob(checkpoint)
-    return record.parent
+    kill_when(lambda: list(root.glob("*/job/checkpoint.zip")), process)
+    (checkpoint,) = root.glob("*/job/checkpoint.zip")
+    return checkpoint
 
 
 def events_of_the_next_run(model_file: Path, root: Path) -> list[dict]:
@@ -131,7 +131,7 @@ def events_of_the_next_run(model_file: Path, root: Path) -> list[dict]:
 
 def test_resuming_continues_from_the_last_finished_sweep(model_file, tmp_path):
     checkpoint = killed_after_a_checkpoint(model_file, tmp_path)
-    done = json.loads((checkpoint / "record.json").read_text())["total"]
+    done = json.loads(ZipFile(checkpoint).read("record.json"))["total"]
     assert done >= 1
     events = events_of_the_next_run(model_file, tmp_path)
     resumed = next(k for k, event in enumerate(events) if event["step"] == "resumed")
@@ -141,10 +141,10 @@ def test_resuming_continues_from_the_last_finished_sweep(model_file, tmp_path):
 
 def test_a_damaged_checkpoint_is_not_resumed_from_and_said(model_file, tmp_path):
     checkpoint = killed_after_a_checkpoint(model_file, tmp_path)
-    largest = max(checkpoint.iterdir(), key=lambda file: file.stat().st_size)
-    whole = bytearray(largest.read_bytes())
-    whole[len(whole) // 2] ^= 1
-    largest.write_bytes(whole)
+    largest = max(ZipFile(checkpoint).infolist(), key=lambda file: file.file_size)
+    whole = bytearray(checkpoint.read_bytes())
+    whole[largest.header_offset + largest.file_size // 2] ^= 1
+    checkpoint.write_bytes(whole)
     steps = {event["step"]: event for event in events_of_the_next_run(model_file, tmp_path)}
     assert steps["discarded"]["problem"] == "it is damaged"
     assert "resumed" not in steps

@@ -13,8 +13,7 @@ ENGINES, GEOMETRIES = "bilayer_orchestra.engines", "bilayer_orchestra.geometries
 
 #: Exact diagonalization under another name, with a setting of its own and a stated error.
 TOY = '''
-from bilayer_orchestra.engines.exact.engine import ExactEngine
-from bilayer_orchestra.engines.exact.settings import ExactNumerics
+from bilayer_orchestra.engines.exact.engine import ExactEngine, ExactNumerics
 
 
 class ToyNumerics(ExactNumerics):

@@ -6,6 +6,7 @@ import json
 import subprocess
 import time
 from pathlib import Path
+from zipfile import ZipFile
 
 import xarray as xr
 
@@ -57,8 +58,8 @@ class Bench:
             time.sleep(0.1)
 
     def started(self, run: RunDirectory, sweeps: int = 1) -> bool:
-        record = run.job / "checkpoint" / "record.json"
         try:
-            return bool(json.loads(record.read_text())["total"] >= sweeps)
-        except (OSError, ValueError):
+            record = ZipFile(run.job / "checkpoint.zip").read("record.json")
+            return bool(json.loads(record)["total"] >= sweeps)
+        except OSError:
             return False

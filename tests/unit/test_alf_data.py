@@ -32,7 +32,7 @@ from bilayer_orchestra.engines.alf.settings import ALFNumerics
 from bilayer_orchestra.engines.exact.fock import Sector
 from bilayer_orchestra.engines.exact.ground import ground_level
 from bilayer_orchestra.engines.exact.measure import measure_states
-from bilayer_orchestra.engines.exact.thermal import thermal_averages
+from bilayer_orchestra.engines.exact.process import thermal_averages
 from bilayer_orchestra.errors import EngineError
 from bilayer_orchestra.model.bilayer import OBSERVABLES as SELECTABLE
 from bilayer_orchestra.terms import Canonical, GrandCanonical, Site, Terms
@@ -158,7 +158,7 @@ def exact_values(terms):
         raw = measure_states(sector, ground_level(sector, 1).states)
     else:
         raw = thermal_averages(terms)
-        raw = {k: v for k, v in raw.items() if k not in ("log_partition", "sector_weight")}
+        del raw["log_partition"]
     raw["double_occupancy"] = raw["pair"].diagonal().copy()
     return observables_from_raw(raw, terms)
 

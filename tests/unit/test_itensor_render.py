@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from bilayer_orchestra.engine_side.files import OUTPUT
 from bilayer_orchestra.engines.base import Job
 from bilayer_orchestra.engines.dmrg.results import in_own_units
-from bilayer_orchestra.engines.itensor import managed as julia_managed
-from bilayer_orchestra.engines.itensor import memory
+from bilayer_orchestra.engines.itensor import julia, memory
 from bilayer_orchestra.engines.itensor.engine import ITensorEngine
 from bilayer_orchestra.engines.itensor.job import render_job
 from bilayer_orchestra.engines.itensor.julia import find_julia
@@ -209,13 +208,15 @@ def no_configuration(monkeypatch, tmp_path):
     for name in ("ORCHESTRA_JULIA", "ORCHESTRA_JULIA_PROJECT", "JULIA_PROJECT", "JULIA_DEPOT_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(julia_managed, "managed_julia", lambda: None)
+    monkeypatch.setattr(julia, "managed_julia", lambda: None)
 
 
 @pytest.mark.usefixtures("no_configuration")
 class TestFindingJulia:
     def test_without_julia_the_message_holds_the_remedy(self):
-        with pytest.raises(MissingEngineError, match=r"julialang\.org.*Pkg\.add.*ORCHESTRA_JULIA"):
+        with pytest.raises(
+            MissingEngineError, match=r"install itensor.*julialang\.org.*Pkg\.add.*ORCHESTRA_JULIA"
+        ):
             find_julia()
 
     def test_a_wrong_name_is_reported_with_who_named_it(self, monkeypatch, tmp_path):

@@ -1,17 +1,26 @@
 """DMRG with block2."""
 
-from __future__ import annotations
+from typing import Annotated
+
+from pydantic import Field
 
 from bilayer_orchestra.engines.base import Job, Request, installed_version, python_job
 from bilayer_orchestra.engines.block2.image import RECIPE
-from bilayer_orchestra.engines.block2.settings import Block2Numerics
 from bilayer_orchestra.engines.dmrg.engine import DMRGEngine
 from bilayer_orchestra.engines.dmrg.results import in_own_units
+from bilayer_orchestra.engines.dmrg.settings import DMRGNumerics
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.machine import available_cores, memory_limit
 
 #: Up to this bond dimension the blocks are so small that a second thread only costs.
 SERIAL_BOND_DIMENSION = 400
+
+
+class Block2Numerics(DMRGNumerics):
+    """Settings of the embedded DMRG (block2)."""
+
+    stack_memory_gib: Annotated[float, Field(gt=0, le=4096)] = 1.0
+    """working memory that block2 reserves, in GiB"""
 
 
 class Block2Engine(DMRGEngine):
@@ -21,7 +30,7 @@ class Block2Engine(DMRGEngine):
     revision = 4  # all energies in units of the largest coupling
     summary = "DMRG with block2 (PyPI); ground states, long chains"
     settings = Block2Numerics
-    state_name = "checkpoint"
+    state_name = "checkpoint.zip"
     recipe = RECIPE
     auto = 1
 

@@ -1,24 +1,20 @@
 """The image of block2: Python, block2 and scipy, and what of us runs inside."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from bilayer_orchestra.engines.recipe import ImageRecipe
 
 #: Modules of an engine's room that belong to the orchestrator.
-_OUTSIDE = ("engine.py", "settings.py", "image.py")
+_OUTSIDE = ("engine.py", "image.py")
 
 
 class _Recipe(ImageRecipe):
     def own_files(self) -> tuple[Path, list[Path]]:
         package = Path(__file__).resolve().parents[2]
-        names = ("__init__.py", "errors.py", "terms.py", "engines/__init__.py")
+        names = ("__init__.py", "errors.py", "files.py", "terms.py", "engines/__init__.py")
         files = [package / name for name in names]
-        files += [package / "engine_side" / name for name in ("__init__.py", "dmrg.py", "files.py")]
-        for part in ("exact", "block2"):
-            room = (package / "engines" / part).glob("*.py")
-            files += [file for file in room if file.name not in _OUTSIDE]
+        for part in ("engine_side", "engines/exact", "engines/block2"):
+            files += [file for file in (package / part).glob("*.py") if file.name not in _OUTSIDE]
         return package.parent, sorted(files)
 
 

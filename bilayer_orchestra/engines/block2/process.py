@@ -7,40 +7,24 @@ seed, so a resumed run makes the same numbers as an uninterrupted one (up to the
 threads).
 """
 
-from __future__ import annotations
-
+import json
 import math
 import os
 import shutil
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
+from bilayer_orchestra.engine_side import files
 from bilayer_orchestra.engine_side.dmrg import MAX_ATTEMPTS, NOISE_DECAY, PROOF, Search, difference
-from bilayer_orchestra.engine_side.files import (
-    START,
-    load_arrays,
-    save_arrays,
-    solve_from_command_line,
-)
-from bilayer_orchestra.engines.block2.hamiltonian import (
-    hamiltonian,
-    largest_move,
-    squared_deviation,
-    symmetry_of,
-)
-from bilayer_orchestra.engines.block2.measure import measure
-from bilayer_orchestra.engines.block2.state import (
-    KET,
-    checkpoint_problem,
-    load_checkpoint,
-    save_checkpoint,
-)
+from bilayer_orchestra.engines.block2 import operators
 from bilayer_orchestra.errors import EngineError
+from bilayer_orchestra.files import replacing
 from bilayer_orchestra.terms import Canonical
 
 #: Noisy sweeps per stage; each stage's noise is below that of the one before.
@@ -62,12 +46,20 @@ CUTOFF = 1e-22
 RANDOM_BOND_DIMENSION = 50
 #: A next state with a larger share of the ground state paid the penalty rather than leaving it.
 MAX_SHARE = 0.1
-CHECKPOINT, SCRATCH = "checkpoint", "scratch"
+#: The state and its :class:`Record`: a zip file, whose checksums tell whether it is whole.
+CHECKPOINT, RECORD = "checkpoint.zip", "record.json"
+#: What block2 calls the state in a checkpoint, and the one that is optimized.
+TAG, KET = "SAVED", "KET"
+#: block2's own files.
+SCRATCH = "scratch"
 
 
 @dataclass
 class Record:
-    """How far a search is, in its checkpoint: ``sweep`` counts in a stage, ``total`` in all."""
+    """How far a search is, in its checkpoint: ``sweep`` counts in a stage, ``total`` in all.
+
+    ``before`` are the pair and density matrices after the sweep before, if they were measured.
+    """
 
     sector: list[Any]
     attempt: int = 0
@@ -76,6 +68,7 @@ class Record:
     total: int = 0
     energy: float = math.inf
     weight: float = 1.0
+    before: dict[str, Any] = field(default_factory=dict)
 
 
 def reserve(memory: int) -> None:
@@ -102,7 +95,7 @@ class Block2Search(Search):
         super().__init__(directory)
         assert isinstance(self.terms.state, Canonical)
         n_up, n_down = self.terms.state
-        self.symmetry = symmetry_of(self.terms)
+        self.symmetry = operators.symmetry_of(self.terms)
         self.sector: list[Any] = [self.symmetry, self.terms.n_sites, n_up, n_down]
         shutil.rmtree(directory / SCRATCH, ignore_errors=True)  # left by a killed run
         memory = int(self.settings["stack_memory_gib"] * 2**30)
@@ -116,7 +109,7 @@ class Block2Search(Search):
         self.driver.initialize_system(
             n_sites=self.terms.n_sites, n_elec=n_up + n_down, spin=n_up - n_down
         )
-        self.mpo = hamiltonian(self.driver, self.terms, self.symmetry)
+        self.mpo = operators.hamiltonian(self.driver, self.terms, self.symmetry)
 
     def seed(self, stream: int) -> None:
         """Set block2's random numbers; every sweep and start has its own stream."""
@@ -153,7 +146,7 @@ class Block2Search(Search):
 
     def measure(self, state: Any, observables: tuple[str, ...] = ()) -> dict[str, Any]:
         """Return operator averages."""
-        return measure(self.driver, state, self.symmetry, observables)
+        return operators.measure(self.driver, state, self.symmetry, observables)
 
     def climb(self) -> list[dict[str, Any]]:
         """Optimize the state at one bond dimension after the other; measure at each.
@@ -161,7 +154,7 @@ class Block2Search(Search):
         What is measured goes to ``stage-<attempt>-<k>.npz``.
         """
         settings = self.settings
-        record, before = self._begin()
+        record = self._begin()
         while True:
             bond = self.bonds[record.stage]
             clean = record.sweep - NOISY_SWEEPS + 1  # noise-free sweeps of this stage, with this
@@ -184,11 +177,11 @@ class Block2Search(Search):
             drift, last = math.inf, record.sweep >= settings["max_sweeps_per_stage"]
             if clean >= 2 and ((clean % 2 == 0 and change < max(SETTLED, weight)) or last):
                 now = self.measure(self.state)
-                drift, before = difference(now, before), now
+                drift, record.before = difference(now, record.before), now
             settled = drift < max(SETTLED_CORRELATORS, 0.01 * math.sqrt(weight))
             if settled:  # what the ways there and back differ by is an error of truncation
                 energy, weight = self.sweep(self.state, bond, 0.0, threshold, 1 + record.total)
-                drift = max(drift, difference(self.measure(self.state), before))
+                drift = max(drift, difference(self.measure(self.state), record.before))
                 record.total += 1
             record.energy, record.weight = energy, weight
             if settled or last:
@@ -197,46 +190,62 @@ class Block2Search(Search):
                 small = small or variance <= settings["energy_variance"]
                 # two stages at least, or the truncation error could not be estimated
                 if (small and record.stage >= 1) or record.stage + 1 == len(self.bonds):
-                    files = (self._stage_file(k) for k in range(record.stage + 1))
-                    return [load_arrays(file) for file in files]
-                record.stage, record.sweep, before = record.stage + 1, 0, {}
-            self._keep(self.state, record, before)
+                    stages = range(record.stage + 1)
+                    return [files.load_arrays(self._stage_file(k)) for k in stages]
+                record.stage, record.sweep, record.before = record.stage + 1, 0, {}
+            self._keep(self.state, record)
 
-    def _begin(self) -> tuple[Record, dict[str, Any]]:
-        """Set state and attempt: from the checkpoint, from the state of another run, or at random.
-
-        Returns
-        -------
-        record : Record
-            How far the search is.
-        before : dict
-            Pair and density matrices after the sweep before, if they were measured.
-        """
-        place = self.directory / CHECKPOINT
-        problem = checkpoint_problem(place, self.sector)
-        if problem is None:
-            self.state, found, before = load_checkpoint(self.driver, place)
-            record = Record(**found)
-            self.attempt = record.attempt
-            self.report(step="resumed", sweep=record.total)
-            return record, before
-        if place.exists():
-            self.report(step="discarded", problem=problem)
-        place = self.directory / START
-        if place.exists():
-            problem = checkpoint_problem(place, self.sector)
-            if problem is None:
-                self.state, _, _ = load_checkpoint(self.driver, place)
+    def _begin(self) -> Record:
+        """Set the state: from the checkpoint, from the state of another run, or at random."""
+        for name, unused in ((CHECKPOINT, "discarded"), (files.START, "ignored")):
+            if not (self.directory / name).exists():
+                continue
+            try:
+                record = self._load(self.directory / name)
+            except EngineError as error:
+                self.report(step=unused, problem=str(error))
+                continue
+            if name == files.START:
                 self.report(step="begun")
                 # noise would undo what the state is good for
-                return Record(self.sector, sweep=NOISY_SWEEPS), {}
-            self.report(step="ignored", problem=problem)
+                return Record(self.sector, sweep=NOISY_SWEEPS)
+            self.attempt = record.attempt
+            self.report(step="resumed", sweep=record.total)
+            return record
         self.state = self.random_state(0)
-        return Record(self.sector), {}
+        return Record(self.sector)
 
-    def _keep(self, state: Any, record: Record, before: dict[str, Any]) -> None:
-        place = self.directory / CHECKPOINT
-        save_checkpoint(self.driver, state, asdict(record), before, place)
+    def _load(self, place: Path) -> Record:
+        """Take the state of a checkpoint, and return how far it is.
+
+        block2 may crash on a damaged file, so none is given to it whose checksum is wrong.
+
+        Raises
+        ------
+        EngineError
+            If that is not possible, with the reason.
+        """
+        try:
+            with ZipFile(place) as archive:
+                record = Record(**json.loads(archive.read(RECORD)))
+                if record.sector != self.sector:
+                    raise EngineError("it belongs to another symmetry, length or electron number")
+                if archive.testzip() is not None:
+                    raise EngineError("it is damaged")
+                archive.extractall(self.driver.scratch)
+        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+            raise EngineError("it is incomplete, or of another version") from error
+        self.state = self.driver.copy_mps(self.driver.load_mps(TAG), KET)
+        return record
+
+    def _keep(self, state: Any, record: Record) -> None:
+        """Replace the checkpoint by rename."""
+        self.driver.copy_mps(state, TAG)
+        with replacing(self.directory / CHECKPOINT) as fresh, ZipFile(fresh, "w") as archive:
+            archive.writestr(RECORD, json.dumps(asdict(record), default=np.ndarray.tolist))
+            for file in Path(self.driver.scratch).glob(f"*{TAG}*"):
+                archive.write(file, file.name)
+                file.unlink()
 
     def _stage_file(self, stage: int) -> Path:
         return self.directory / f"stage-{self.attempt}-{stage}.npz"
@@ -245,10 +254,10 @@ class Block2Search(Search):
         """Measure everything, store it, return the energy variance."""
         bond, raw = self.bonds[record.stage], self.measure(self.state, self.observables)
         energy = float(self.driver.expectation(self.state, self.mpo, self.state))
-        deviation = squared_deviation(self.driver, self.terms, self.symmetry, energy)
+        deviation = operators.squared_deviation(self.driver, self.terms, self.symmetry, energy)
         variance = float(self.driver.expectation(self.state, deviation, self.state))
         self.report(step="stage", bond=bond, variance=variance)
-        save_arrays(
+        files.save_arrays(
             self._stage_file(record.stage),
             bond_dimension=bond,
             discarded_weight=record.weight,
@@ -270,7 +279,7 @@ class Block2Search(Search):
         if math.prod(math.comb(self.terms.n_sites, n) for n in self.sector[2:]) == 1:
             return ground, math.inf
         identity = driver.get_identity_mpo()
-        lift = largest_move(self.terms)
+        lift = operators.largest_move(self.terms)
         for _ in range(MAX_ATTEMPTS):
             state = self.random_state(stream)
             self.relax(state, stream + 1, "next state", proj_mpss=[ground], proj_weights=[lift])
@@ -285,7 +294,7 @@ class Block2Search(Search):
 
     def begin_again(self, state: Any) -> None:
         """Leave a checkpoint of another attempt, from which :meth:`climb` goes on."""
-        self._keep(state, Record(self.sector, self.attempt + 1), {})
+        self._keep(state, Record(self.sector, self.attempt + 1))
 
 
 def run(directory: Path) -> None:
@@ -295,4 +304,4 @@ def run(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    solve_from_command_line("block2", run)
+    files.solve_from_command_line("block2", run)

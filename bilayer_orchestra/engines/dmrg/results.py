@@ -3,10 +3,6 @@
 Shared by all DMRG backends: the engines leave the same arrays (stage, ...) in ``output.npz``.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 import numpy as np
 
 from bilayer_orchestra.analysis.estimates import at_least_common
@@ -14,7 +10,6 @@ from bilayer_orchestra.analysis.truncation import extrapolate
 from bilayer_orchestra.averages import Averages, observables_from_raw
 from bilayer_orchestra.engine_side.dmrg import LOWER_PER_WEIGHT
 from bilayer_orchestra.engines.dmrg.settings import DMRGNumerics
-from bilayer_orchestra.engines.dmrg.symmetry import broken_symmetry
 from bilayer_orchestra.terms import FloatArray, Terms
 
 #: Weight of other states up to which the variance alone proves the state: <H^2> - <H>^2 over gap^2.
@@ -33,21 +28,6 @@ VARIANCE_ROUNDING = 1e-12
 
 #: Smallest unit of energy, in units of the largest level.
 RESOLVED = 1e-9
-#: What engines measure in their own units of energy, and in which power of it.
-_ENERGIES = {
-    "energy_with_mu": 1,
-    "second_energy": 1,
-    "orthogonal_energy": 1,
-    "energy_variance": 2,
-}
-_OPERATORS = (
-    "green",
-    "double_occupancy",
-    "pair",
-    "density_product",
-    "spin_spin",
-    "entanglement_entropy",
-)
 
 
 def unit_of(terms: Terms) -> float:
@@ -65,79 +45,57 @@ def in_own_units(terms: Terms) -> Terms:
     return terms.in_units(unit_of(terms))
 
 
-@dataclass(frozen=True)
 class _Search:
-    """A finished search: what it left, and what follows from that.
+    """A finished search: what it left, with energies in the units of the model.
 
-    Parameters
+    Attributes
     ----------
-    output : dict
-        Arrays of :func:`averages_from_stages`, energies in the units of the model.
-    stages : list of dict
-        All observables at every bond dimension.
-    proof : int
-        The stage that the other two starts are compared with.
     unit : float
         Unit of energy of the accuracies.
-    numerics : DMRGNumerics
-        What was asked for.
+    proof : int
+        The stage that the other two starts are compared with.
     energy_bias : float
         Truncation error of <H - mu N>; NaN if it is not known.
+    gap, resolution : float
+        Distance to the next state, NaN without the proof; the smallest that is told from zero.
+    variance, contamination : float
+        <H^2> - <H>^2, and the weight that it leaves other states.
+    scatter : float
+        How much truncation explains that two energies differ by.
+    missed : float
+        By how much a second start ended lower, beyond what truncation explains; else zero.
     """
 
-    output: dict[str, FloatArray]
-    stages: list[dict[str, FloatArray]]
-    proof: int
-    unit: float
-    numerics: DMRGNumerics
-    energy_bias: float
-
-    def last(self, name: str) -> float:
-        """Return a number of the last stage."""
-        return float(self.output[name][-1])
-
-    @property
-    def bond(self) -> int:
-        """Largest bond dimension."""
-        return int(self.last("bond_dimension"))
-
-    @property
-    def energies(self) -> FloatArray:
-        """<H - mu N> of every stage."""
-        return self.output["energy_with_mu"]
-
-    @property
-    def gap(self) -> float:
-        """Distance to the next state; NaN without the proof."""
-        return float(self.output["orthogonal_energy"] - self.energies[self.proof])
-
-    @property
-    def resolution(self) -> float:
-        """The smallest gap that is told from zero."""
-        return max(self.numerics.gap_resolution * self.unit, self.energy_bias)
-
-    @property
-    def variance(self) -> float:
-        """<H^2> - <H>^2; its contraction is exact to rounding, which can also make it negative."""
-        return max(abs(self.last("energy_variance")), VARIANCE_ROUNDING * self.unit**2)
-
-    @property
-    def contamination(self) -> float:
-        """Weight that the variance leaves other states."""
-        return self.variance / self.gap**2 if self.gap > 0 else np.inf
-
-    @property
-    def scatter(self) -> float:
-        """How much truncation explains that two energies differ by."""
-        truncation = abs(float(self.energies[self.proof] - self.energies[-1]))
-        return max(SAME_ENERGY * self.unit, 3 * truncation)
-
-    @property
-    def missed(self) -> float:
-        """By how much a second start ended lower, beyond what truncation explains; else zero."""
-        lower = float(self.energies[-1] - self.output["second_energy"])
-        scatter = LOWER_PER_WEIGHT * self.last("discarded_weight") * self.unit
-        return lower if lower > max(self.scatter, scatter) else 0.0
+    def __init__(self, output: dict[str, FloatArray], terms: Terms, numerics: DMRGNumerics) -> None:
+        self.numerics, self.unit = numerics, unit_of(terms)
+        self.weights = output["discarded_weight"]
+        self.weight, self.drift = float(self.weights[-1]), float(output["drift"][-1])
+        self.bond = int(output["bond_dimension"][-1])
+        self.proof = int(np.searchsorted(output["bond_dimension"], output["proof_bond_dimension"]))
+        # numbers have one value per stage, averages of operators an array
+        operators = [name for name, values in output.items() if values.ndim > 1]
+        self.stages = [
+            observables_from_raw({name: output[name][k] for name in operators}, terms)
+            for k in range(len(self.weights))
+        ]
+        energies = output["energy_with_mu"] * self.unit
+        second, above = (
+            float(output[name]) * self.unit for name in ("second_energy", "orthogonal_energy")
+        )
+        self.energy_bias = float(extrapolate(self.weights, energies, variational=True).bias)
+        self.gap = above - float(energies[self.proof])
+        self.resolution = max(numerics.gap_resolution * self.unit, self.energy_bias)
+        # its contraction is exact to rounding, which can also make it negative
+        variance = max(abs(float(output["energy_variance"][-1])), VARIANCE_ROUNDING)
+        self.variance = variance * self.unit**2
+        self.contamination = self.variance / self.gap**2 if self.gap > 0 else np.inf
+        truncation = abs(float(energies[self.proof] - energies[-1]))
+        self.scatter = max(SAME_ENERGY * self.unit, 3 * truncation)
+        lower = float(energies[-1]) - second
+        explained = max(self.scatter, LOWER_PER_WEIGHT * self.weight * self.unit)
+        self.missed = lower if lower > explained else 0.0
+        self.excess = second - float(energies[self.proof])
+        self.deviation = float(output["second_deviation"])
 
 
 def averages_from_stages(
@@ -166,38 +124,27 @@ def averages_from_stages(
     the ground state. <H - mu N> has errors of second order; those of mu N, which the energy is
     without, are of first order like those of correlators.
     """
-    unit = unit_of(terms)
-    output = output | {name: output[name] * unit**power for name, power in _ENERGIES.items()}
-    weights = output["discarded_weight"]
-    stages = [
-        observables_from_raw(
-            {name: output[name][k] for name in _OPERATORS if name in output}, terms
-        )
-        for k in range(len(weights))
-    ]
-    energy_bias = float(extrapolate(weights, output["energy_with_mu"], variational=True).bias)
-    proof = int(np.searchsorted(output["bond_dimension"], output["proof_bond_dimension"]))
-    search = _Search(output, stages, proof, unit, numerics, energy_bias)
-    gap, resolution = search.gap, search.resolution
+    search = _Search(output, terms, numerics)
+    unit, gap, resolution, stages = search.unit, search.gap, search.resolution, search.stages
     # without the proof the gap is not known: then the smallest one that would be accepted
     left = UNSOLVED * unit / (resolution if np.isnan(gap) else max(gap, resolution))
-    left = max(left, search.last("drift"))
+    left = max(left, search.drift)
     values, bias = {}, {}
     for name in stages[0]:
         series = np.stack([stage[name] for stage in stages])
-        values[name], size = extrapolate(weights, series, variational=name == "energy")
+        values[name], size = extrapolate(search.weights, series, variational=name == "energy")
         one = unit if name.endswith("energy") else 1.0
         least = left * one + ROUNDING * max(one, float(np.abs(values[name]).max()))
         bias[name] = at_least_common(np.maximum(size, least))
     allowed = np.maximum(SAME_CORRELATORS, 3 * np.nan_to_num(bias["density"]))
-    broken = broken_symmetry(terms, values["density"], allowed)
+    broken = _broken_symmetry(terms, values["density"], allowed)
     determined = np.isfinite(left) and not (gap <= resolution or broken or search.missed)
     if not determined:
         bias = {name: np.full(size.shape, np.nan) for name, size in bias.items()}
-    of_energy, potential = max(energy_bias, search.missed), terms.chemical_potential
+    of_energy, potential = max(search.energy_bias, search.missed), terms.chemical_potential
     if potential.any():
         moved = [np.sum(potential * stage["density"]) for stage in stages]
-        of_energy += float(extrapolate(weights, np.array(moved)).bias)
+        of_energy += float(extrapolate(search.weights, np.array(moved)).bias)
         of_energy += left * float(np.abs(potential).sum()) if determined else np.nan
     bias["energy"] = np.maximum(of_energy, ROUNDING * max(unit, abs(float(values["energy"]))))
     converged, reason = _judge(search, broken)
@@ -205,12 +152,12 @@ def averages_from_stages(
         values,
         bias,
         diagnostics={
-            "energy_truncation": energy_bias,
+            "energy_truncation": search.energy_bias,
             "energy_variance": search.variance,
-            "discarded_weight": search.last("discarded_weight"),
+            "discarded_weight": search.weight,
             "bond_dimension": search.bond,
             "gap": gap,
-            "second_start_deviation": float(output["second_deviation"]),
+            "second_start_deviation": search.deviation,
         },
         converged=converged,
         reason=reason,
@@ -223,10 +170,10 @@ def _judge(search: _Search, broken: float) -> tuple[bool, str]:
     ``broken`` is by how much the density breaks a symmetry.
     """
     numerics, unit, bond, gap = search.numerics, search.unit, search.bond, search.gap
-    weight, energy_bias = search.last("discarded_weight"), search.energy_bias
+    weight, energy_bias, deviation = search.weight, search.energy_bias, search.deviation
     units = "" if unit == 1 else f" in units of {unit:.3g}"
     against: list[str] = []
-    if not np.isfinite(search.last("drift")):
+    if not np.isfinite(search.drift):
         against.append(
             f"energy or correlators still changed after {numerics.max_sweeps_per_stage} sweeps at "
             f"bond dimension {bond} (raise max_sweeps_per_stage)"
@@ -244,8 +191,6 @@ def _judge(search: _Search, broken: float) -> tuple[bool, str]:
         )
     reference, last = search.stages[search.proof], search.stages[-1]
     drift = max(float(np.abs(reference[name] - last[name]).max()) for name in ("pair", "green"))
-    excess = float(search.output["second_energy"] - search.energies[search.proof])
-    deviation = float(search.output["second_deviation"])
     unproven = search.contamination > PROVEN_CONTAMINATION
     if np.isnan(gap):
         against.append("not proven: `proof` is off in the numerics")
@@ -269,8 +214,8 @@ def _judge(search: _Search, broken: float) -> tuple[bool, str]:
             f"a second start ended {search.missed:.1e} lower in energy: this is not the ground "
             "state (take another seed, or raise max_bond_dimension)"
         )
-    elif excess > search.scatter:
-        against.append(f"a second start ended {excess:.1e} higher in energy")
+    elif search.excess > search.scatter:
+        against.append(f"a second start ended {search.excess:.1e} higher in energy")
     elif deviation > max(SAME_CORRELATORS, 3 * drift) and unproven:
         against.append(
             f"a second start found the same energy but correlators that differ by {deviation:.1e}"
@@ -285,4 +230,48 @@ def _judge(search: _Search, broken: float) -> tuple[bool, str]:
     )
     return True, (
         f"discarded weight {weight:.1e} at bond dimension {bond}; {proof_text}; gap {gap:.2e}"
+    )
+
+
+def _broken_symmetry(terms: Terms, density: FloatArray, allowed: FloatArray) -> float:
+    """Return by how much the density breaks a symmetry of H that it should have, or zero.
+
+    A ground state that is the only one of its level has all of them. Two searches that freeze in
+    the same pattern agree with each other, and the next state that they find may lie far above;
+    their density gives them away. Looked at are the reflection x -> L - 1 - x, the translation
+    x -> x + 1 of a ring, and isolated sites: they keep their electrons, and two of the same kind
+    may be exchanged.
+
+    Parameters
+    ----------
+    terms : Terms
+        The model.
+    density, allowed : array, shape (2, N)
+        <n_is>, and the size of its error: deviations within the errors of both sites are none.
+    """
+    beyond = [0.0]
+    place = {site: k for k, site in enumerate(terms.sites)}
+    along = ((-1, terms.length - 1), (1, 1)) if "x" in terms.dims else ()
+    for sign, shift in along:
+        moved = [site._replace(x=(sign * site.x + shift) % terms.length) for site in terms.sites]
+        order = [place.get(site, -1) for site in moved]
+        if -1 not in order and _invariant(terms, order):
+            difference = np.abs(density - density[:, order])
+            beyond.extend(difference[difference > allowed + allowed[:, order]])
+    kinds: dict[tuple[float, float], list[int]] = {}
+    levels = terms.one_body.diagonal() - terms.chemical_potential
+    for k in np.flatnonzero(~terms.hopping.any(axis=1)).tolist():
+        kinds.setdefault((float(levels[k]), float(terms.interaction[k])), []).append(k)
+    for sites in kinds.values():
+        found = density[:, sites]
+        difference = np.abs(found - np.round(found.mean(axis=1, keepdims=True)))
+        beyond.extend(difference[difference > allowed[:, sites]])
+    return float(max(beyond))
+
+
+def _invariant(terms: Terms, order: list[int]) -> bool:
+    moved = terms.permuted(order)
+    return all(
+        np.array_equal(getattr(moved, name), getattr(terms, name))
+        for name in ("one_body", "interaction", "chemical_potential")
     )

@@ -1,15 +1,15 @@
 """Settings that every DMRG backend has."""
 
-from __future__ import annotations
-
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from bilayer_orchestra.settings import SpecModel
+from bilayer_orchestra.settings import Seed, SpecModel, Threads
 
-Positive = Annotated[float, Field(gt=0)]
+BondDimension = Annotated[int, Field(ge=2, le=100_000)]
+#: What counts as small, in units of the largest coupling.
+Accuracy = Annotated[float, Field(gt=0, le=1.0)]
 
 
 class DMRGNumerics(SpecModel):
@@ -19,28 +19,18 @@ class DMRGNumerics(SpecModel):
     that is more.
     """
 
-    max_bond_dimension: Annotated[
-        int, Field(ge=2, le=100_000, description="the bond dimension never exceeds this")
-    ] = 400
-    initial_bond_dimension: Annotated[
-        int, Field(ge=2, le=100_000, description="first stage; doubled from stage to stage")
-    ] = 50
-    discarded_weight: Annotated[
-        Positive, Field(le=1e-2, description="growth stops once truncation discards less than this")
-    ] = 1e-13
-    energy_variance: Annotated[
-        float, Field(ge=0, le=1.0, description="growth stops once <H^2> - <H>^2 is below this, too")
-    ] = 0.0
-    energy_accuracy: Annotated[
-        Positive,
-        Field(
-            le=1.0, description="largest truncation error of the energy that counts as converged"
-        ),
-    ] = 1e-6
-    gap_resolution: Annotated[
-        Positive,
-        Field(le=1.0, description="states of the sector closer than this are not told apart"),
-    ] = 1e-5
+    max_bond_dimension: BondDimension = 400
+    """the bond dimension never exceeds this"""
+    initial_bond_dimension: BondDimension = 50
+    """first stage; doubled from stage to stage"""
+    discarded_weight: Annotated[float, Field(gt=0, le=1e-2)] = 1e-13
+    """growth stops once truncation discards less than this"""
+    energy_variance: Annotated[float, Field(ge=0, le=1.0)] = 0.0
+    """growth stops once <H^2> - <H>^2 is below this, too"""
+    energy_accuracy: Accuracy = 1e-6
+    """largest truncation error of the energy that counts as converged"""
+    gap_resolution: Accuracy = 1e-5
+    """states of the sector closer than this are not told apart"""
     proof: Annotated[
         bool,
         Field(
@@ -48,19 +38,16 @@ class DMRGNumerics(SpecModel):
             "about as much as the ground state, no result is called converged"
         ),
     ] = True
-    noise: Annotated[float, Field(ge=0, le=1.0, description="noise of the first stage")] = 1e-4
+    noise: Annotated[float, Field(ge=0, le=1.0)] = 1e-4
+    """noise of the first stage"""
     max_sweeps_per_stage: Annotated[int, Field(ge=2, le=1000)] = 20
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 1
-    threads: Annotated[
-        int | None, Field(ge=1, le=1024, description="threads; default: the cores available")
-    ] = None
+    seed: Seed = 1
+    threads: Threads = None
 
     @model_validator(mode="after")
-    def _stages_in_order(self) -> DMRGNumerics:
-        if (
-            self.initial_bond_dimension > self.max_bond_dimension
-            and "initial_bond_dimension" in self.model_fields_set
-        ):
+    def _stages_in_order(self) -> Self:
+        named = "initial_bond_dimension" in self.model_fields_set
+        if named and self.initial_bond_dimension > self.max_bond_dimension:
             raise PydanticCustomError(
                 "bond_dimension",
                 "initial_bond_dimension = {initial} exceeds max_bond_dimension = {largest}",

@@ -1,26 +1,16 @@
 """Exact diagonalization: the project's independent truth on small systems."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from math import comb
 from pathlib import Path
-from typing import Any
 
 from bilayer_orchestra.averages import Averages, observables_from_raw
 from bilayer_orchestra.engine_side.files import OUTPUT, load_arrays, new_events
-from bilayer_orchestra.engines.base import (
-    Cost,
-    Engine,
-    Job,
-    Request,
-    installed_version,
-    python_job,
-)
-from bilayer_orchestra.engines.exact.image import RECIPE
-from bilayer_orchestra.engines.exact.settings import ExactNumerics
+from bilayer_orchestra.engines.base import Cost, Engine, Job, Request, installed_version, python_job
+from bilayer_orchestra.engines.block2.image import RECIPE
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.machine import available_cores
+from bilayer_orchestra.settings import Seed, SpecModel, Threads
 from bilayer_orchestra.terms import Canonical, Terms
 
 #: Largest canonical sector: half an hour, and seven vectors of 160 MB.
@@ -35,6 +25,24 @@ MAX_THERMAL_SITES = 8
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 
 
+#: How far a job is: an event's step -> what is said of it.
+_LINES = {
+    "level": "Lanczos in {dimension:,} states, step {steps}  lowest level {energy:.10f}",
+    "vector": (
+        "Lanczos in {dimension:,} states, second pass, step {steps}  lowest level {energy:.10f}"
+    ),
+    "measure": "measuring, lowest level {energy:.10f}",
+    "block": "sector {done} of {total}",
+}
+
+
+class ExactNumerics(SpecModel):
+    """Settings of exact diagonalization; there is nothing to tune but the start vector."""
+
+    seed: Seed = 1
+    threads: Threads = None
+
+
 class ExactEngine(Engine):
     """Sparse Lanczos at T = 0, full diagonalization of every sector at T > 0."""
 
@@ -45,7 +53,7 @@ class ExactEngine(Engine):
     stochastic = False
     systematics = ()  # rounding only: bounded by the residual over the gap
     settings = ExactNumerics
-    recipe = RECIPE
+    recipe = replace(RECIPE, label="orchestra.scipy")  # Python, scipy and us: block2's has them
     auto = 2
 
     def __init__(self) -> None:
@@ -80,30 +88,15 @@ class ExactEngine(Engine):
 
     def progress(self, directory: Path, request: Request) -> list[str]:
         """Return one line on how far the job is: steps are too many and too quick to show all."""
-        for event in new_events(directory, self._places)[-1:]:
-            match event["step"]:
-                case "level" | "vector" as part:
-                    which = "step" if part == "level" else "second pass, step"
-                    return [
-                        f"Lanczos in {event['dimension']:,} states, {which} {event['steps']}  "
-                        f"lowest level {event['energy']:.10f}"
-                    ]
-                case "measure":
-                    return [f"measuring, lowest level {event['energy']:.10f}"]
-                case "block":
-                    return [f"sector {event['done']} of {event['total']}"]
-        return []
+        newest = new_events(directory, self._places)[-1:]
+        return [_LINES[event["step"]].format(**event) for event in newest]
 
     def parse(self, directory: Path, request: Request) -> Averages:
         """Read ``output.npz``."""
         raw = load_arrays(directory / OUTPUT)
         raw["double_occupancy"] = raw["pair"].diagonal().copy()
-        diagnostics: dict[str, Any] = {
-            str(name): float(raw.pop(name))
-            for name in ("gap", "degeneracy", "residual", "log_partition")
-            if name in raw
-        }
-        raw.pop("sector_weight", None)
+        names = ("gap", "degeneracy", "residual", "log_partition")
+        diagnostics = {name: float(raw.pop(name)) for name in names if name in raw}
         splitting, resolution = (float(raw.pop(k, 0.0)) for k in ("splitting", "resolution"))
         values = observables_from_raw(raw, request.terms)
         states, reason = round(diagnostics.get("degeneracy", 1)), "exact"

@@ -5,8 +5,6 @@ psi[u, d]; with all up operators ordered before all down operators, c+_{i,s} c_{
 index only, without a sign from the other spin.
 """
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import numpy as np
@@ -44,40 +42,27 @@ class SpinSpace:
 
     def __init__(self, n_sites: int, n_particles: int) -> None:
         self.n_sites = n_sites
-        masks = [
-            sum(1 << i for i in chosen) for chosen in combinations(range(n_sites), n_particles)
-        ]
-        self.states: NDArray[np.int64] = np.sort(np.array(masks, dtype=np.int64))
-        self.occupation: FloatArray = ((self.states[:, None] >> np.arange(n_sites)) & 1).astype(
-            float
-        )
-
-    @property
-    def dimension(self) -> int:
-        """Number of states D."""
-        return len(self.states)
+        chosen = combinations(range(n_sites), n_particles)
+        masks = np.array([sum(1 << i for i in sites) for sites in chosen], dtype=np.int64)
+        self.states: NDArray[np.int64] = np.sort(masks)
+        occupied = self.states[:, None] >> np.arange(n_sites) & 1
+        self.occupation: FloatArray = occupied.astype(float)
 
     def transfer(self, i: int, j: int) -> sparse.csr_array:
         """Return c+_i c_j, shape (D, D), with the Jordan-Wigner sign of the sites in between."""
-        if i == j:
-            source = np.flatnonzero(self.states >> i & 1)
-            return sparse.csr_array(
-                (np.ones(len(source)), (source, source)), shape=(self.dimension,) * 2
-            )
-        source = np.flatnonzero((self.states >> j & 1) & ~(self.states >> i) & 1)
-        target_states = self.states[source] ^ (1 << i) ^ (1 << j)
-        target = np.searchsorted(self.states, target_states)
+        without = self.states ^ (1 << j)  # where there is one at j
+        source = np.flatnonzero((self.states >> j) & ~(without >> i) & 1)
+        target = np.searchsorted(self.states, without[source] ^ (1 << i))
         low, high = sorted((i, j))
         between = self.occupation[source, low + 1 : high].sum(axis=1)
-        return sparse.csr_array(
-            (1.0 - 2.0 * (between % 2), (target, source)), shape=(self.dimension,) * 2
-        )
+        elements = (1.0 - 2.0 * (between % 2), (target, source))
+        return sparse.csr_array(elements, shape=2 * self.states.shape)
 
     def one_body(self, matrix: FloatArray) -> sparse.csr_array:
         """Return sum_ij matrix_ij c+_i c_j, shape (D, D)."""
-        total = sparse.csr_array((self.dimension, self.dimension))
-        for i, j in zip(*np.nonzero(matrix), strict=True):
-            total = total + matrix[i, j] * self.transfer(int(i), int(j))
+        total = sparse.csr_array(2 * self.states.shape)
+        for i, j in np.argwhere(matrix).tolist():
+            total = total + matrix[i, j] * self.transfer(i, j)
         return sparse.csr_array(total)
 
 
@@ -105,7 +90,7 @@ class Sector:
     @property
     def shape(self) -> tuple[int, int]:
         """(D_up, D_down)."""
-        return self.up.dimension, self.down.dimension
+        return self.potential.shape
 
     def apply(self, vector: FloatArray) -> FloatArray:
         """Return H applied to a flattened psi[u, d]."""
@@ -123,25 +108,18 @@ class Sector:
             + sparse.diags_array(self.potential.ravel())
         )
 
-    def exchange_bases(self) -> list[sparse.csr_array]:
+    def exchange_bases(self) -> list[sparse.csc_array]:
         """Return orthonormal bases, shape (D, D_k), between which H has no elements.
 
         H does not distinguish the spins, so with n_up = n_dn it commutes with psi[u, d] ->
         psi[d, u]: even and odd states. Otherwise there is one basis, the identity.
         """
+        states = sparse.eye_array(self.potential.size, format="csc")
         if self.up is not self.down:
-            return [sparse.csr_array(sparse.eye_array(self.shape[0] * self.shape[1]))]
-        size = self.shape[0]
-        u, d = np.triu_indices(size, 1)
-        columns, half = np.arange(len(u)), np.full(len(u), np.sqrt(0.5))
-        bases = []
-        for sign in (1.0, -1.0):
-            rows = np.concatenate([u * size + d, d * size + u])
-            block = sparse.csr_array(
-                (np.concatenate([half, sign * half]), (rows, np.tile(columns, 2))),
-                shape=(size**2, len(u)),
-            )
-            bases.append(block)
-        same = np.arange(size) * (size + 1)
-        diagonal = sparse.csr_array((np.ones(size), (same, np.arange(size))), shape=(size**2, size))
-        return [sparse.csr_array(sparse.hstack([bases[0], diagonal])), bases[1]]
+            return [states]
+        size, bases = self.shape[0], []
+        for sign, first_above in ((1, 0), (-1, 1)):
+            u, d = np.triu_indices(size, first_above)
+            both = states[:, u * size + d] + sign * states[:, d * size + u]
+            bases.append(both @ sparse.diags_array(np.where(u == d, 0.5, np.sqrt(0.5))))
+        return bases

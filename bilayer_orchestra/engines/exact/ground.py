@@ -1,20 +1,23 @@
-"""Canonical ground state by Lanczos.
+"""Canonical ground state, by Lanczos in the memory of five vectors.
 
 A degenerate ground level is averaged over with equal weights: that is the T -> 0 limit of the
 canonical ensemble and does not depend on the basis that the solver happens to return.
+
+C. Lanczos, J. Res. Natl. Bur. Stand. 45, 255 (1950), without reorthogonalization, in two passes:
+the first finds the lowest eigenvalue of the tridiagonal matrix, the second repeats the same steps
+to add up the eigenvector. Rounding brings copies of converged states into the matrix, but only
+after the lowest one has converged, which is where this stops. Restarted solvers with their window
+of stored vectors (ARPACK) take ten times longer here: docs/decisions/0008.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import eigh
+from scipy.linalg import eigh, eigh_tridiagonal
 
 from bilayer_orchestra.engines.exact.fock import Sector
-from bilayer_orchestra.engines.exact.lanczos import assemble, lowest
 from bilayer_orchestra.errors import EngineError
 from bilayer_orchestra.terms import FloatArray
 
@@ -27,10 +30,17 @@ ROUNDING = 1e-14
 RESOLUTION = 1e-12
 #: States of Lanczos this close to the lowest are rotated into eigenstates together.
 GATHERED = 1e-8
-#: Residual of Lanczos states.
+#: Residual of Lanczos states; some 500 roundings of the largest eigenvalue can be reached.
 RESIDUAL = 1e-13
 #: Largest multiplet that is resolved by Lanczos.
 MAX_MULTIPLET = 24
+#: Steps of Lanczos at most, and between two looks at the tridiagonal matrix.
+MAX_STEPS = 20_000
+LOOK = 20
+
+#: Receives the ``step``, "level" or "vector" (second pass), how many ``steps`` of Lanczos were made
+#: for it, and the lowest ``energy`` so far.
+Report = Callable[..., None]
 
 
 class GroundLevel(NamedTuple):
@@ -49,25 +59,28 @@ class GroundLevel(NamedTuple):
     resolution: float
 
 
-#: Receives the part of the work ("level" or "vector"), its step, and the lowest level so far.
-OnStep = Callable[[str, int, float], None]
-
-
-def ground_level(
-    sector: Sector, seed: int, on_step: OnStep = lambda part, step, value: None
-) -> GroundLevel:
+def ground_level(sector: Sector, seed: int, report: Report = lambda **event: None) -> GroundLevel:
     """Return the lowest level of ``sector`` with all its states.
+
+    Parameters
+    ----------
+    sector : Sector
+        The Hamiltonian.
+    seed : int
+        Of the random start vectors.
+    report : callable
+        Hears how far Lanczos is; see :data:`Report`.
 
     Raises
     ------
     EngineError
         If the multiplet is larger than `MAX_MULTIPLET` or Lanczos does not converge.
     """
-    if int(np.prod(sector.shape)) <= DENSE_DIMENSION:
+    if sector.potential.size <= DENSE_DIMENSION:
         values, vectors = eigh(sector.matrix().toarray())
         states, above = list(vectors.T), np.inf
     else:
-        values, states, above = _lanczos(sector, seed, on_step)
+        values, states, above = _lowest_states(sector, seed, report)
     resolution = RESOLUTION * sector.scale
     distances = values - values[0]
     count = int(np.count_nonzero(distances <= resolution))
@@ -85,34 +98,87 @@ def ground_level(
     )
 
 
-def _lanczos(
-    sector: Sector, seed: int, on_step: OnStep
+def _lowest_states(
+    sector: Sector, seed: int, report: Report
 ) -> tuple[FloatArray, list[FloatArray], float]:
     """Return (levels, states, the next level): the lowest and all close to it, one by one."""
     rng = np.random.default_rng(seed)
     ground = np.inf
     states: list[FloatArray] = []
     while len(states) <= MAX_MULTIPLET:
-        start = rng.standard_normal(int(np.prod(sector.shape)))
-        residual = RESIDUAL * sector.scale
-        found = lowest(sector.apply, start, residual, states, partial(on_step, "level"))
-        if found.value - ground > GATHERED * sector.scale:
+        start = rng.standard_normal(sector.potential.size)  # overlaps with every state
+        search = _Lanczos(sector, start, states, report)
+        value, coefficients = search.level()
+        if value - ground > GATHERED * sector.scale:
             # what each has of the others is what their residuals leave undetermined; the energy is
             # taken off first, since its rounding would mix them
             images = np.stack([sector.apply(state) - ground * state for state in states])
             values, rotation = eigh(images @ np.stack(states).T)
-            return ground + values, list(rotation.T @ np.stack(states)), found.value
-        ground = min(ground, found.value)
-        states.append(
-            assemble(
-                sector.apply,
-                start,
-                states,
-                found.coefficients,
-                lambda step: on_step("vector", step, ground),  # noqa: B023 (called at once)
-            )
-        )
+            return ground + values, list(rotation.T @ np.stack(states)), value
+        ground = min(ground, value)
+        states.append(search.vector(coefficients, ground))
     raise EngineError(
         f"the ground level of this sector has more than {MAX_MULTIPLET} states; "
         "its correlators are not determined by energy alone (is t_perp zero?)"
     )
+
+
+@dataclass(frozen=True)
+class _Lanczos:
+    """The lowest state orthogonal to the normalized ones in ``lower``, each of shape (D,)."""
+
+    sector: Sector
+    start: FloatArray
+    lower: list[FloatArray]
+    report: Report
+
+    def level(self) -> tuple[float, FloatArray]:
+        """Return its energy, and its coefficients in the Lanczos vectors, shape (steps,)."""
+        tolerance = RESIDUAL * self.sector.scale
+        alpha: list[float] = []
+        beta: list[float] = []
+        for _, a, b in self._steps():
+            alpha.append(a)
+            beta.append(b)
+            ended = b <= 0.1 * tolerance  # the start lies in an invariant subspace
+            if len(alpha) % LOOK == 0 or ended:
+                values, vectors = eigh_tridiagonal(
+                    alpha, beta[:-1], select="i", select_range=(0, 0)
+                )
+                self.report(step="level", steps=len(alpha), energy=float(values[0]))
+                if ended or b * abs(vectors[-1, 0]) < tolerance:
+                    return float(values[0]), np.asarray(vectors[:, 0], dtype=float)
+            if len(alpha) >= MAX_STEPS:
+                break
+        raise EngineError(f"Lanczos did not converge within {MAX_STEPS} steps")
+
+    def vector(self, coefficients: FloatArray, energy: float) -> FloatArray:
+        """Return it normalized: the second pass; ``energy`` is for the report."""
+        vector = np.zeros_like(self.start)
+        steps = zip(coefficients, self._steps(), strict=False)
+        for number, (coefficient, (basis, _, _)) in enumerate(steps, 1):
+            vector += coefficient * basis
+            if number % LOOK == 0:
+                self.report(step="vector", steps=number, energy=energy)
+        self._project_out(vector)
+        return np.asarray(vector / np.linalg.norm(vector))
+
+    def _steps(self) -> Iterator[tuple[FloatArray, float, float]]:
+        """Yield (Lanczos vector, alpha, beta to the next), the same numbers at every call."""
+        following = self.start.copy()
+        self._project_out(following)
+        current, beta = np.zeros_like(following), float(np.linalg.norm(following))
+        while True:
+            following /= max(beta, 1e-300)
+            previous, current = current, following
+            following = self.sector.apply(current)
+            following -= beta * previous
+            alpha = float(current @ following)
+            following -= alpha * current
+            self._project_out(following)
+            beta = float(np.linalg.norm(following))
+            yield current, alpha, beta
+
+    def _project_out(self, vector: FloatArray) -> None:
+        for state in self.lower:
+            vector -= (state @ vector) * state

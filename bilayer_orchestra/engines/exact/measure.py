@@ -14,7 +14,7 @@ The pair element is <Delta+_i Delta_j> with Delta_i = c_{i,dn} c_{i,up}: moving 
 c+_{i,dn} c_{j,dn} through c_{j,up} costs no sign.
 """
 
-from __future__ import annotations
+from itertools import combinations_with_replacement
 
 import numpy as np
 
@@ -26,26 +26,19 @@ def measure_states(sector: Sector, states: FloatArray) -> dict[str, FloatArray]:
     """Average over orthonormal ``states`` of shape (g, D_up, D_down) with equal weights."""
     up, down = sector.up, sector.down
     n = up.n_sites
-    green, pair = np.zeros((2, n, n)), np.zeros((n, n))
+    moved = np.zeros((3, n, n))  # of up, of down, of pairs
     for psi in states:
-        for i in range(n):
-            for j in range(i, n):
-                up_moved = up.transfer(i, j) @ psi
-                down_moved = act_on_down(down.transfer(j, i), psi)
-                green[0, i, j] += np.vdot(psi, up_moved)
-                green[1, i, j] += np.vdot(psi, down_moved)
-                # <psi| A_up B_dn |psi> with A = (ij) on up, B = (ij) on down = (ji) to the left
-                pair[i, j] += np.vdot(down_moved, up_moved)
+        for i, j in combinations_with_replacement(range(n), 2):
+            up_moved = up.transfer(i, j) @ psi
+            down_moved = act_on_down(down.transfer(j, i), psi)
+            moved[0, i, j] += np.vdot(psi, up_moved)
+            moved[1, i, j] += np.vdot(psi, down_moved)
+            # <psi| A_up B_dn |psi> with A = (ij) on up, B = (ij) on down = (ji) to the left
+            moved[2, i, j] += np.vdot(down_moved, up_moved)
+    # averages in real states are symmetric
+    moved = (moved + np.swapaxes(np.triu(moved, 1), 1, 2)) / len(states)
     probability = np.mean(states**2, axis=0)
-    return _diagonal(sector, probability) | {
-        "green": _symmetric(green) / len(states),
-        "pair": _symmetric(pair) / len(states),
-    }
-
-
-def _symmetric(upper: FloatArray) -> FloatArray:
-    """Fill the lower triangle: averages in real states are symmetric."""
-    return upper + np.swapaxes(np.triu(upper, 1), -1, -2)
+    return _diagonal(sector, probability) | {"green": moved[:2], "pair": moved[2]}
 
 
 def measure_density_matrix(sector: Sector, rho: FloatArray) -> dict[str, FloatArray]:

@@ -1,21 +1,21 @@
 """DMRG with ITensorMPS.jl; what runs in Julia is the package ``backends/itensor``."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
 from bilayer_orchestra.engines.base import Job, Request, Tools
 from bilayer_orchestra.engines.dmrg.engine import DMRGEngine
-from bilayer_orchestra.engines.dmrg.results import in_own_units, unit_of
-from bilayer_orchestra.engines.itensor.image import RECIPE
+from bilayer_orchestra.engines.dmrg.results import in_own_units
+from bilayer_orchestra.engines.itensor import julia
 from bilayer_orchestra.engines.itensor.job import JOB, render_job
-from bilayer_orchestra.engines.itensor.julia import find_julia
-from bilayer_orchestra.engines.itensor.juliacall import juliacall_environment, juliacall_problem
-from bilayer_orchestra.engines.itensor.memory import refuse_if_too_large, write_bond_dimension
-from bilayer_orchestra.engines.itensor.package import engine_half, engine_hash
-from bilayer_orchestra.engines.itensor.settings import ITensorNumerics
+from bilayer_orchestra.engines.itensor.memory import (
+    ITensorNumerics,
+    refuse_if_too_large,
+    write_bond_dimension,
+)
+from bilayer_orchestra.engines.itensor.package import engine_files, engine_half, engine_hash
+from bilayer_orchestra.engines.recipe import ImageRecipe
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.resources import resource
@@ -23,6 +23,20 @@ from bilayer_orchestra.resources import resource
 SCRIPT, ENGINE = "dmrg.jl", "engine.path"
 STARTING = "starting Julia, then the first sweep"
 COMPILING = "compiling OrchestraITensor for this Julia, once: it takes 2 to 10 minutes"
+
+
+class _Recipe(ImageRecipe):
+    """Julia with the packages and OrchestraITensor, compiled."""
+
+    def own_files(self) -> tuple[Path, list[Path]]:
+        files = engine_files()
+        return files[0].parent, sorted(files)
+
+    def replaces_release(self, source: Path) -> bool:
+        return (source / "julia").is_dir()
+
+    def arguments(self, source: Path | None, version: str | None) -> dict[str, str]:
+        return {"HALF": engine_hash()[:8]}
 
 
 class ITensorEngine(DMRGEngine):
@@ -34,37 +48,31 @@ class ITensorEngine(DMRGEngine):
     settings = ITensorNumerics
     configuration: ClassVar = {"julia": ("binary", "project", "depot")}
     state_name = "checkpoint.jls"
-    recipe = RECIPE
+    recipe = _Recipe("itensor", {"julia": "/opt/orchestra/bin/julia"}, minutes="15 to 30")
     auto = 3
-    #: Whether a job got as far as computing, so that machine code is there by now.
-    _has_run = False
 
     def version(self) -> str:
         """Return the versions of ITensorMPS, ITensors, Julia and of our Julia half."""
-        return f"{find_julia().label} + OrchestraITensor {engine_hash()[:8]}"
+        return f"{julia.find_julia().label} + OrchestraITensor {engine_hash()[:8]}"
 
     def place(self) -> str:
         """Return which Julia and which project are used, who named them, and how sweeps use it."""
-        found = find_julia()
+        found = julia.find_julia()
         project = found.environment.get("JULIA_PROJECT", "Julia's default environment")
-        problem = juliacall_problem(found)
-        many = (
-            "sweeps: one Julia for all points, through juliacall"
-            if problem is None
-            else f"sweeps: a Julia for every point, since {problem}"
-        )
-        return f"{found.binary} ({found.origin}), packages in {project}\n{many}"
+        problem = julia.juliacall_problem(found)
+        many = f"a Julia for every point, since {problem}"
+        if problem is None:
+            many = "one Julia for all points, through juliacall"
+        return f"{found.binary} ({found.origin}), packages in {project}\nsweeps: {many}"
 
     def tools(self) -> Tools:
         """Return Julia, its environment, and what a process that hosts it needs."""
-        found = find_julia()
-        return Tools({"julia": str(found.binary)}, found.environment, juliacall_environment())
+        found = julia.find_julia()
+        return Tools({"julia": str(found.binary)}, found.environment, julia.juliacall_environment())
 
     def install(self, say: Callable[[str], None]) -> None:
         """Have juliapkg install Julia with the packages."""
-        from bilayer_orchestra.engines.itensor.managed import install_managed
-
-        say(f"installed {install_managed()}")
+        say(f"installed {julia.install_managed()}")
         say(f"{self.version()}\n{self.place()}")
 
     def check(self, request: Request) -> None:
@@ -94,18 +102,14 @@ class ITensorEngine(DMRGEngine):
             worker="bilayer_orchestra.engines.itensor.worker",
         )
 
-    def progress(self, directory: Path, request: Request) -> list[str]:
-        """Return the new sweeps, or what comes before the first."""
-        words = STARTING if self._has_run else _first_words()
-        lines = self._sweeps.lines(directory, words, unit_of(request.terms))
-        self._has_run = self._has_run or (bool(lines) and lines != [words])
-        return lines
+    def first_words(self) -> str:
+        """Say what happens before the first sweep.
 
-
-def _first_words() -> str:
-    """Say what happens before the first sweep; an image holds compiled code and its own Julia."""
-    try:
-        compiled = find_julia().compiled
-    except MissingEngineError:
-        compiled = True
-    return STARTING if compiled else COMPILING
+        Machine code is there once a job got as far as computing; an image holds it, and its own
+        Julia.
+        """
+        try:
+            compiled = bool(self._begun) or julia.find_julia().answers.get("compiled") == "true"
+        except MissingEngineError:
+            compiled = True
+        return STARTING if compiled else COMPILING

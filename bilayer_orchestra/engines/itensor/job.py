@@ -5,8 +5,6 @@ TOML because Julia's standard library reads it; a writer is a dozen lines for nu
 names of observables.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from typing import Any
@@ -21,43 +19,45 @@ JOB = "job.toml"
 def render_job(terms: Terms, observables: tuple[str, ...], settings: dict[str, Any]) -> str:
     """Return the text of ``job.toml``.
 
-    ``terms`` are in the engine's own units of energy. Sites are counted from 1. Floats are written
-    with as many digits as make them exact.
+    Sites are counted from 1. Floats are written with as many digits as make them exact.
+
+    Parameters
+    ----------
+    terms : Terms
+        The model, in the engine's own units of energy.
+    observables : tuple of str
+        What is wished for.
+    settings : dict
+        What else Julia has to know: numbers, identifiers, and lists of them.
     """
     assert isinstance(terms.state, Canonical)
     upper = np.triu(terms.one_body)
-    elements = [
-        f"  [{i + 1}, {j + 1}, {_value(float(upper[i, j]))}],"
-        for i, j in zip(*(k.tolist() for k in np.nonzero(upper)), strict=True)
-    ]
+    model = {
+        "n_up": terms.state.n_up,
+        "n_down": terms.state.n_down,
+        "order": list(range(1, terms.n_sites + 1)),
+        "one_body": [[i + 1, j + 1, float(upper[i, j])] for i, j in np.argwhere(upper).tolist()],
+        "interaction": terms.interaction.tolist(),
+        "chemical_potential": terms.chemical_potential.tolist(),
+        "observables": list(observables),
+    }
     lines = [
         "# One ground state: H = sum_ijs h_ij c+_is c_js + sum_i U_i n_iu n_id - sum_i mu_i n_i",
-        _line("n_up", terms.state.n_up),
-        _line("n_down", terms.state.n_down),
         "# site order[k] stands at place k of the matrix-product state",
-        _line("order", list(range(1, terms.n_sites + 1))),
-        "# [i, j, h_ij] for i <= j",
-        "one_body = [",
-        *elements,
-        "]",
-        _line("interaction", terms.interaction.tolist()),
-        _line("chemical_potential", terms.chemical_potential.tolist()),
-        _line("observables", list(observables)),
+        "# one_body has [i, j, h_ij] for i <= j",
+        *(f"{key} = {_value(value)}" for key, value in model.items()),
         "",
         "[settings]",
-        *(_line(key, value) for key, value in settings.items()),
+        *(f"{key} = {_value(value)}" for key, value in settings.items()),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _line(key: str, value: Any) -> str:
-    return f"{key} = {_value(value)}"
-
-
 def _value(value: Any) -> str:
-    """Return one TOML value: numbers, our own identifiers, and lists of them look as in JSON."""
-    for one in value if isinstance(value, list) else [value]:
-        number = isinstance(one, int | float) and math.isfinite(one)
-        if not number and not (isinstance(one, str) and one.isidentifier() and one.isascii()):
-            raise TypeError(f"{one!r} has no place in {JOB}")
+    """Return one TOML value; numbers and our own identifiers look as in JSON."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    number = isinstance(value, int | float) and math.isfinite(value)
+    if not number and not (isinstance(value, str) and value.isidentifier() and value.isascii()):
+        raise TypeError(f"{value!r} has no place in {JOB}")
     return json.dumps(value)

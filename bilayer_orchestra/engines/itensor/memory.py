@@ -1,18 +1,17 @@
-"""How much memory a DMRG job takes, before it runs.
+"""How much memory a DMRG job takes, before it runs, and the setting that decides about it.
 
 The block structure is that of the starting state: at every bond the bond dimension is shared among
 the charges (n_up, n_dn) of the left part in proportion to how many product states have them, and
 bounded by how many states there are. Converged states turn out alike (see decision 0006).
 """
 
-from __future__ import annotations
-
 from math import comb
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
-from bilayer_orchestra.engines.itensor.settings import ITensorNumerics
+from bilayer_orchestra.engines.dmrg.settings import DMRGNumerics
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.machine import memory_limit
 from bilayer_orchestra.terms import FloatArray, Terms
@@ -29,6 +28,19 @@ SOLVER_VECTORS = 36
 DENSE_BOND = 1000
 #: More states than any bond dimension asks for.
 PLENTY = 1e9
+
+
+class ITensorNumerics(DMRGNumerics):
+    """Settings of DMRG in ITensorMPS.jl."""
+
+    write_bond_dimension: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="beyond this bond dimension environments go to disk; default: where the "
+            "run would take more than half of the memory",
+        ),
+    ] = None
 
 
 class Memory(NamedTuple):
@@ -99,15 +111,13 @@ def refuse_if_too_large(terms: Terms, numerics: ITensorNumerics) -> None:
 
 def _charges(terms: Terms, cut: int, bond_dimension: int) -> FloatArray:
     """Return the dimension of every charge (n_up, n_dn) of the first ``cut`` sites."""
-    n, rooms_left, rooms_right, shares = terms.n_sites, [], [], []
+    rooms = []  # per spin: of the left part, of the right part, share of the left
     for total in map(int, terms.state):
-        ways = [(comb(cut, k), comb(n - cut, total - k)) for k in range(total + 1)]
-        rooms_left.append(np.array([min(float(left), PLENTY) for left, _ in ways]))
-        rooms_right.append(np.array([min(float(right), PLENTY) for _, right in ways]))
-        shares.append(np.array([left * right / comb(n, total) for left, right in ways]))
-    left, right, share = (one[0][:, None] * one[1] for one in (rooms_left, rooms_right, shares))
-    charges: FloatArray = np.minimum(np.minimum(left, right), bond_dimension * share)
-    return charges
+        ways = [(comb(cut, k), comb(terms.n_sites - cut, total - k)) for k in range(total + 1)]
+        every = comb(terms.n_sites, total)
+        rooms.append(np.array([(min(a, PLENTY), min(b, PLENTY), a * b / every) for a, b in ways]).T)
+    left, right, share = rooms[0][:, :, None] * rooms[1][:, None, :]
+    return np.asarray(np.minimum(np.minimum(left, right), bond_dimension * share))
 
 
 def _channels(terms: Terms, cut: int) -> int:

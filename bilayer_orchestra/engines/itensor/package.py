@@ -6,17 +6,13 @@ environments use it. The machine code is kept beside the copy, in a depot of its
 depot Julia names it by the project alone, and two versions in use would replace each other's.
 """
 
-from __future__ import annotations
-
 import os
-import shutil
-import tempfile
 from functools import cache
 from pathlib import Path
 
 from bilayer_orchestra.configuration import NOT_TRUSTED, cache_directory
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.files import files_sha256, own_directory, secure
+from bilayer_orchestra.files import copy_files, files_sha256, new_directory, secure
 from bilayer_orchestra.resources import resource
 
 
@@ -48,7 +44,8 @@ def engine_half() -> Path:
         )
     if not (target / "Project.toml").exists():
         try:
-            _install(target)
+            with new_directory(target, "Project.toml", NOT_TRUSTED) as fresh:
+                copy_files(engine_files(), resource("backends", "itensor"), fresh)
         except OSError as error:
             raise OrchestraError(
                 f"cannot write {target}: {error.strerror}; name another cache directory in "
@@ -66,23 +63,3 @@ def _secured(target: Path) -> Path:
 def engine_depot() -> Path:
     """Return the Julia depot in which the machine code of our half is kept."""
     return engine_half() / "depot"
-
-
-def _install(target: Path) -> None:
-    """Copy the sources to ``target`` by rename; whoever comes second uses the first one's."""
-    own_directory(target.parent, NOT_TRUSTED)
-    fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
-    try:
-        root = resource("backends", "itensor")
-        for file in engine_files():
-            place = fresh / file.relative_to(root)
-            place.parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, place)
-        fresh.chmod(0o755)
-        try:
-            fresh.rename(target)
-        except OSError:
-            if not (target / "Project.toml").exists():
-                raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)

@@ -5,8 +5,6 @@ paid once. The other side is :mod:`bilayer_orchestra.runtimes.workers`. Julia so
 very function that ``julia dmrg.jl`` calls, and leaves the same files.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any
