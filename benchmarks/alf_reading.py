@@ -29,7 +29,7 @@ import json, sys, time, resource
 from pathlib import Path
 import numpy as np
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
-from bilayer_orchestra.engines.alf.estimate.results import averages_from_job
+from bilayer_orchestra.engines.alf.results import averages_from_job
 from bilayer_orchestra.terms import Terms
 import scipy.stats, netCDF4
 job = Path(sys.argv[1])

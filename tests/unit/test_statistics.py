@@ -14,7 +14,7 @@ from bilayer_orchestra.analysis.jackknife import Estimate, jackknife, student_fa
 from bilayer_orchestra.analysis.stationarity import chains_disagree, drifts
 from bilayer_orchestra.analysis.trotter import extrapolate, limit_weights
 from bilayer_orchestra.analysis.warmup import mser, warmup_length
-from bilayer_orchestra.engines.alf.estimate.verdict import MINOR, too_coarse
+from bilayer_orchestra.engines.alf.results import MINOR, too_coarse
 from bilayer_orchestra.testing.statistics import chi_squared
 
 

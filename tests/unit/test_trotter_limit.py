@@ -7,10 +7,14 @@ import pytest
 
 from bilayer_orchestra.analysis.jackknife import Estimate
 from bilayer_orchestra.analysis.trotter import Extrapolated, extrapolate
-from bilayer_orchestra.engines.alf.estimate.results import biases
-from bilayer_orchestra.engines.alf.estimate.verdict import against_line, against_steps, too_coarse
-from bilayer_orchestra.engines.alf.input.steps import largest_energy, time_steps
+from bilayer_orchestra.engines.alf.results import (
+    against_line,
+    against_steps,
+    biases,
+    too_coarse,
+)
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
+from bilayer_orchestra.engines.alf.steps import largest_energy, time_steps
 from bilayer_orchestra.terms import Terms
 from tests.support.discretized import averages, operators
 from tests.support.models import make_model

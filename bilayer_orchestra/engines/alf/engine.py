@@ -1,7 +1,5 @@
 """Auxiliary-field quantum Monte Carlo with ALF."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -10,25 +8,29 @@ import numpy as np
 
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.configuration import config_file, set_engine_setting
-from bilayer_orchestra.engines.alf.image import RECIPE
-from bilayer_orchestra.engines.alf.input.effort import sweep_seconds
-from bilayer_orchestra.engines.alf.input.steps import duration, round_time, time_steps
-from bilayer_orchestra.engines.alf.install.installation import (
+from bilayer_orchestra.engines.alf.build import RECIPE, build_alf
+from bilayer_orchestra.engines.alf.effort import sweep_seconds
+from bilayer_orchestra.engines.alf.installation import (
     LAUNCHER_VARIABLE,
     alf_tools,
     describe_builds,
     find_alf,
+    probe,
     source_tree,
 )
 from bilayer_orchestra.engines.alf.monitor import Monitor
+from bilayer_orchestra.engines.alf.render import render_files
+from bilayer_orchestra.engines.alf.results import averages_from_job
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
+from bilayer_orchestra.engines.alf.steps import duration, round_time, time_steps
 from bilayer_orchestra.engines.base import Engine, Job, Request, Sampling, Tools
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.machine import available_cores, thread_environment
-from bilayer_orchestra.terms import Canonical, Terms
+from bilayer_orchestra.terms import Canonical
 
-#: Shortest runs, in sweeps and in seconds: below, starting and warming up costs more than sampling.
+#: Shortest runs in sweeps: below, starting and warming up costs more than sampling.
 LEAST_SWEEPS = 200
+#: Shortest runs in seconds, for the same reason.
 LEAST_SECONDS = 3.0
 
 
@@ -108,8 +110,6 @@ class ALFEngine(Engine):
         installation = find_alf()
         if installation.stale:
             return "it was built with an older Hamiltonian; run `orchestra engines build alf` again"
-        from bilayer_orchestra.engines.alf.install.probe import probe
-
         return probe(installation.binary)
 
     def build(
@@ -120,11 +120,8 @@ class ALFEngine(Engine):
         say: Callable[[str], None],
     ) -> None:
         """Compile ALF with our Hamiltonian."""
-        from bilayer_orchestra.engines.alf.install.build import Options, build_alf
-
         tree = source_tree(source)
-        chosen = Options(**dict.fromkeys(options, True))
-        made = build_alf(tree, chosen, say, rebuild)
+        made = build_alf(tree, options, say, rebuild)
         set_engine_setting(self.name, "source", str(tree.resolve()))
         say(f"{made.label}\nbinary   {made.binary}\nsettings {config_file()}")
         used = find_alf()
@@ -138,10 +135,32 @@ class ALFEngine(Engine):
     def check(self, request: Request) -> None:
         """Refuse what has a sign problem, and time steps that do not divide."""
         numerics: ALFNumerics = request.numerics
-        _check_signs(request.terms)
-        if isinstance(request.terms.state, Canonical):
-            _check_projector(request.terms.state, numerics)
-        time_steps(request.terms, numerics)
+        terms, state = request.terms, request.terms.state
+        repulsive = np.flatnonzero(terms.interaction > 0)
+        if repulsive.size:
+            site, value = terms.sites[int(repulsive[0])], terms.interaction[repulsive[0]]
+            raise OrchestraError(
+                f"alf: the interaction {value:g} at site ({', '.join(map(str, site))}) is "
+                "repulsive: with any doping this has a sign problem, and only U <= 0 is free of "
+                "it. At half filling on a bipartite lattice a particle-hole transformation of one "
+                "spin maps it to U < 0: `model: anderson` does that. For other ground states use "
+                "--backend block2"
+            )
+        if isinstance(state, Canonical):
+            if state.n_up != state.n_down:
+                raise OrchestraError(
+                    f"alf: n_up = {state.n_up} and n_down = {state.n_down} differ; the weight of "
+                    "this method is the square of one spin's determinant, positive only for equal "
+                    "numbers of both spins. Use --backend block2"
+                )
+            if state.n_up == 0:
+                raise OrchestraError("alf: there are no electrons; use --backend exact")
+            if numerics.pair_susceptibility:
+                raise OrchestraError(
+                    "alf: numerics.alf.pair_susceptibility is an integral over imaginary time up "
+                    "to beta; it needs a thermal state (`state: {beta: ...}`)"
+                )
+        time_steps(terms, numerics)
         for name in numerics.target_stderr:
             if not name.endswith("energy") and name not in request.observables:
                 raise OrchestraError(
@@ -151,8 +170,6 @@ class ALFEngine(Engine):
 
     def render(self, request: Request) -> Job:
         """Return the job: ``sh run.sh`` and its files."""
-        from bilayer_orchestra.engines.alf.input.render import render_files
-
         numerics: ALFNumerics = request.numerics
         cores = max(1, available_cores() // numerics.ranks)
         return Job(
@@ -178,79 +195,18 @@ class ALFEngine(Engine):
 
     def _monitor(self, directory: Path, request: Request) -> Monitor:
         if directory not in self._monitors:
-            from bilayer_orchestra.engines.alf.estimate.results import quick_error
-
-            self._monitors[directory] = Monitor(directory, request, quick_error)
+            self._monitors[directory] = Monitor(directory, request)
         return self._monitors[directory]
 
     def parse(self, directory: Path, request: Request) -> Averages:
         """Read the bins of all chains and time steps."""
-        from bilayer_orchestra.engines.alf.estimate.results import averages_from_job
-
         self._monitors.pop(directory, None)
         averages = averages_from_job(
             directory, request.terms, request.observables, request.numerics
         )
         if isinstance(request.terms.state, Canonical):
-            _judge_projection(directory, request, averages)
+            # imported here, and only for these: linear algebra takes a while
+            from bilayer_orchestra.engines.alf.projection import judge_projection
+
+            judge_projection(directory, request, averages)
         return averages
-
-
-def _judge_projection(directory: Path, request: Request, averages: Averages) -> None:
-    """Add to the verdict whether the projection time was long enough, and to the bias what is left.
-
-    See docs/decisions/0010.
-    """
-    from bilayer_orchestra.engines.alf.estimate import projection
-    from bilayer_orchestra.engines.alf.output.segments import read_job
-
-    terms, theta = request.terms, request.numerics.projection_time
-    steps = time_steps(terms, request.numerics)
-    finest = steps.index(min(steps))  # has most of the bins
-    problem = projection.not_projected(directory / f"dtau-{finest}", terms.n_sites, theta)
-    passed = "half the projection time gives the same within errors"
-    if projection.in_reach(terms):
-        worse, errors = projection.not_yet_ground_state(terms, theta, averages)
-        problem = worse or problem
-        for name in errors.keys() & averages.bias.keys():
-            averages.bias[name] = averages.bias[name] + np.abs(errors[name])
-        passed += " and what is left of the trial state, computed exactly, is below the errors"
-    elif "probe" in read_job(directory):
-        problem = problem or projection.depends_on_trial(
-            directory, terms, request.observables, theta
-        )
-        passed += " and so does another trial state"
-    if problem is None:
-        averages.reason += f"; {passed}"
-        return
-    averages.reason = f"{averages.reason}; {problem}" if not averages.converged else problem
-    averages.converged = False
-
-
-def _check_signs(terms: Terms) -> None:
-    repulsive = np.flatnonzero(terms.interaction > 0)
-    if repulsive.size == 0:
-        return
-    site, value = terms.sites[int(repulsive[0])], terms.interaction[repulsive[0]]
-    raise OrchestraError(
-        f"alf: the interaction {value:g} at site ({', '.join(map(str, site))}) "
-        "is repulsive: with any doping this has a sign problem, and only U <= 0 is free of it. At "
-        "half filling on a bipartite lattice a particle-hole transformation of one spin maps it to "
-        "U < 0: `model: anderson` does that. For other ground states use --backend block2"
-    )
-
-
-def _check_projector(state: Canonical, numerics: ALFNumerics) -> None:
-    if state.n_up != state.n_down:
-        raise OrchestraError(
-            f"alf: n_up = {state.n_up} and n_down = {state.n_down} differ; the weight of this "
-            "method is the square of one spin's determinant, positive only for equal numbers of "
-            "both spins. Use --backend block2"
-        )
-    if state.n_up == 0:
-        raise OrchestraError("alf: there are no electrons; use --backend exact")
-    if numerics.pair_susceptibility:
-        raise OrchestraError(
-            "alf: numerics.alf.pair_susceptibility is an integral over imaginary time up to beta; "
-            "it needs a thermal state (`state: {beta: ...}`)"
-        )

@@ -1,26 +1,33 @@
-"""Whether an ALF result can be trusted: every reason against it is said."""
+"""A finished ALF job as averages in the project's convention, and whether they can be trusted.
 
-from __future__ import annotations
+Every reason against a result is said.
+"""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 
-from bilayer_orchestra.analysis.common import ROUNDING
+from bilayer_orchestra.analysis.common import ROUNDING, at_least_common
 from bilayer_orchestra.analysis.stationarity import chains_disagree, drifts
 from bilayer_orchestra.analysis.trotter import Extrapolated
-from bilayer_orchestra.engines.alf.input.steps import largest_energy, resonant_steps
-from bilayer_orchestra.engines.alf.output import convert
-from bilayer_orchestra.engines.alf.output.health import MAX_PRECISION, MIN_ACCEPTANCE
-from bilayer_orchestra.engines.alf.output.reduce import MAX_IMAGINARY, Tails
+from bilayer_orchestra.averages import Averages
+from bilayer_orchestra.engines.alf.estimates import (
+    ENERGIES,
+    MIN_EFFECTIVE_BINS,
+    StepEstimates,
+    estimate_job,
+)
+from bilayer_orchestra.engines.alf.reduce import Tails
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
-from bilayer_orchestra.terms import Terms
+from bilayer_orchestra.engines.alf.steps import largest_energy, resonant_steps
+from bilayer_orchestra.terms import FloatArray, Terms
 
-if TYPE_CHECKING:
-    from bilayer_orchestra.engines.alf.estimate.results import StepEstimates
-
-#: Independent bins below which the error bars themselves are too uncertain (12 % at 32).
-MIN_EFFECTIVE_BINS = 32
+#: Largest difference between a Green function that was propagated and one computed anew.
+MAX_PRECISION = 1e-6
+#: Below this acceptance the chain hardly moves.
+MIN_ACCEPTANCE = 0.05
+#: An imaginary part of a weighted average beyond this is no rounding.
+MAX_IMAGINARY = 1e-6
 #: The formulation has sign 1 exactly; rounding alone stays far within this.
 MIN_SIGN = 0.99
 #: Part in the variance of the limit, in every element, below which the errors of a step need not be
@@ -39,10 +46,103 @@ MAX_TROTTER_CHI2 = 4.0
 MAX_FOURTH_ORDER, SIGNIFICANT = 0.25, 4.0
 
 
+def averages_from_job(
+    directory: Path, terms: Terms, observables: tuple[str, ...], numerics: ALFNumerics
+) -> Averages:
+    """Read the job in ``directory`` and return values with errors and a verdict.
+
+    Parameters
+    ----------
+    directory : Path
+        Holds ``job.json`` and ``dtau-<k>/chain-<c>/seg-<nnnn>``.
+    terms : Terms
+        The model.
+    observables : tuple of str
+        What was asked for; energies are always returned.
+    numerics : ALFNumerics
+        Settings of the run.
+
+    Returns
+    -------
+    Averages
+        With several time steps the values are extrapolated to dtau = 0 and ``bias`` is the size
+        of what may be left (see :mod:`bilayer_orchestra.analysis.trotter`); with one it is NaN.
+
+    Raises
+    ------
+    EngineError
+        If output is missing, damaged, inconsistent or too short for an error bar.
+    """
+    if numerics.pair_susceptibility:
+        observables = (*observables, "pair_susceptibility")
+    steps, limits = estimate_job(directory, terms.n_sites, observables)
+    converged, reason = judge(steps, limits, numerics, terms)
+    return Averages(
+        values={name: limit.estimate.value for name, limit in limits.items()},
+        bias=biases(limits),
+        stderr={name: limit.estimate.stderr for name, limit in limits.items()},
+        deviations={name: limit.estimate.deviations for name, limit in limits.items()},
+        attributes={name: _attributes(name, steps, limits[name]) for name in limits},
+        diagnostics=_diagnostics(steps),
+        converged=converged,
+        reason=reason,
+    )
+
+
+def biases(limits: dict[str, Extrapolated]) -> dict[str, FloatArray]:
+    """Return the biases of all observables.
+
+    What is left of one energy may cross zero, even that of the sum; of all three it does not.
+    """
+    bias = {name: limit.bias for name, limit in limits.items()}
+    together = at_least_common(np.stack([bias[name] for name in ENERGIES]))
+    return bias | dict(zip(ENERGIES, together, strict=True))
+
+
+def _diagnostics(steps: list[StepEstimates]) -> dict[str, float]:
+    """Scalars that describe the run; the worst of all time steps."""
+    precisions, acceptances = zip(*(step.data.health for step in steps), strict=True)
+    return {
+        "bins": sum(step.data.used for step in steps),
+        "chains": min(len(step.data.bins) for step in steps),
+        "warmup_bins": max(step.data.warmup for step in steps),
+        "autocorrelation_time": max(max(step.tau.values()) for step in steps),
+        "effective_bins": min(step.effective_bins for step in steps),
+        "average_sign": min(step.average_sign for step in steps),
+        "precision": float(np.fmax.reduce(precisions)),
+        "acceptance": float(np.fmin.reduce(acceptances)),
+    }
+
+
+def _attributes(name: str, steps: list[StepEstimates], limit: Extrapolated) -> dict[str, float]:
+    """Return what belongs beside one observable."""
+    attributes = {
+        "autocorrelation_time_bins": max(step.tau[name] for step in steps),
+        "covariance_degrees_of_freedom": limit.estimate.degrees,
+    }
+    if len(limit.steps) > 1:
+        attributes["trotter_correction"] = float(np.abs(limit.correction).max())
+    if limit.dof:
+        attributes["trotter_chi2_per_dof"] = float(np.mean(limit.chi2)) / limit.dof
+    return attributes
+
+
 def judge(
     steps: list[StepEstimates], limits: dict[str, Extrapolated], numerics: ALFNumerics, terms: Terms
 ) -> tuple[bool, str]:
-    """Return (converged, reason)."""
+    """Return (converged, reason).
+
+    Parameters
+    ----------
+    steps : list of StepEstimates
+        All time steps.
+    limits : dict
+        Observable -> its limit.
+    numerics : ALFNumerics
+        Targets for the errors.
+    terms : Terms
+        The model.
+    """
     parts = parts_of_variance(steps, limits)
     against = [
         reason if len(steps) == 1 else f"dtau = {step.data.dtau:g}: {reason}"
@@ -87,16 +187,6 @@ def parts_of_variance(steps: list[StepEstimates], limits: dict[str, Extrapolated
     return largest
 
 
-def effective_bins(step: StepEstimates) -> float:
-    """Independent bins: the number used over twice the longest autocorrelation time."""
-    return step.data.used / (2 * max(0.5, *step.tau.values()))
-
-
-def average_sign(step: StepEstimates) -> float:
-    """Smallest average sign of any chain."""
-    return min(float(chain[convert.SIGN].mean()) for chain in step.data.chains)
-
-
 def heavy_tailed(tails: Tails) -> str | None:
     """Return a description if few bins dominate the spread of an estimator, else None.
 
@@ -125,7 +215,7 @@ def _against_step(step: StepEstimates, minor: bool = False) -> list[str]:
     """Return what speaks against a step; ``minor``: the size of its errors does not matter."""
     data = step.data
     against = []
-    effective = effective_bins(step)
+    effective = step.effective_bins
     if effective < MIN_EFFECTIVE_BINS and not minor:
         against.append(
             f"only {effective:.0f} independent bins ({data.used} bins), {MIN_EFFECTIVE_BINS} needed"
@@ -135,7 +225,7 @@ def _against_step(step: StepEstimates, minor: bool = False) -> list[str]:
         against.append(f"chains too short for the autocorrelation time of {', '.join(slow)}")
     if data.warmup > MAX_WARMUP * min(data.bins):
         against.append(f"not thermalized: {data.warmup} of {min(data.bins)} bins are warm-up")
-    sign = average_sign(step)
+    sign = step.average_sign
     if not sign >= MIN_SIGN:
         against.append(f"average sign {sign:.3g}, expected 1")
     if data.imaginary > MAX_IMAGINARY:

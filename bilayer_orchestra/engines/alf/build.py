@@ -4,8 +4,6 @@ The tree is copied and never modified. ALF offers ``Prog/Hamiltonians.list.d`` f
 that live elsewhere, so nothing in the copy is patched either.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -14,18 +12,21 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from bilayer_orchestra.configuration import NOT_TRUSTED, cache_directory
-from bilayer_orchestra.engines.alf.install.installation import (
+from bilayer_orchestra.engines.alf.installation import (
     BINARY,
     BUILD_RECORD,
+    OURS,
+    VARIABLE,
     ALFInstallation,
     hamiltonian_files,
     hamiltonian_hash,
+    probe,
 )
-from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
+from bilayer_orchestra.engines.recipe import ImageRecipe
+from bilayer_orchestra.errors import EngineError, MissingEngineError
 from bilayer_orchestra.files import file_sha256, own_directory, secure, sha256, write_text_atomic
 from bilayer_orchestra.heartbeat import heartbeat
 from bilayer_orchestra.machine import thread_environment
@@ -41,30 +42,29 @@ PRODUCTS = (
     *("*.o", "*.a", "*.mod", "*.smod", "*.out", "*.log", "git.h", "git_status.h", ".git"),
     *(".parse_parameters", ".deps.mk", "Hamiltonians_*.h", "*_read_write_parameters.F90"),
 )
+#: What configure.sh is told -> what the compiler is called with, if it understands.
+_DEFINED = {"LOG": "-DSTABLOG", "MPI": "-DMPI", "HDF5": "-DHDF5"}
 _SOURCES = ("configure.sh", "Makefile", "Prog", "Libraries")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What kind of binary is built."""
-
-    native: bool = False
-    mpi: bool = False
-    hdf5: bool = False
-
-    @property
-    def words(self) -> list[str]:
-        """Names of the options that are on."""
-        return [name for name in ("native", "mpi", "hdf5") if getattr(self, name)]
 
 
 def build_alf(
     source: Path,
-    options: Options,
+    options: tuple[str, ...] = (),
     on_progress: Callable[[str], None] = lambda line: None,
     rebuild: bool = False,
 ) -> ALFInstallation:
     """Compile ALF from ``source``, or return the build that is there already.
+
+    Parameters
+    ----------
+    source : Path
+        The tree; it is not modified.
+    options : tuple of str
+        Some of ``"native"``, ``"mpi"``, ``"hdf5"``, in this order.
+    on_progress : callable
+        Receives lines for the user.
+    rebuild : bool
+        Whether to compile what is there already.
 
     Raises
     ------
@@ -77,21 +77,23 @@ def build_alf(
     check_tree(source)
     compiler = _compiler(options)
     _check_hdf5(options)
+    # LOG keeps the scales of the propagation as logarithms: same speed, and no overflow at low T
+    words = ["GNU", "MPI" if "mpi" in options else "noMPI", "LOG"]
+    words += ["HDF5"] if "hdf5" in options else []
+    flags = f"{FLAGS} -march=native" if "native" in options else FLAGS
     with tempfile.TemporaryDirectory(prefix="orchestra-alf-") as temporary:
         work = Path(temporary)
         blas, library = _linear_algebra(work)
         digest = tree_hash(source)
-        words = [*options.words, *_configure_words(options), _flags(options)]
-        identity = [digest, hamiltonian_hash(), compiler, blas, *words]
-        key = sha256("\n".join(identity))[:16]
-        target = cache_directory() / "alf" / key
+        identity = [digest, hamiltonian_hash(), compiler, blas, *options, *words, flags]
+        target = cache_directory() / "alf" / sha256("\n".join(identity))[:16]
         record: dict[str, object] = {
             "alf_version": alf_version(source, digest),
             "hamiltonian": hamiltonian_hash(),
             "compiler": compiler,
             "blas": blas,
-            "flags": _flags(options),
-            "options": options.words,
+            "flags": flags,
+            "options": list(options),
             "source": str(source),
         }
         if not rebuild and (target / BUILD_RECORD).exists():
@@ -101,8 +103,8 @@ def build_alf(
             text = json.dumps(stored | {"built": utc_now()}, indent=1) + "\n"
             write_text_atomic(target / BUILD_RECORD, text)
             on_progress("this build is there already")
-            return ALFInstallation(target / BINARY, "orchestra engines build alf", stored)
-        binary = _compile(source, work, options, library, on_progress)
+            return ALFInstallation(target / BINARY, OURS, stored)
+        binary = _compile(source, work, words, flags, library, on_progress)
         return _install(binary, work / LOG, target, record)
 
 
@@ -126,18 +128,14 @@ def check_tree(source: Path) -> None:
 
 def alf_version(source: Path, digest: str) -> str:
     """Return ``ALF 2.6 ...`` with the commit, or the hash of the files where there is no git."""
-    release = None
     changelog = source / "CHANGELOG.md"
-    if changelog.exists():
-        text = changelog.read_text(encoding="utf-8", errors="replace")
-        match = re.search(r"^## ALF (\d[\d.]*)", text, re.MULTILINE)
-        release = match[1] if match else None
+    text = changelog.read_text(encoding="utf-8", errors="replace") if changelog.exists() else ""
+    release = re.search(r"^## ALF (\d[\d.]*)", text, re.MULTILINE)
     commit = ""
     if (source / ".git").exists() and shutil.which("git"):
-        command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--tags"]
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)
-        commit = answer.stdout.strip()
-    return f"ALF {release or '(unknown release)'} {commit or 'tree:' + digest[:8]}"
+        describe = ("describe", "--always", "--dirty", "--tags")
+        commit = _run("git", "-C", str(source), *describe).stdout.strip()
+    return f"ALF {release[1] if release else '(unknown release)'} {commit or 'tree:' + digest[:8]}"
 
 
 def tree_hash(source: Path) -> str:
@@ -151,31 +149,35 @@ def tree_hash(source: Path) -> str:
     return digest.hexdigest()
 
 
-def _compiler(options: Options) -> str:
+def _compiler(options: tuple[str, ...]) -> str:
     """Return the compiler's version line, after checking that every tool is there."""
     needed = {
         "gfortran": "a Fortran compiler (Debian: apt install gfortran)",
         "make": "make (Debian: apt install make)",
         "python3": "python3, which ALF's makefiles call",
     }
-    if options.mpi:
+    if "mpi" in options:
         needed["mpifort"] = "an MPI compiler (Debian: apt install libopenmpi-dev openmpi-bin)"
     for program, what in needed.items():
         if shutil.which(program) is None:
             raise MissingEngineError(f"`{program}` is not on the PATH: ALF needs {what}")
-    command = ["mpifort" if options.mpi else "gfortran", "--version"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    program = "mpifort" if "mpi" in options else "gfortran"
+    answer = _run(program, "--version")
     if answer.returncode != 0 or not answer.stdout:
-        raise MissingEngineError(f"`{command[0]} --version` fails: {answer.stderr.strip()[-300:]}")
+        raise MissingEngineError(f"`{program} --version` fails: {answer.stderr.strip()[-300:]}")
     line = answer.stdout.splitlines()[0]
     version = re.search(r"\d+\.\d+(\.\d+)*$", line)
     return f"gfortran {version[0]}" if version else line
 
 
-def _check_hdf5(options: Options) -> None:
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def _check_hdf5(options: tuple[str, ...]) -> None:
     """Raise MissingEngineError where ALF would download and compile an HDF5 unasked."""
     named = variable("ALF_HDF5_DIR")
-    if options.hdf5 and not (named and list(Path(named).glob("*/bin/h5fc"))):
+    if "hdf5" in options and not (named and list(Path(named).glob("*/bin/h5fc"))):
         raise MissingEngineError(
             "--hdf5 needs ALF_HDF5_DIR, with <compiler version>/{include,lib,bin/h5fc} below it as "
             f"ALF installs it (gfortran: GCC_version_12.2.0); it is {named or 'not set'}. Without "
@@ -193,58 +195,42 @@ def _linear_algebra(work: Path) -> tuple[str, Path | None]:
     library.mkdir()
     for name in ("liblapack.so", "libblas.so"):
         (library / name).write_text("INPUT(-lopenblas)\n")
-    if _links(work, [f"-L{library}"]):
+    program = work / "link_test.f90"
+    program.write_text("program t\ncall zgetrf()\ncall zgemm()\nend program t\n")
+    link = ("-w", str(program), "-llapack", "-lblas", "-o", str(work / "link_test"))
+    if _run("gfortran", f"-L{library}", *link).returncode == 0:
         return "OpenBLAS", library
-    if _links(work, []):
+    if _run("gfortran", *link).returncode == 0:
         return "system BLAS", None
     raise MissingEngineError(
         "no LAPACK and BLAS to link with; install OpenBLAS (Debian: apt install libopenblas-dev)"
     )
 
 
-def _links(work: Path, flags: list[str]) -> bool:
-    program = work / "link_test.f90"
-    program.write_text("program t\ncall zgetrf()\ncall zgemm()\nend program t\n")
-    command = ["gfortran", "-w", str(program), *flags, "-llapack", "-lblas"]
-    output = ["-o", str(work / "link_test")]
-    return subprocess.run([*command, *output], capture_output=True, check=False).returncode == 0
-
-
-def _flags(options: Options) -> str:
-    return f"{FLAGS} -march=native" if options.native else FLAGS
-
-
-def _configure_words(options: Options) -> list[str]:
-    """Return what ALF's configure.sh is told."""
-    # LOG keeps the scales of the propagation as logarithms: same speed, and no overflow at low T
-    parallel = "MPI" if options.mpi else "noMPI"
-    return ["GNU", parallel, "LOG", *(["HDF5"] if options.hdf5 else [])]
-
-
 def _compile(
     source: Path,
     work: Path,
-    options: Options,
+    words: list[str],
+    flags: str,
     library: Path | None,
     on_progress: Callable[[str], None],
 ) -> Path:
-    tree = work / "ALF"
+    """Compile in ``work``, with what configure.sh is told, and return the program."""
+    tree, ours, log = work / "ALF", work / "hamiltonian", work / LOG
     if " " in str(tree):
-        raise OrchestraError(
+        raise MissingEngineError(
             f"ALF cannot be built below {work}: set TMPDIR to a path without blanks"
         )
     shutil.copytree(source, tree, ignore=shutil.ignore_patterns(*PRODUCTS, "Documentation"))
-    ours = work / "hamiltonian"
     ours.mkdir()
     for file in hamiltonian_files():
         shutil.copyfile(file, ours / file.name)
     (tree / "Prog" / "Hamiltonians.list.d" / "orchestra").write_text(f"Orchestra {ours / NAME}\n")
     # Not every shell hands arguments to a sourced file, but all let it see the shell's own; without
     # them configure.sh would silently choose something else.
-    words = " ".join([*_configure_words(options), "NO-INTERACTIVE", "NO-FALLBACK"])
-    setup = f"set -- {words} && . ./configure.sh"
-    variables = {**os.environ, **thread_environment(1), "ALF_FLAGS_EXT": _flags(options)}
-    if options.hdf5:
+    setup = f"set -- {' '.join(words)} NO-INTERACTIVE NO-FALLBACK && . ./configure.sh"
+    variables = {**os.environ, **thread_environment(1), "ALF_FLAGS_EXT": flags}
+    if "HDF5" in words:
         variables["ALF_HDF5_DIR"] = variable("ALF_HDF5_DIR")
     if library is not None:
         # first in line for the final link; the variable helps where only OpenBLAS is installed,
@@ -254,35 +240,29 @@ def _compile(
         variables["LIBRARY_PATH"] = ":".join(paths)
     for title, goal in (("libraries", "lib"), ("program", "program")):
         what = f"compiling ALF: {title} (both take 1 to 6 minutes)"
-        with heartbeat(on_progress, what), (work / LOG).open("ab") as log:
-            # `.` in a shell that stops at its first error: configure.sh returns, it does not exit
-            script = f"{{ {setup}; }} || exit 1\nexec make {goal}\n"
+        # `.` in a shell that stops at its first error: configure.sh returns, it does not exit
+        script = f"{{ {setup}; }} || exit 1\nexec make {goal}\n"
+        with heartbeat(on_progress, what), log.open("ab") as stream:
             answer = subprocess.run(
                 ["sh", "-c", script],
                 cwd=tree,
                 env=variables,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=stream,
+                stderr=stream,
                 check=False,
             )
         if answer.returncode != 0:
-            raise EngineError(_explain(work / LOG))
-    _check_configuration(work / LOG, options)
-    return tree / "Prog" / BINARY
-
-
-def _check_configuration(log: Path, options: Options) -> None:
-    """Raise EngineError unless the compiler was called with everything that was asked for."""
+            raise EngineError(_explain(log))
     text = log.read_text(errors="replace")
-    wanted = ["-DSTABLOG", FLAGS, *(["-DMPI"] if options.mpi else [])]
-    wanted += ["-DHDF5"] if options.hdf5 else []
+    wanted = [*(_DEFINED[word] for word in words if word in _DEFINED), FLAGS]
     missing = [flag for flag in wanted if flag not in text]
     if missing:
         raise EngineError(
             f"this ALF tree was compiled without {' '.join(missing)}: its configure.sh does not "
             "understand what this program asks for"
         )
+    return tree / "Prog" / BINARY
 
 
 def _explain(log: Path) -> str:
@@ -290,17 +270,15 @@ def _explain(log: Path) -> str:
     kept = cache_directory() / "alf" / "failed-build.log"
     own_directory(kept.parent, NOT_TRUSTED)
     shutil.copyfile(log, kept)
-    lines = kept.read_text(errors="replace").splitlines()
-    errors = [k for k, line in enumerate(lines) if re.search(r"[Ee]rror", line)]
-    tail = lines[errors[0] : errors[0] + 6] if errors else lines[-6:]
-    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in tail]  # without colours
-    return "\n".join([f"ALF does not compile; from {kept}:", *(f"  {line}" for line in plain)])
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", kept.read_text(errors="replace"))  # without colours
+    lines = plain.splitlines()
+    first = next((k for k, line in enumerate(lines) if re.search("[Ee]rror", line)), -6)
+    shown = "".join(f"\n  {line}" for line in lines[first:][:6])
+    return f"ALF does not compile; from {kept}:{shown}"
 
 
 def _install(binary: Path, log: Path, target: Path, record: dict[str, object]) -> ALFInstallation:
     """Try the binary, then move it to its place by rename."""
-    from bilayer_orchestra.engines.alf.install.probe import probe
-
     problem = probe(binary)
     if problem:
         raise EngineError(f"the ALF that was just compiled does not work: {problem}")
@@ -317,4 +295,35 @@ def _install(binary: Path, log: Path, target: Path, record: dict[str, object]) -
         fresh.rename(target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return ALFInstallation(target / BINARY, "orchestra engines build alf", dict(record))
+    return ALFInstallation(target / BINARY, OURS, dict(record))
+
+
+class _Recipe(ImageRecipe):
+    """The image of ALF: serial and MPI programs with our Hamiltonian."""
+
+    def own_files(self) -> tuple[Path, list[Path]]:
+        files = hamiltonian_files()
+        return files[0].parent, files
+
+    def replaces_release(self, source: Path) -> bool:
+        return True
+
+    def left_out(self, source: Path) -> tuple[str, ...]:
+        check_tree(source)
+        return (*PRODUCTS, "Documentation")
+
+    def arguments(self, source: Path | None, version: str | None) -> dict[str, str]:
+        arguments = {}
+        if source is None:
+            text = self.definition().read_text(encoding="utf-8")
+            default = re.search(r"^\s*VERSION=(\S+)", text, re.M)
+            assert default is not None
+            name = f"ALF {version or default[1]}"
+        else:
+            name = alf_version(source, tree_hash(source))
+            release = re.match(r"ALF (\d\S*)", name)
+            arguments["VERSION"] = release[1] if release else "unknown"
+        return arguments | {"ENGINE": f"{name} + Orchestra {hamiltonian_hash()[:8]}"}
+
+
+RECIPE = _Recipe("alf", launched={VARIABLE: "/opt/orchestra/alf/ALF-MPI.out"})
