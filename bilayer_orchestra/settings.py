@@ -11,8 +11,9 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 WORD = r"^[^\s'\"\\#]+$"
 LINE = r"^[^\r\n]+$"
 
-#: Names of the branches of unions; they are no part of a value's path in the file.
-UNION_TAGS = frozenset({"canonical", "thermal", "one", "word", "several"})
+#: Names of the branches of unions, and what pydantic calls a key: no part of a value's path in the
+#: file.
+UNION_TAGS = frozenset({"canonical", "thermal", "one", "word", "several", "[key]"})
 
 
 def kind_of_value(value: Any) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from bilayer_orchestra.averages import Averages
-from bilayer_orchestra.engines.alf.installation import alf_tools, find_alf, probe
+from bilayer_orchestra.engines.alf.installation import find_alf, probe
 from bilayer_orchestra.engines.alf.projection import not_projected
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import EngineError, MissingEngineError
@@ -57,7 +57,7 @@ def job_of(model: Model, path: Path) -> Path:
 
 
 def start(job: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, **alf_tools().environment}
+    environment = {**os.environ, **BACKEND.tools().environment}
     return subprocess.Popen(
         ["sh", "run.sh"], cwd=job, env=environment, stderr=subprocess.PIPE, start_new_session=True
     )

@@ -18,12 +18,17 @@ from bilayer_orchestra.engines.alf import reduce
 from bilayer_orchestra.engines.alf.bins import open_segment, real_parts
 from bilayer_orchestra.engines.alf.chains import read_info
 from bilayer_orchestra.engines.alf.convert import pack, unpack
-from bilayer_orchestra.engines.alf.estimates import ENERGIES, quick_error
 from bilayer_orchestra.engines.alf.installation import kinetic_energy
 from bilayer_orchestra.engines.alf.projection import not_yet_ground_state
 from bilayer_orchestra.engines.alf.reduce import Tails
-from bilayer_orchestra.engines.alf.results import averages_from_job, heavy_tailed
+from bilayer_orchestra.engines.alf.results import (
+    ENERGIES,
+    averages_from_job,
+    heavy_tailed,
+    quick_error,
+)
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
+from bilayer_orchestra.engines.base import Request
 from bilayer_orchestra.engines.exact.fock import Sector
 from bilayer_orchestra.engines.exact.ground import ground_level
 from bilayer_orchestra.engines.exact.measure import measure_states
@@ -135,9 +140,9 @@ def job(tmp_path):
 
 
 def read(directory, terms=None, observables=SELECTABLE, **numerics):
-    return averages_from_job(
-        directory, terms or simple_terms(), observables, ALFNumerics(**numerics)
-    )
+    numerics = ALFNumerics(**numerics)
+    request = Request(terms or simple_terms(), observables, numerics, "a job")
+    return averages_from_job(directory, request)
 
 
 def recorded(name, tmp_path):

@@ -26,6 +26,7 @@ from bilayer_orchestra.engines.alf.steps import (
     time_steps,
 )
 from bilayer_orchestra.engines.alf.trial import needs_probe, probe_orbitals, trial_orbitals
+from bilayer_orchestra.engines.base import Request
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.model.load import parse_model
@@ -70,7 +71,7 @@ GOLDEN_CASES = {
 def rendered(model: Model) -> dict[str, str]:
     request = make_request(model, BACKEND)
     assert isinstance(request.numerics, ALFNumerics)
-    return render_files(request.terms, request.observables, request.numerics, cores=2)
+    return render_files(request, cores=2)
 
 
 @pytest.mark.parametrize("name", GOLDEN_CASES)
@@ -167,7 +168,7 @@ def test_the_time_that_is_left_and_how_to_end_sooner_are_said(tmp_path, monkeypa
         segment.mkdir(parents=True)
         (segment / "milliseconds").write_text(str(milliseconds))
     error = [0.5]
-    monkeypatch.setattr("bilayer_orchestra.engines.alf.monitor.quick_error", lambda *_: error[0])
+    monkeypatch.setattr("bilayer_orchestra.engines.alf.results.quick_error", lambda *_: error[0])
     monitor = Monitor(tmp_path / "a job", request)
 
     def text(later: float) -> str:
@@ -176,7 +177,8 @@ def test_the_time_that_is_left_and_how_to_end_sooner_are_said(tmp_path, monkeypa
         return line
 
     stop = tmp_path / "a job" / "stop"
-    assert "9.0 of 10 min left (time_budget)" in text(0)
+    assert monitor.lines() == []
+    assert "9.0 of 10 min left (time_budget)" in text(1)
     assert text(120).splitlines()[0].endswith("  7.0 of 10 min left (time_budget)")
     assert text(1200).splitlines()[1] == f"to end it now, with what it has: touch '{stop}'"
     assert "0.0 of 10 min left" in text(60)
@@ -188,9 +190,8 @@ def test_the_time_that_is_left_and_how_to_end_sooner_are_said(tmp_path, monkeypa
     stop.touch()
     assert text(600).endswith("target reached, stopping")
     error[0] = 0.5
-    again = Monitor(tmp_path / "a job", request)
-    assert again.lines()[0].endswith("  stopping")
-    assert "target" not in again.lines()[0]
+    monitor = Monitor(tmp_path / "a job", request)
+    assert text(1).endswith("error of pair 0.5 (target 0.1)  stopping")
 
 
 def test_nothing_of_a_model_file_reaches_shell_or_namelist():
@@ -212,7 +213,7 @@ def test_terms_file_restores_every_number_exactly():
         rng.normal(size=3),
         GrandCanonical(1.0),
     )
-    files = render_files(terms, ("pair",), ALFNumerics(chains=1), 1)
+    files = render_files(Request(terms, ("pair",), ALFNumerics(chains=1), "three sites"), 1)
     lines = files["terms.dat"].splitlines()
     assert lines[:3] == ["orchestra-terms 1", "sites 3", "onsite"]
     onsite = np.array([line.split() for line in lines[3:6]], dtype=float)

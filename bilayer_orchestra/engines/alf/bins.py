@@ -45,10 +45,8 @@ ZERO_MOMENTUM = b" 0.00000000000000000E+000  0.00000000000000000E+000\n"
 #: The smallest bytes of a complex line, and by how much each may exceed them: a digit by nine; a
 #: blank may be a minus (13 further on), and so may the plus of an exponent (2).
 _SMALLEST = np.frombuffer(b"( 0.00000000000000000E+000, 0.00000000000000000E+000)\n", np.uint8)
-_EXCESS = np.zeros(LINE_BYTES, np.uint8)
-for _first in (0, 26):  # the byte before the real part, and before the imaginary part
-    _EXCESS[_first + 1], _EXCESS[_first + 22] = 13, 2
-    _EXCESS[_first + 4 : _first + 21] = _EXCESS[_first + 23 : _first + 26] = 9
+_LARGEST = np.frombuffer(b"(-0.99999999999999999E-999,-0.99999999999999999E-999)\n", np.uint8)
+_EXCESS = _LARGEST - _SMALLEST
 _SIGNS = (1, 22, 27, 48)
 #: Places of the real part: signs of the number and of its exponent, and the digits of both.
 _SIGN, _EXPONENT_SIGN, _MANTISSA, _EXPONENT = 1, 22, slice(4, 21), slice(23, 26)
@@ -289,43 +287,35 @@ class HDF5Segment(Segment):
     def _counts(self) -> dict[str, int]:
         with self._open() as data:
             return {
-                name: self._count(name, {key: one.shape for key, one in group.variables.items()})
+                name: len(group["sign"])
                 for name, group in data.groups.items()
                 if name.endswith(("_scal", "_eq"))
             }
 
-    def _count(self, name: str, shapes: dict[str, tuple[int, ...]]) -> int:
-        n, bins = self.n_sites, min((shape[:1] for shape in shapes.values()), default=())
-        wanted = {"obser": (*bins, 1, 2), "sign": bins}
-        if name.endswith("_eq"):
-            wanted = {"obser": (*bins, n, n, 1, 1, 2), "back": (*bins, n, 2), "sign": bins}
-        if shapes != wanted:
-            raise EngineError(
-                f"{self._file(name)} is cut or from another run: it has shapes {shapes}, "
-                f"the model has {n} sites"
-            )
-        return int(bins[0])
-
     def _chunks(self, name: str, size: int) -> Iterator[Bins]:
         with self._open() as data:
-            variables = data.groups[name].variables
+            n, bins, variables = self.n_sites, self.bins, data.groups[name].variables
+            wanted = {"obser": (bins, 1, 2), "sign": (bins,)}
+            if name.endswith("_eq"):
+                wanted = {"obser": (bins, n, n, 1, 1, 2), "back": (bins, n, 2), "sign": (bins,)}
+            shapes = {key: one.shape for key, one in variables.items()}
+            if shapes != wanted:
+                raise EngineError(
+                    f"{self._file(name)} is cut or from another run: it has shapes {shapes}, "
+                    f"the model has {n} sites"
+                )
             for variable in variables.values():
                 variable.set_var_chunk_cache(0, 1, 0.0)  # every chunk is read once
-            for first in range(0, self.bins, size):
+            for first in range(0, bins, size):
                 rows = slice(first, first + size)
                 part = {key: np.asarray(one[rows], float) for key, one in variables.items()}
-                self._refuse_infinite(name, part, first)
+                for array in part.values():
+                    if not np.isfinite(array).all():
+                        bad = first + int(np.argwhere(~np.isfinite(array))[0][0]) + 1
+                        raise EngineError(f"{self._file(name)}: bin {bad} is not a finite number")
                 value, sign = part["obser"], part["sign"]
                 if name.endswith("_scal"):
                     yield Bins(value[:, 0, 0], value[:, 0, 1], sign)
                 else:  # HDF5 holds Fortran's order, (j, i)
                     matrices = value[..., 0, 0, 0].transpose(0, 2, 1)
                     yield Bins(matrices, part["back"][..., 0], sign)
-
-    def _refuse_infinite(self, name: str, part: dict[str, FloatArray], first: int) -> None:
-        for array in part.values():
-            bad = np.argwhere(~np.isfinite(array))
-            if bad.size:
-                raise EngineError(
-                    f"{self._file(name)}: bin {first + int(bad[0][0]) + 1} is not a finite number"
-                )

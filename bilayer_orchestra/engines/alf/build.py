@@ -15,19 +15,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bilayer_orchestra.configuration import NOT_TRUSTED, cache_directory
-from bilayer_orchestra.engines.alf.installation import (
-    BINARY,
-    BUILD_RECORD,
-    OURS,
-    VARIABLE,
-    ALFInstallation,
-    hamiltonian_files,
-    hamiltonian_hash,
-    probe,
-)
+from bilayer_orchestra.engines.alf import installation
+from bilayer_orchestra.engines.alf.installation import BINARY, BUILD_RECORD, ALFInstallation
 from bilayer_orchestra.engines.recipe import ImageRecipe
 from bilayer_orchestra.errors import EngineError, MissingEngineError
-from bilayer_orchestra.files import file_sha256, own_directory, secure, sha256, write_text_atomic
+from bilayer_orchestra.files import (
+    DIRECTORY,
+    file_sha256,
+    own_directory,
+    secure,
+    sha256,
+    write_text_atomic,
+)
 from bilayer_orchestra.heartbeat import heartbeat
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.timestamps import utc_now
@@ -44,15 +43,16 @@ PRODUCTS = (
 )
 #: What configure.sh is told -> what the compiler is called with, if it understands.
 _DEFINED = {"LOG": "-DSTABLOG", "MPI": "-DMPI", "HDF5": "-DHDF5"}
+#: Where linker scripts lead to OpenBLAS.
+OPENBLAS = "openblas"
 _SOURCES = ("configure.sh", "Makefile", "Prog", "Libraries")
 
 
-def build_alf(
-    source: Path,
-    options: tuple[str, ...] = (),
-    on_progress: Callable[[str], None] = lambda line: None,
-    rebuild: bool = False,
-) -> ALFInstallation:
+Options = tuple[str, ...]
+Say = Callable[[str], None]
+
+
+def build_alf(source: Path, options: Options, say: Say, rebuild: bool = False) -> ALFInstallation:
     """Compile ALF from ``source``, or return the build that is there already.
 
     Parameters
@@ -61,7 +61,7 @@ def build_alf(
         The tree; it is not modified.
     options : tuple of str
         Some of ``"native"``, ``"mpi"``, ``"hdf5"``, in this order.
-    on_progress : callable
+    say : callable
         Receives lines for the user.
     rebuild : bool
         Whether to compile what is there already.
@@ -83,13 +83,13 @@ def build_alf(
     flags = f"{FLAGS} -march=native" if "native" in options else FLAGS
     with tempfile.TemporaryDirectory(prefix="orchestra-alf-") as temporary:
         work = Path(temporary)
-        blas, library = _linear_algebra(work)
-        digest = tree_hash(source)
-        identity = [digest, hamiltonian_hash(), compiler, blas, *options, *words, flags]
+        blas = _linear_algebra(work)
+        digest, hamiltonian = tree_hash(source), installation.hamiltonian_hash()
+        identity = [digest, hamiltonian, compiler, blas, *options, *words, flags]
         target = cache_directory() / "alf" / sha256("\n".join(identity))[:16]
         record: dict[str, object] = {
             "alf_version": alf_version(source, digest),
-            "hamiltonian": hamiltonian_hash(),
+            "hamiltonian": hamiltonian,
             "compiler": compiler,
             "blas": blas,
             "flags": flags,
@@ -102,9 +102,9 @@ def build_alf(
             # a build that is asked for becomes the one in use
             text = json.dumps(stored | {"built": utc_now()}, indent=1) + "\n"
             write_text_atomic(target / BUILD_RECORD, text)
-            on_progress("this build is there already")
-            return ALFInstallation(target / BINARY, OURS, stored)
-        binary = _compile(source, work, words, flags, library, on_progress)
+            say("this build is there already")
+            return ALFInstallation(target / BINARY, installation.OURS)
+        binary = _compile(source, work, words, flags, blas, say)
         return _install(binary, work / LOG, target, record)
 
 
@@ -149,7 +149,7 @@ def tree_hash(source: Path) -> str:
     return digest.hexdigest()
 
 
-def _compiler(options: tuple[str, ...]) -> str:
+def _compiler(options: Options) -> str:
     """Return the compiler's version line, after checking that every tool is there."""
     needed = {
         "gfortran": "a Fortran compiler (Debian: apt install gfortran)",
@@ -174,7 +174,7 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def _check_hdf5(options: tuple[str, ...]) -> None:
+def _check_hdf5(options: Options) -> None:
     """Raise MissingEngineError where ALF would download and compile an HDF5 unasked."""
     named = variable("ALF_HDF5_DIR")
     if "hdf5" in options and not (named and list(Path(named).glob("*/bin/h5fc"))):
@@ -185,13 +185,13 @@ def _check_hdf5(options: tuple[str, ...]) -> None:
         )
 
 
-def _linear_algebra(work: Path) -> tuple[str, Path | None]:
-    """Return (name, directory to link from) of the fastest BLAS and LAPACK that link.
+def _linear_algebra(work: Path) -> str:
+    """Return the name of the fastest BLAS and LAPACK that link.
 
     ALF's configuration says ``-llapack -lblas``. OpenBLAS holds both and is several times faster
     than the reference, so two linker scripts of these names lead to it.
     """
-    library = work / "openblas"
+    library = work / OPENBLAS
     library.mkdir()
     for name in ("liblapack.so", "libblas.so"):
         (library / name).write_text("INPUT(-lopenblas)\n")
@@ -199,22 +199,15 @@ def _linear_algebra(work: Path) -> tuple[str, Path | None]:
     program.write_text("program t\ncall zgetrf()\ncall zgemm()\nend program t\n")
     link = ("-w", str(program), "-llapack", "-lblas", "-o", str(work / "link_test"))
     if _run("gfortran", f"-L{library}", *link).returncode == 0:
-        return "OpenBLAS", library
+        return "OpenBLAS"
     if _run("gfortran", *link).returncode == 0:
-        return "system BLAS", None
+        return "system BLAS"
     raise MissingEngineError(
         "no LAPACK and BLAS to link with; install OpenBLAS (Debian: apt install libopenblas-dev)"
     )
 
 
-def _compile(
-    source: Path,
-    work: Path,
-    words: list[str],
-    flags: str,
-    library: Path | None,
-    on_progress: Callable[[str], None],
-) -> Path:
+def _compile(source: Path, work: Path, words: list[str], flags: str, blas: str, say: Say) -> Path:
     """Compile in ``work``, with what configure.sh is told, and return the program."""
     tree, ours, log = work / "ALF", work / "hamiltonian", work / LOG
     if " " in str(tree):
@@ -223,7 +216,7 @@ def _compile(
         )
     shutil.copytree(source, tree, ignore=shutil.ignore_patterns(*PRODUCTS, "Documentation"))
     ours.mkdir()
-    for file in hamiltonian_files():
+    for file in installation.hamiltonian_files():
         shutil.copyfile(file, ours / file.name)
     (tree / "Prog" / "Hamiltonians.list.d" / "orchestra").write_text(f"Orchestra {ours / NAME}\n")
     # Not every shell hands arguments to a sourced file, but all let it see the shell's own; without
@@ -232,17 +225,17 @@ def _compile(
     variables = {**os.environ, **thread_environment(1), "ALF_FLAGS_EXT": flags}
     if "HDF5" in words:
         variables["ALF_HDF5_DIR"] = variable("ALF_HDF5_DIR")
-    if library is not None:
+    if blas == "OpenBLAS":
         # first in line for the final link; the variable helps where only OpenBLAS is installed,
         # because configure.sh tries the usual names itself
-        setup += f' && ALF_LIB="-L{library} $ALF_LIB"'
-        paths = [str(library), *filter(None, [os.environ.get("LIBRARY_PATH")])]
+        setup += f' && ALF_LIB="-L{work / OPENBLAS} $ALF_LIB"'
+        paths = [str(work / OPENBLAS), *filter(None, [os.environ.get("LIBRARY_PATH")])]
         variables["LIBRARY_PATH"] = ":".join(paths)
     for title, goal in (("libraries", "lib"), ("program", "program")):
         what = f"compiling ALF: {title} (both take 1 to 6 minutes)"
         # `.` in a shell that stops at its first error: configure.sh returns, it does not exit
         script = f"{{ {setup}; }} || exit 1\nexec make {goal}\n"
-        with heartbeat(on_progress, what), log.open("ab") as stream:
+        with heartbeat(say, what), log.open("ab") as stream:
             answer = subprocess.run(
                 ["sh", "-c", script],
                 cwd=tree,
@@ -279,30 +272,28 @@ def _explain(log: Path) -> str:
 
 def _install(binary: Path, log: Path, target: Path, record: dict[str, object]) -> ALFInstallation:
     """Try the binary, then move it to its place by rename."""
-    problem = probe(binary)
+    problem = installation.probe(binary)
     if problem:
         raise EngineError(f"the ALF that was just compiled does not work: {problem}")
     record |= {"binary_sha256": file_sha256(binary), "built": utc_now()}
     own_directory(target.parent, NOT_TRUSTED)
-    fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
-    try:
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=target.parent) as name:
+        fresh = Path(name) / target.name
+        fresh.mkdir(DIRECTORY)
         shutil.copy2(binary, fresh / BINARY)
         shutil.copyfile(log, fresh / LOG)
         (fresh / BUILD_RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        fresh.chmod(0o755)
         if target.exists():
             shutil.rmtree(target)
         fresh.rename(target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return ALFInstallation(target / BINARY, OURS, dict(record))
+    return ALFInstallation(target / BINARY, installation.OURS)
 
 
 class _Recipe(ImageRecipe):
     """The image of ALF: serial and MPI programs with our Hamiltonian."""
 
     def own_files(self) -> tuple[Path, list[Path]]:
-        files = hamiltonian_files()
+        files = installation.hamiltonian_files()
         return files[0].parent, files
 
     def replaces_release(self, source: Path) -> bool:
@@ -323,7 +314,7 @@ class _Recipe(ImageRecipe):
             name = alf_version(source, tree_hash(source))
             release = re.match(r"ALF (\d\S*)", name)
             arguments["VERSION"] = release[1] if release else "unknown"
-        return arguments | {"ENGINE": f"{name} + Orchestra {hamiltonian_hash()[:8]}"}
+        return arguments | {"ENGINE": f"{name} + Orchestra {installation.hamiltonian_hash()[:8]}"}
 
 
-RECIPE = _Recipe("alf", launched={VARIABLE: "/opt/orchestra/alf/ALF-MPI.out"})
+RECIPE = _Recipe("alf", launched={installation.VARIABLE: "/opt/orchestra/alf/ALF-MPI.out"})

@@ -95,7 +95,7 @@ def find_chains(step: Path, n_sites: int) -> list[Chain]:
     Raises
     ------
     EngineError
-        If a segment in the middle of a chain is missing.
+        If a segment in the middle of a chain is missing, or bins are there twice.
     """
     chains = []
     for path in sorted(step.glob("chain-*"), key=lambda path: int(path.name.rpartition("-")[2])):
@@ -107,10 +107,11 @@ def find_chains(step: Path, n_sites: int) -> list[Chain]:
                 raise EngineError(f"{path}: segment {expected} is missing, {number} is there")
         if numbered:
             chains.append(Chain(path, tuple(open_segment(p, n_sites) for _, p in numbered)))
+    _refuse_repeated_bins(chains)
     return chains
 
 
-def refuse_repeated_bins(chains: Iterable[Chain]) -> None:
+def _refuse_repeated_bins(chains: Iterable[Chain]) -> None:
     """Refuse chains or segments that begin alike: the same seed, or a lost checkpoint.
 
     Continuous energies never agree to the last digit by chance, :data:`ALIKE` bins in a row not

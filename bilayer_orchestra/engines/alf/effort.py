@@ -95,11 +95,7 @@ def sweep_seconds(sites: int, slices: float, displaced: bool) -> float:
 
 
 def plan_effort(
-    sites: int,
-    steps: tuple[float, ...],
-    slices: list[int],
-    numerics: ALFNumerics,
-    matrices: int,
+    sites: int, steps: tuple[float, ...], slices: list[int], numerics: ALFNumerics, matrices: int
 ) -> tuple[list[StepPlan], int]:
     """Return the plan of every time step, and the seconds that a segment should take.
 

@@ -1,32 +1,23 @@
 """Auxiliary-field quantum Monte Carlo with ALF."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from bilayer_orchestra.averages import Averages
-from bilayer_orchestra.configuration import config_file, set_engine_setting
-from bilayer_orchestra.engines.alf.build import RECIPE, build_alf
+from bilayer_orchestra.configuration import config_file, engine_settings, set_engine_setting
+from bilayer_orchestra.engines.alf import installation
+from bilayer_orchestra.engines.alf.build import RECIPE, Options, Say, build_alf
 from bilayer_orchestra.engines.alf.effort import sweep_seconds
-from bilayer_orchestra.engines.alf.installation import (
-    LAUNCHER_VARIABLE,
-    alf_tools,
-    describe_builds,
-    find_alf,
-    probe,
-    source_tree,
-)
 from bilayer_orchestra.engines.alf.monitor import Monitor
-from bilayer_orchestra.engines.alf.render import render_files
-from bilayer_orchestra.engines.alf.results import averages_from_job
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
 from bilayer_orchestra.engines.alf.steps import duration, round_time, time_steps
 from bilayer_orchestra.engines.base import Engine, Job, Request, Sampling, Tools
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.machine import available_cores, thread_environment
 from bilayer_orchestra.terms import Canonical
+from bilayer_orchestra.user_files import variable
 
 #: Shortest runs in sweeps: below, starting and warming up costs more than sampling.
 LEAST_SWEEPS = 200
@@ -53,16 +44,22 @@ class ALFEngine(Engine):
 
     def version(self) -> str:
         """Return ALF's version, our Hamiltonian's and the build."""
-        return find_alf().label
+        return installation.find_alf().label
 
     def place(self) -> str:
         """Return which binary is used and who named it."""
-        installation = find_alf()
-        return f"{installation.binary} ({installation.origin})"
+        used = installation.find_alf()
+        return f"{used.binary} ({used.origin})"
 
     def tools(self) -> Tools:
         """Return the binary and how several ranks of it are started."""
-        return alf_tools()
+        binary = installation.find_alf().binary
+        configured = engine_settings(self.name).get("launcher", "mpiexec -n {ranks}")
+        environment = {
+            installation.VARIABLE: str(binary),
+            installation.LAUNCHER_VARIABLE: variable(installation.LAUNCHER_VARIABLE) or configured,
+        }
+        return Tools(environment=environment, binaries=(binary,))
 
     def sampling(self, request: Request) -> Sampling:
         """Return what a sweep at the finest time step costs, and the sweeps of the whole run."""
@@ -107,30 +104,43 @@ class ALFEngine(Engine):
 
     def self_test(self) -> str | None:
         """Run a tiny model; return what is wrong, or None."""
-        installation = find_alf()
-        if installation.stale:
+        used = installation.find_alf()
+        if used.stale:
             return "it was built with an older Hamiltonian; run `orchestra engines build alf` again"
-        return probe(installation.binary)
+        return installation.probe(used.binary)
 
-    def build(
-        self,
-        source: Path | None,
-        options: tuple[str, ...],
-        rebuild: bool,
-        say: Callable[[str], None],
-    ) -> None:
-        """Compile ALF with our Hamiltonian."""
-        tree = source_tree(source)
+    def build(self, source: Path | None, options: Options, rebuild: bool, say: Say) -> None:
+        """Compile ALF with our Hamiltonian; the parameters are those of every engine."""
+        named = source or engine_settings(self.name).get("source")
+        if named is None:
+            raise OrchestraError(
+                "name your ALF source tree: orchestra engines build alf --source DIR "
+                "(git clone https://github.com/ALF-QMC/ALF brings one)"
+            )
+        tree = Path(named).resolve()
         made = build_alf(tree, options, say, rebuild)
-        set_engine_setting(self.name, "source", str(tree.resolve()))
+        set_engine_setting(self.name, "source", str(tree))
         say(f"{made.label}\nbinary   {made.binary}\nsettings {config_file()}")
-        used = find_alf()
+        used = installation.find_alf()
         if used.binary != made.binary:
             say(f"note: runs still use {used.binary}, named by {used.origin}")
 
     def installations(self) -> list[str]:
-        """Return all builds; the one in use is marked."""
-        return describe_builds()
+        """Return two lines for every build, the one in use marked, or why there is none."""
+        used, lines = None, []
+        try:
+            used = installation.find_alf()
+        except OrchestraError as error:
+            lines.append(str(error))
+        builds = installation.finished_builds()
+        if used and used.binary not in [build.binary for build in builds]:
+            builds.append(used)
+        for build in builds:
+            marks = ["in use"] if used and build.binary == used.binary else []
+            marks += ["older Hamiltonian"] if build.stale else []
+            mark = f"  [{', '.join(marks)}]" if marks else ""
+            lines += [f"{build.label}{mark}", f"{build.binary}  ({build.origin})"]
+        return lines
 
     def check(self, request: Request) -> None:
         """Refuse what has a sign problem, and time steps that do not divide."""
@@ -170,14 +180,16 @@ class ALFEngine(Engine):
 
     def render(self, request: Request) -> Job:
         """Return the job: ``sh run.sh`` and its files."""
+        from bilayer_orchestra.engines.alf.render import render_files
+
         numerics: ALFNumerics = request.numerics
         cores = max(1, available_cores() // numerics.ranks)
         return Job(
             program="sh",
             arguments=("run.sh",),
-            files=render_files(request.terms, request.observables, numerics, cores),
+            files=render_files(request, cores),
             environment=thread_environment(1),
-            launcher=LAUNCHER_VARIABLE,
+            launcher=installation.LAUNCHER_VARIABLE,
             ranks=numerics.ranks,
         )
 
@@ -200,12 +212,11 @@ class ALFEngine(Engine):
 
     def parse(self, directory: Path, request: Request) -> Averages:
         """Read the bins of all chains and time steps."""
+        from bilayer_orchestra.engines.alf.results import averages_from_job
+
         self._monitors.pop(directory, None)
-        averages = averages_from_job(
-            directory, request.terms, request.observables, request.numerics
-        )
+        averages = averages_from_job(directory, request)
         if isinstance(request.terms.state, Canonical):
-            # imported here, and only for these: linear algebra takes a while
             from bilayer_orchestra.engines.alf.projection import judge_projection
 
             judge_projection(directory, request, averages)

@@ -14,10 +14,6 @@ from bilayer_orchestra.engines.alf.chains import read_job
 from bilayer_orchestra.engines.alf.reduce import StepData, reduce_step
 from bilayer_orchestra.terms import FloatArray
 
-ENERGIES = ("energy", "kinetic_energy", "interaction_energy")
-#: Independent bins below which the error bars themselves are too uncertain (12 % at 32).
-MIN_EFFECTIVE_BINS = 32
-
 
 class StepEstimates(NamedTuple):
     """One time step: its data, the estimates, and the times they rest on.
@@ -114,30 +110,3 @@ def estimate_job(
         for name in steps[0].estimates
     }
     return steps, limits
-
-
-def quick_error(directory: Path, n_sites: int, observable: str) -> float:
-    """Return the largest standard error over the elements of one observable of a running job.
-
-    NaN as long as there are too few independent bins to tell: a small error by accident must not
-    stop a run.
-
-    Parameters
-    ----------
-    directory : Path
-        The job.
-    n_sites : int
-        Sites of the model.
-    observable : str
-        Its name.
-
-    Raises
-    ------
-    EngineError
-        As :func:`estimate_job`.
-    """
-    observables = () if observable in ENERGIES else (observable,)
-    steps, limits = estimate_job(directory, n_sites, observables)
-    if min(step.effective_bins for step in steps) < MIN_EFFECTIVE_BINS:
-        return float("nan")
-    return float(limits[observable].estimate.stderr.max())

@@ -25,17 +25,10 @@ from bilayer_orchestra.configuration import (
     config_file,
     engine_settings,
 )
-from bilayer_orchestra.engines.alf.bins import open_segment
-from bilayer_orchestra.engines.alf.render import render_files
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
-from bilayer_orchestra.errors import (
-    EngineError,
-    ForeignFileError,
-    MissingEngineError,
-    OrchestraError,
-)
+from bilayer_orchestra.engines.base import Request
+from bilayer_orchestra.errors import EngineError, ForeignFileError, MissingEngineError
 from bilayer_orchestra.files import file_sha256, files_sha256, secure
-from bilayer_orchestra.job import Tools
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.resources import resource
 from bilayer_orchestra.terms import GrandCanonical, Site, Terms
@@ -48,7 +41,6 @@ OURS = "orchestra engines build alf"
 #: What the record of a build has at least.
 RECORDED = {"alf_version", "hamiltonian", "options", "compiler", "blas", "built", "binary_sha256"}
 VARIABLE, LAUNCHER_VARIABLE = "ORCHESTRA_ALF", "ORCHESTRA_ALF_LAUNCHER"
-DEFAULT_LAUNCHER = "mpiexec -n {ranks}"
 #: Seconds that the model of :func:`probe` may take: it takes a part of one.
 TIMEOUT = 60.0
 
@@ -69,13 +61,22 @@ class ALFInstallation:
         The executable.
     origin : str
         Who named it, for messages.
-    record : dict
-        What its build wrote down; empty for a binary built by hand.
     """
 
     binary: Path
     origin: str
-    record: dict[str, Any]
+
+    @functools.cached_property
+    def record(self) -> dict[str, Any]:
+        """What its build wrote down; empty for a binary built by hand."""
+        try:
+            record = json.loads(self.binary.with_name(BUILD_RECORD).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(record, dict) or not record.keys() >= RECORDED:
+            return {}
+        # a record that belongs to another binary is worse than none
+        return record if record["binary_sha256"] == file_sha256(self.binary) else {}
 
     @property
     def label(self) -> str:
@@ -135,53 +136,12 @@ def finished_builds() -> list[ALFInstallation]:
         except ForeignFileError as error:
             problem = error
             continue
-        binary = file.with_name(BINARY)
-        record = _record(binary)
-        if record and binary.exists():
-            found.append(ALFInstallation(binary, OURS, record))
+        build = ALFInstallation(file.with_name(BINARY), OURS)
+        if build.record:
+            found.append(build)
     if problem is not None and not found:
         raise MissingEngineError(str(problem))
     return found
-
-
-def alf_tools() -> Tools:
-    """Return what a job needs to start ALF."""
-    binary = find_alf().binary
-    launcher = variable(LAUNCHER_VARIABLE) or engine_settings("alf").get(
-        "launcher", DEFAULT_LAUNCHER
-    )
-    environment = {VARIABLE: str(binary), LAUNCHER_VARIABLE: launcher}
-    return Tools(environment=environment, binaries=(binary,))
-
-
-def source_tree(named: Path | None) -> Path:
-    """Return the source tree: the one named, or the one that was built last."""
-    remembered = engine_settings("alf").get("source")
-    if named is None and remembered is None:
-        raise OrchestraError(
-            "name your ALF source tree: orchestra engines build alf --source DIR "
-            "(git clone https://github.com/ALF-QMC/ALF brings one)"
-        )
-    return Path(named or remembered or "")
-
-
-def describe_builds() -> list[str]:
-    """Return two lines for every installation, or why there is none."""
-    lines = []
-    try:
-        used = find_alf()
-    except OrchestraError as error:
-        used = None
-        lines.append(str(error))
-    builds = finished_builds()
-    if used and used.binary not in [build.binary for build in builds]:
-        builds.append(used)
-    for build in builds:
-        marks = ["in use"] if used and build.binary == used.binary else []
-        marks += ["older Hamiltonian"] if build.stale else []
-        mark = f"  [{', '.join(marks)}]" if marks else ""
-        lines += [f"{build.label}{mark}", f"{build.binary}  ({build.origin})"]
-    return lines
 
 
 def hamiltonian_files() -> list[Path]:
@@ -200,19 +160,7 @@ def _named(name: str, origin: str) -> ALFInstallation:
     if found is None:
         problem = "cannot be executed" if Path(name).exists() else "does not exist"
         raise MissingEngineError(f"{name}, named by {origin}, {problem}; {REMEDY}")
-    binary = Path(found).resolve()
-    return ALFInstallation(binary, origin, _record(binary))
-
-
-def _record(binary: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(binary.with_name(BUILD_RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(record, dict) or not record.keys() >= RECORDED:
-        return {}
-    # a record that belongs to another binary is worse than none
-    return record if record["binary_sha256"] == file_sha256(binary) else {}
+    return ALFInstallation(Path(found).resolve(), origin)
 
 
 def probe(binary: Path) -> str | None:
@@ -232,6 +180,8 @@ def probe(binary: Path) -> str | None:
 
 def _kinetic_energy(binary: Path, interaction: float) -> float:
     """Return the kinetic energy of two sites with t = 1 and beta = 1, or raise EngineError."""
+    from bilayer_orchestra.engines.alf.render import render_files
+
     terms = Terms(
         sites=(Site("P", 0), Site("P", 1)),
         one_body=np.array([[0.0, -1.0], [-1.0, 0.0]]),
@@ -240,7 +190,7 @@ def _kinetic_energy(binary: Path, interaction: float) -> float:
         state=GrandCanonical(1.0),
     )
     numerics = ALFNumerics(dtau=0.1, sweeps=1000, sweeps_per_bin=200, chains=1)
-    files = render_files(terms, (), numerics, 1)
+    files = render_files(Request(terms, (), numerics, "two sites"), cores=1)
     with tempfile.TemporaryDirectory(prefix="orchestra-probe-") as name:
         for path in ("terms.dat", "dtau-0/parameters", "dtau-0/chain-0/seeds"):
             (Path(name) / Path(path).name).write_text(files[path].replace("@NBIN@", "5"))
@@ -277,6 +227,8 @@ def kinetic_energy(directory: Path, n_sites: int) -> float:
     EngineError
         If there are none that can be read.
     """
+    from bilayer_orchestra.engines.alf.bins import open_segment
+
     try:
         segment = open_segment(directory, n_sites)
         if segment.has("Kin_scal") and segment.bins:

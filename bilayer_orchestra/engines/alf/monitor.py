@@ -7,8 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 
-from bilayer_orchestra.engines.alf.chains import read_info
-from bilayer_orchestra.engines.alf.estimates import quick_error
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
 from bilayer_orchestra.engines.base import Request
 from bilayer_orchestra.errors import OrchestraError
@@ -35,8 +33,7 @@ class Monitor:
         self.names = list(self.targets) or ["pair" if "pair" in request.observables else "energy"]
         self._budget = numerics.effective_budget
         self._started = time.monotonic()
-        self._next_look = self._started
-        self._next_analysis = self._started + INTERVAL
+        self._next_look = self._started + INTERVAL  # not before the job is started
         # the longest chain is what is waited for
         used: Counter[str] = Counter()
         for file in directory.glob("dtau-*/chain-*/seg-*/milliseconds"):
@@ -48,28 +45,20 @@ class Monitor:
 
     def lines(self) -> list[str]:
         """Return the newest line."""
-        if time.monotonic() >= self._next_look:
-            self._analyse_now_and_then()
-            start = time.monotonic()
-            segments = sorted(self.directory.glob("dtau-*/chain-*/seg-*"), key=lambda p: p.name)
-            if segments:
-                self._lines = [self._text(segments)]
-            spent = time.monotonic() - start
-            # a long run has less to say per second, and logs keep every line
-            pause = min((start - self._started) / 50, 30.0)
-            self._next_look = start + max(INTERVAL, pause, spent / ANALYSIS_SHARE)
+        self._look_now_and_then()
         return self._lines
 
     def reached(self) -> bool:
-        """Return whether the error of every target is small enough; looked at now and then."""
-        if self.targets:
-            self._analyse_now_and_then()
+        """Return whether the error of every target is small enough."""
+        self._look_now_and_then()
         return self._reached
 
-    def _analyse_now_and_then(self) -> None:
+    def _look_now_and_then(self) -> None:
         start = time.monotonic()
-        if start < self._next_analysis:
+        if start < self._next_look:
             return
+        from bilayer_orchestra.engines.alf.results import quick_error
+
         for name in self.names:
             self._errors[name] = math.inf
             with suppress(OrchestraError):  # too few bins yet, or a reason that parse will give
@@ -78,13 +67,19 @@ class Monitor:
             self._errors[name] <= MARGIN * target for name, target in self.targets.items()
         ):
             self._reached = True
+        segments = sorted(self.directory.glob("dtau-*/chain-*/seg-*"), key=lambda path: path.name)
+        if segments:
+            self._lines = [self._text(segments)]
         now = time.monotonic()
-        spent = now - start
-        # early on, prompt news counts more than a little time
-        pause = min(spent / ANALYSIS_SHARE, max(5.0, 0.2 * (now - self._started)))
-        self._next_analysis = now + max(2 * INTERVAL, pause, spent / MOST_ANALYSIS_SHARE)
+        spent, elapsed = now - start, now - self._started
+        # early on, prompt news counts more than a little time; a long run has less to say per
+        # second, and logs keep every line
+        pause = max(min(spent / ANALYSIS_SHARE, max(5.0, 0.2 * elapsed)), min(elapsed / 50, 30.0))
+        self._next_look = now + max(INTERVAL, pause, spent / MOST_ANALYSIS_SHARE)
 
     def _text(self, segments: list[Path]) -> str:
+        from bilayer_orchestra.engines.alf.chains import read_info
+
         parts = [f"{sum(_bins(segment) for segment in segments)} bins"]
         finished = [path for path in segments if path.suffix != ".part"]
         with suppress(OrchestraError):  # such as a file that is being removed

@@ -10,11 +10,11 @@
   that both contain alike would have to hide from that too.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
-from scipy.linalg import eigh_tridiagonal
-from scipy.special import stdtrit
+from scipy.special import ive, stdtrit
 
 from bilayer_orchestra.averages import Averages, observables_from_raw
 from bilayer_orchestra.engines.alf.chains import Chain, find_chains, read_job
@@ -23,7 +23,7 @@ from bilayer_orchestra.engines.alf.estimates import estimate_step
 from bilayer_orchestra.engines.alf.reduce import reduce_step
 from bilayer_orchestra.engines.alf.trial import needs_probe, trial_orbitals
 from bilayer_orchestra.engines.base import Request
-from bilayer_orchestra.engines.exact.fock import Sector, SpinSpace
+from bilayer_orchestra.engines.exact.fock import Sector
 from bilayer_orchestra.engines.exact.ground import ground_level
 from bilayer_orchestra.engines.exact.measure import measure_states
 from bilayer_orchestra.errors import EngineError
@@ -40,12 +40,6 @@ LEAST_BINS = 16
 #: Errors are not taken to be smaller than this: what is left at theta is about the square of what
 #: theta and theta/2 differ by, and the rounding of ALF's Green function is below it.
 NEGLIGIBLE = 1e-7
-#: Lanczos vectors of one piece of the projection.
-KRYLOV = 40
-#: Length of a piece in units of 1 / |E|.
-PIECE = 60.0
-#: The projection has ended when the energy changes by less in one piece.
-SETTLED = 1e-13
 #: What is not projected begins with this.
 TOO_SHORT = "not projected onto the ground state"
 
@@ -73,7 +67,7 @@ def judge_projection(directory: Path, request: Request, averages: Averages) -> N
             averages.bias[name] = averages.bias[name] + np.abs(errors[name])
         passed += " and what is left of the trial state, computed exactly, is below the errors"
     elif "probe" in job:
-        problem = problem or depends_on_trial(directory, terms, request.observables, theta)
+        problem = problem or depends_on_trial(directory, request)
         passed += " and so does another trial state"
     if problem is None:
         averages.reason += f"; {passed}"
@@ -117,34 +111,16 @@ def not_projected(step: Path, n_sites: int, theta: float) -> str | None:
     return None
 
 
-def depends_on_trial(
-    directory: Path, terms: Terms, observables: tuple[str, ...], theta: float
-) -> str | None:
-    """Return why theta is too short, or None if two different trial states give the same.
-
-    Parameters
-    ----------
-    directory : Path
-        The finished job.
-    terms : Terms
-        The model.
-    observables : tuple of str
-        What is compared besides the energies.
-    theta : float
-        Projection time in 1/energy.
-    """
-    job = read_job(directory)
+def depends_on_trial(directory: Path, request: Request) -> str | None:
+    """Return why theta is too short, or None if two different trial states give the same."""
+    job, n_sites = read_job(directory), request.terms.n_sites
     unchecked = "projection not checked with another trial state"
     probe, other = job["probe"]["step"], job["probe"]["compare"]
+    dtau = float(job["dtau"][other])
     try:
         one, two = (
             estimate_step(
-                reduce_step(
-                    directory / f"dtau-{step}",
-                    float(job["dtau"][other]),
-                    terms.n_sites,
-                    observables,
-                )
+                reduce_step(directory / f"dtau-{step}", dtau, n_sites, request.observables)
             )
             for step in (probe, other)
         )
@@ -161,9 +137,10 @@ def depends_on_trial(
         found = _beyond_noise(first.value - second.value, error, degrees, len(one.estimates))
         if found:
             return (
-                f"{TOO_SHORT}: after projection time {theta:g} another trial state gives {name} "
-                f"that differs {found}; increase numerics.alf.projection_time, unless the ground "
-                "level is degenerate (is t_perp zero?): then correlators are not determined"
+                f"{TOO_SHORT}: after projection time {request.numerics.projection_time:g} another "
+                f"trial state gives {name} that differs {found}; increase "
+                "numerics.alf.projection_time, unless the ground level is degenerate (is t_perp "
+                "zero?): then correlators are not determined"
             )
     return None
 
@@ -213,12 +190,14 @@ def not_yet_ground_state(
     state = terms.state
     assert isinstance(state, Canonical)
     sector = Sector(terms, state.n_up, state.n_down)
-    amplitudes = _determinant(sector.up, trial_orbitals(terms, state.n_up))
+    orbitals = trial_orbitals(terms, state.n_up)
+    occupied = np.array([np.flatnonzero(row) for row in sector.up.occupation])
+    amplitudes = np.linalg.det(orbitals[occupied])
     try:
         level = ground_level(sector, 1)
     except EngineError as problem:
         return f"what is left of the trial state is not known: {problem}", {}
-    projected = _project(sector, np.outer(amplitudes, amplitudes).ravel(), theta)
+    projected = _project(sector, np.outer(amplitudes, amplitudes).ravel(), theta, level.energy)
     found, wanted = (
         _observables(terms, sector, states)
         for states in (projected.reshape(1, *sector.shape), level.states)
@@ -244,48 +223,22 @@ def not_yet_ground_state(
     ), errors
 
 
-def _determinant(space: SpinSpace, orbitals: FloatArray) -> FloatArray:
-    """Return the amplitudes of a Slater determinant, shape (D,)."""
-    occupied = np.array([np.flatnonzero(row) for row in space.occupation])
-    return np.asarray(np.linalg.det(orbitals[occupied]))
+def _project(sector: Sector, vector: FloatArray, theta: float, lowest: float) -> FloatArray:
+    """Return exp(-theta H) applied to ``vector``, normalized, by Chebyshev polynomials of H.
 
-
-def _project(sector: Sector, vector: FloatArray, theta: float) -> FloatArray:
-    """Return exp(-theta H) applied to ``vector``, normalized: Lanczos, piece by piece.
-
-    T. J. Park and J. C. Light, J. Chem. Phys. 85, 5870 (1986).
+    H. Tal-Ezer and R. Kosloff, J. Chem. Phys. 81, 3967 (1984). All levels lie between ``lowest``
+    and the sector's scale.
     """
-    vector = vector / np.linalg.norm(vector)
-    left, energy = theta, np.inf
-    while left > 0:
-        basis, diagonal, off = _lanczos(sector, vector)
-        values, rotations = eigh_tridiagonal(diagonal, off)
-        piece = min(left, PIECE / max(float(values[-1] - values[0]), 1e-300))
-        weights = rotations @ (np.exp(-piece * (values - values[0])) * rotations[0])
-        vector = basis.T @ weights
-        vector /= np.linalg.norm(vector)
-        left -= piece
-        if len(diagonal) == 1 or abs(diagonal[0] - energy) < SETTLED * max(1.0, abs(energy)):
-            break
-        energy = float(diagonal[0])
-    return vector
-
-
-def _lanczos(sector: Sector, start: FloatArray) -> tuple[FloatArray, list[float], list[float]]:
-    """Return an orthonormal Krylov basis (m, D) and the tridiagonal matrix in it."""
-    basis = start[None]
-    diagonal: list[float] = []
-    off: list[float] = []
-    while True:
-        new = sector.apply(basis[-1])
-        diagonal.append(float(basis[-1] @ new))
-        for _ in range(2):
-            new -= basis.T @ (basis @ new)
-        norm = float(np.linalg.norm(new))
-        if len(basis) == KRYLOV or norm < 1e-10:
-            return basis, diagonal, off
-        off.append(norm)
-        basis = np.append(basis, new[None] / norm, axis=0)
+    centre, half = (sector.scale + lowest) / 2, (sector.scale - lowest) / 2 or 1.0
+    # what is left out is below exp(-40), rounding
+    order = np.arange(40 + math.ceil(math.sqrt(80 * theta * half)))
+    weights = (-1.0) ** order * ive(order, theta * half) * np.where(order == 0, 1, 2)
+    before, now = vector, (sector.apply(vector) - centre * vector) / half
+    result = weights[0] * before + weights[1] * now
+    for weight in weights[2:]:
+        before, now = now, (sector.apply(now) - centre * now) * (2 / half) - before
+        result += weight * now
+    return np.asarray(result / np.linalg.norm(result))
 
 
 def _observables(terms: Terms, sector: Sector, states: FloatArray) -> dict[str, FloatArray]:

@@ -13,13 +13,7 @@ import numpy as np
 from bilayer_orchestra.analysis.warmup import warmup_length
 from bilayer_orchestra.engines.alf import convert
 from bilayer_orchestra.engines.alf.bins import Bins
-from bilayer_orchestra.engines.alf.chains import (
-    Chain,
-    Health,
-    find_chains,
-    read_info,
-    refuse_repeated_bins,
-)
+from bilayer_orchestra.engines.alf.chains import Chain, Health, find_chains, read_info
 from bilayer_orchestra.engines.alf.convert import SIGN
 from bilayer_orchestra.errors import EngineError
 from bilayer_orchestra.terms import FloatArray
@@ -117,7 +111,6 @@ def reduce_step(step: Path, dtau: float, n_sites: int, observables: tuple[str, .
     segments = [segment for chain in chains for segment in chain.segments]
     health = read_info([segment.path for segment in segments], dtau)
     files = convert.needed_files(observables, lambda file: all(s.has(file) for s in segments))
-    refuse_repeated_bins(chains)
     scalars = [chain.scalars for chain in chains]
     warmup = warmup_length([{k: one.values for k, one in each.items()} for each in scalars])
     total = sum(max(0, chain.bins - warmup) for chain in chains)

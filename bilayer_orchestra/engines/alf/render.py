@@ -15,6 +15,7 @@ from bilayer_orchestra.engines.alf.effort import ENOUGH_BINS, StepPlan, plan_eff
 from bilayer_orchestra.engines.alf.settings import REPRODUCIBLE_CHAINS, ALFNumerics
 from bilayer_orchestra.engines.alf.steps import time_steps
 from bilayer_orchestra.engines.alf.trial import needs_probe, probe_orbitals, trial_orbitals
+from bilayer_orchestra.engines.base import Request
 from bilayer_orchestra.resources import fill, resource
 from bilayer_orchestra.terms import Canonical, FloatArray, Terms
 
@@ -32,22 +33,9 @@ PROBE_SHARE = 0.15
 LARGEST_SEED = 2**31 - 1
 
 
-def render_files(
-    terms: Terms, observables: tuple[str, ...], numerics: ALFNumerics, cores: int
-) -> dict[str, str]:
-    """Return relative file name -> text of the whole job.
-
-    Parameters
-    ----------
-    terms : Terms
-        The model.
-    observables : tuple of str
-        What is measured besides the energies.
-    numerics : ALFNumerics
-        Settings of the run.
-    cores : int
-        Chains that can run at the same time.
-    """
+def render_files(request: Request, cores: int) -> dict[str, str]:
+    """Return relative file name -> text of the whole job, for as many chains as ``cores``."""
+    terms, numerics = request.terms, request.numerics
     steps = time_steps(terms, numerics)
     chains = numerics.chains or (REPRODUCIBLE_CHAINS if numerics.sweeps else cores)
     state, theta = terms.state, 0.0
@@ -57,7 +45,7 @@ def render_files(
     else:
         betas = [state.beta] * len(steps)
     slices = [round((beta + 2 * theta) / step) for step, beta in zip(steps, betas, strict=True)]
-    measured = measurements(observables, numerics)
+    measured = measurements(request.observables, numerics)
     plans, target = plan_effort(terms.n_sites, steps, slices, numerics, sum(measured.values()))
     files = {"terms.dat": terms_text(terms)}
     more: dict[str, object] = {"beta": betas[0]}
@@ -75,7 +63,7 @@ def render_files(
     job = {
         "format": FORMAT,
         "terms": terms.to_dict(),
-        "observables": list(observables),
+        "observables": list(request.observables),
         "settings": numerics.model_dump(mode="json"),
         "projector": theta > 0,
         "dtau": list(steps),

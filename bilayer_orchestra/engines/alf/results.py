@@ -3,6 +3,7 @@
 Every reason against a result is said.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,16 @@ from bilayer_orchestra.analysis.common import ROUNDING, at_least_common
 from bilayer_orchestra.analysis.stationarity import chains_disagree, drifts
 from bilayer_orchestra.analysis.trotter import Extrapolated
 from bilayer_orchestra.averages import Averages
-from bilayer_orchestra.engines.alf.estimates import (
-    ENERGIES,
-    MIN_EFFECTIVE_BINS,
-    StepEstimates,
-    estimate_job,
-)
+from bilayer_orchestra.engines.alf.estimates import StepEstimates, estimate_job
 from bilayer_orchestra.engines.alf.reduce import Tails
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
 from bilayer_orchestra.engines.alf.steps import largest_energy, resonant_steps
+from bilayer_orchestra.engines.base import Request
 from bilayer_orchestra.terms import FloatArray, Terms
 
+ENERGIES = ("energy", "kinetic_energy", "interaction_energy")
+#: Independent bins below which the error bars themselves are too uncertain (12 % at 32).
+MIN_EFFECTIVE_BINS = 32
 #: Largest difference between a Green function that was propagated and one computed anew.
 MAX_PRECISION = 1e-6
 #: Below this acceptance the chain hardly moves.
@@ -42,25 +42,14 @@ MAX_STEP = 1.6
 #: Residual of a parabola in dtau^2, chi^2 per degree of freedom, averaged over elements.
 MAX_TROTTER_CHI2 = 4.0
 #: Size of the dtau^4 term against the dtau^2 term at the two smallest steps (0.07 at most for
-#: automatic steps), and how many standard deviations of noise it must exceed.
-MAX_FOURTH_ORDER, SIGNIFICANT = 0.25, 4.0
+#: automatic steps).
+MAX_FOURTH_ORDER = 0.25
+#: Standard deviations of noise that it must exceed to count.
+SIGNIFICANT = 4.0
 
 
-def averages_from_job(
-    directory: Path, terms: Terms, observables: tuple[str, ...], numerics: ALFNumerics
-) -> Averages:
+def averages_from_job(directory: Path, request: Request) -> Averages:
     """Read the job in ``directory`` and return values with errors and a verdict.
-
-    Parameters
-    ----------
-    directory : Path
-        Holds ``job.json`` and ``dtau-<k>/chain-<c>/seg-<nnnn>``.
-    terms : Terms
-        The model.
-    observables : tuple of str
-        What was asked for; energies are always returned.
-    numerics : ALFNumerics
-        Settings of the run.
 
     Returns
     -------
@@ -73,10 +62,11 @@ def averages_from_job(
     EngineError
         If output is missing, damaged, inconsistent or too short for an error bar.
     """
+    observables, numerics = request.observables, request.numerics
     if numerics.pair_susceptibility:
         observables = (*observables, "pair_susceptibility")
-    steps, limits = estimate_job(directory, terms.n_sites, observables)
-    converged, reason = judge(steps, limits, numerics, terms)
+    steps, limits = estimate_job(directory, request.terms.n_sites, observables)
+    converged, reason = judge(steps, limits, numerics, request.terms)
     return Averages(
         values={name: limit.estimate.value for name, limit in limits.items()},
         bias=biases(limits),
@@ -87,6 +77,33 @@ def averages_from_job(
         converged=converged,
         reason=reason,
     )
+
+
+def quick_error(directory: Path, n_sites: int, observable: str) -> float:
+    """Return the largest standard error over the elements of one observable of a running job.
+
+    NaN as long as there are too few independent bins to tell: a small error by accident must not
+    stop a run.
+
+    Parameters
+    ----------
+    directory : Path
+        The job.
+    n_sites : int
+        Sites of the model.
+    observable : str
+        Its name.
+
+    Raises
+    ------
+    EngineError
+        As :func:`estimate_job`.
+    """
+    observables = () if observable in ENERGIES else (observable,)
+    steps, limits = estimate_job(directory, n_sites, observables)
+    if min(step.effective_bins for step in steps) < MIN_EFFECTIVE_BINS:
+        return float("nan")
+    return float(limits[observable].estimate.stderr.max())
 
 
 def biases(limits: dict[str, Extrapolated]) -> dict[str, FloatArray]:
@@ -149,13 +166,7 @@ def judge(
         for step, part in zip(steps, parts, strict=True)
         for reason in _against_step(step, minor=part < MINOR)
     ]
-    dtau = [step.data.dtau for step in steps]
-    against += against_steps(dtau, largest_energy(terms))
-    against += [
-        f"dtau = {step:g} is a resonance of nearly isolated attractive sites: configurations that "
-        "are hardly ever sampled carry a part of the averages (choose another step)"
-        for step in resonant_steps(terms, dtau)
-    ]
+    against += against_steps([step.data.dtau for step in steps], terms)
     against += against_line(limits)
     met = []
     for name, target in numerics.target_stderr.items():
@@ -211,82 +222,65 @@ def heavy_tailed(tails: Tails) -> str | None:
     return None
 
 
-def _against_step(step: StepEstimates, minor: bool = False) -> list[str]:
-    """Return what speaks against a step; ``minor``: the size of its errors does not matter."""
-    data = step.data
-    against = []
-    effective = step.effective_bins
+def _against_step(step: StepEstimates, minor: bool) -> Iterator[str]:
+    """Yield what speaks against a step; ``minor``: the size of its errors does not matter."""
+    data, effective, sign = step.data, step.effective_bins, step.average_sign
     if effective < MIN_EFFECTIVE_BINS and not minor:
-        against.append(
-            f"only {effective:.0f} independent bins ({data.used} bins), {MIN_EFFECTIVE_BINS} needed"
-        )
+        needed = f"{MIN_EFFECTIVE_BINS} needed"
+        yield f"only {effective:.0f} independent bins ({data.used} bins), {needed}"
     slow = [name for name, time in step.times.items() if not time.resolved]
     if slow:
-        against.append(f"chains too short for the autocorrelation time of {', '.join(slow)}")
+        yield f"chains too short for the autocorrelation time of {', '.join(slow)}"
     if data.warmup > MAX_WARMUP * min(data.bins):
-        against.append(f"not thermalized: {data.warmup} of {min(data.bins)} bins are warm-up")
-    sign = step.average_sign
+        yield f"not thermalized: {data.warmup} of {min(data.bins)} bins are warm-up"
     if not sign >= MIN_SIGN:
-        against.append(f"average sign {sign:.3g}, expected 1")
+        yield f"average sign {sign:.3g}, expected 1"
     if data.imaginary > MAX_IMAGINARY:
-        against.append(f"weights are complex (imaginary part {data.imaginary:.1e})")
+        yield f"weights are complex (imaginary part {data.imaginary:.1e})"
     precision, acceptance = data.health
     if precision > MAX_PRECISION:
-        against.append(
-            f"precision lost: the Green function jumps by {precision:.1e} at a stabilization"
-        )
+        yield f"precision lost: the Green function jumps by {precision:.1e} at a stabilization"
     if acceptance < MIN_ACCEPTANCE:
-        against.append(f"acceptance {acceptance:.2g} is too low")
+        yield f"acceptance {acceptance:.2g} is too low"
     for name, tails in data.tails.items():
         text = None if minor else heavy_tailed(tails)
         if text:
-            against.append(f"heavy-tailed estimator {name}: {text}; error bars cannot be trusted")
+            yield f"heavy-tailed estimator {name}: {text}; error bars cannot be trusted"
     for name, blocks in step.blocks.items():
         if chains_disagree(blocks, step.per_chain):
-            against.append(f"chains disagree in {name} (not ergodic, or far too short)")
+            yield f"chains disagree in {name} (not ergodic, or far too short)"
         elif drifts(blocks, step.per_chain, step.inflation[name]):
-            against.append(f"{name} still drifts after the warm-up")
-    return against
+            yield f"{name} still drifts after the warm-up"
 
 
-def against_steps(dtau: list[float], scale: float) -> list[str]:
-    """Return what speaks against an extrapolation from the time steps ``dtau``.
-
-    Parameters
-    ----------
-    dtau : list of float
-        Time steps in 1/energy.
-    scale : float
-        Largest energy of the model, see :func:`largest_energy`.
-    """
-    if len(dtau) < 2 or sorted(dtau)[1] * scale <= MAX_STEP * (1 + 1e-9):
-        return []
-    return [
-        f"the steps {', '.join(f'{step:g}' for step in dtau)} are too coarse to extrapolate: all "
-        f"but the largest should be below {MAX_STEP / scale:.2g} (`auto` chooses)"
-    ]
-
-
-def against_line(limits: dict[str, Extrapolated]) -> list[str]:
-    """Return what the extrapolated averages, by name, say against their own extrapolation."""
-    against = []
-    bad = {
-        name: float(np.mean(limit.chi2)) / limit.dof for name, limit in limits.items() if limit.dof
-    }
-    bad = {name: value for name, value in bad.items() if value > MAX_TROTTER_CHI2}
-    if bad:
-        name = max(bad, key=lambda key: bad[key])
-        against.append(
-            f"no parabola in dtau^2: chi^2/dof {bad[name]:.1f} in {name} (use smaller steps)"
+def against_steps(dtau: list[float], terms: Terms) -> Iterator[str]:
+    """Yield what speaks against an extrapolation from the time steps ``dtau`` (in 1/energy)."""
+    scale = largest_energy(terms)
+    if len(dtau) > 1 and sorted(dtau)[1] * scale > MAX_STEP * (1 + 1e-9):
+        yield (
+            f"the steps {', '.join(f'{step:g}' for step in dtau)} are too coarse to extrapolate: "
+            f"all but the largest should be below {MAX_STEP / scale:.2g} (`auto` chooses)"
         )
+    for step in resonant_steps(terms, dtau):
+        yield (
+            f"dtau = {step:g} is a resonance of nearly isolated attractive sites: configurations "
+            "that are hardly ever sampled carry a part of the averages (choose another step)"
+        )
+
+
+def against_line(limits: dict[str, Extrapolated]) -> Iterator[str]:
+    """Yield what the extrapolated averages, by name, say against their own extrapolation."""
+    chi2 = {name: float(np.mean(one.chi2)) / one.dof for name, one in limits.items() if one.dof}
+    worst = max(chi2, key=lambda name: chi2[name], default="")
+    if worst and chi2[worst] > MAX_TROTTER_CHI2:
+        yield f"no parabola in dtau^2: chi^2/dof {chi2[worst]:.1f} in {worst} (use smaller steps)"
     # the dtau^2 term of the energy may vanish where those of its two parts cancel
     coarse = [name for name, limit in limits.items() if name != "energy" and too_coarse(limit)]
     if coarse:
-        against.append(
+        yield (
             f"the steps are too coarse to extrapolate {', '.join(coarse)}: the dtau^4 term is not "
             "small against the dtau^2 term (use smaller steps)"
         )
-    return against
 
 
 def too_coarse(limit: Extrapolated) -> bool:
@@ -303,12 +297,10 @@ def _summary(steps: list[StepEstimates]) -> str:
     used = sum(step.data.used for step in steps)
     tau = max(max(step.tau.values()) for step in steps)
     warmup = max(step.data.warmup for step in steps)
-    trotter = (
-        f"Trotter error of dtau = {steps[0].data.dtau:g} not estimated"
-        if len(steps) == 1
-        else f"extrapolated in dtau^2{' and dtau^4' * (len(steps) > 2)} from "
-        + ", ".join(f"{step.data.dtau:g}" for step in steps)
-    )
+    dtau = ", ".join(f"{step.data.dtau:g}" for step in steps)
+    trotter = f"extrapolated in dtau^2{' and dtau^4' * (len(steps) > 2)} from {dtau}"
+    if len(steps) == 1:
+        trotter = f"Trotter error of dtau = {dtau} not estimated"
     return (
         f"{used} bins in {max(len(step.data.bins) for step in steps)} chains after {warmup} of "
         f"warm-up each, autocorrelation time at most {tau:.2g} bins; {trotter}"
