@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bilayer_orchestra.engines.alf.install.installation import find_alf
+from bilayer_orchestra.engines.alf.installation import find_alf
 from bilayer_orchestra.machine import available_cores, thread_environment
 
 MODEL = """version: 1

@@ -29,14 +29,16 @@ import json, sys, time, resource
 from pathlib import Path
 import numpy as np
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
-from bilayer_orchestra.engines.alf.estimate.results import averages_from_job
+from bilayer_orchestra.engines.alf.results import averages_from_job
+from bilayer_orchestra.engines.base import Request
 from bilayer_orchestra.terms import Terms
 import scipy.stats, netCDF4
 job = Path(sys.argv[1])
 spec = json.loads((job / "job.json").read_text())
 terms = Terms.from_dict(spec["terms"])
+request = Request(terms, tuple(spec["observables"]), ALFNumerics(), "benchmark")
 start = time.perf_counter()
-averages = averages_from_job(job, terms, tuple(spec["observables"]), ALFNumerics())
+averages = averages_from_job(job, request)
 seconds = time.perf_counter() - start
 np.save(sys.argv[2], averages.values["pair"])
 print(json.dumps({"seconds": seconds, "bins": averages.diagnostics["bins"],

@@ -15,8 +15,9 @@ Threads = Annotated[
     int | None, Field(ge=1, le=1024, description="threads; default: the cores available")
 ]
 
-#: Names of the branches of unions; they are no part of a value's path in the file.
-UNION_TAGS = frozenset({"canonical", "thermal", "one", "word", "several"})
+#: Names of the branches of unions, and what pydantic calls a key: no part of a value's path in the
+#: file.
+UNION_TAGS = frozenset({"canonical", "thermal", "one", "word", "several", "[key]"})
 
 
 def kind_of_value(value: Any) -> str:

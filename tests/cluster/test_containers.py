@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bilayer_orchestra.engines.alf.install.installation import find_alf
+from bilayer_orchestra.engines.alf.installation import find_alf
 from bilayer_orchestra.engines.base import Job, Tools
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError

@@ -371,7 +371,7 @@ def test_builds_of_another_user_in_a_common_cache_are_not_executed(shared):
     alice, bob = shared.alice, shared.bob
     cache, evil = shared.root, shared.fake / "evil"
     key, hamiltonian = alice.python(
-        "from bilayer_orchestra.engines.alf.install.installation import hamiltonian_hash\n"
+        "from bilayer_orchestra.engines.alf.installation import hamiltonian_hash\n"
         "from bilayer_orchestra.engines.itensor.package import engine_hash\n"
         "print(engine_hash()[:16], hamiltonian_hash())"
     ).split()

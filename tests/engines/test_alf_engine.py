@@ -19,9 +19,8 @@ import numpy as np
 import pytest
 
 from bilayer_orchestra.averages import Averages
-from bilayer_orchestra.engines.alf.estimate.projection import not_projected
-from bilayer_orchestra.engines.alf.install.installation import alf_tools, find_alf
-from bilayer_orchestra.engines.alf.install.probe import probe
+from bilayer_orchestra.engines.alf.installation import find_alf, probe
+from bilayer_orchestra.engines.alf.projection import not_projected
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import EngineError, MissingEngineError
 from bilayer_orchestra.model.spec import Model
@@ -58,7 +57,7 @@ def job_of(model: Model, path: Path) -> Path:
 
 
 def start(job: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, **alf_tools().environment}
+    environment = {**os.environ, **BACKEND.tools().environment}
     return subprocess.Popen(
         ["sh", "run.sh"], cwd=job, env=environment, stderr=subprocess.PIPE, start_new_session=True
     )
@@ -419,7 +418,7 @@ def test_free_electrons_are_exact_and_converged(tmp_path, state):
 
 def out_of_reach(monkeypatch, state: dict[str, object], length: int, t_perp: float, path: Path):
     """Run where no sector is small enough for the exact check; return the dataset."""
-    monkeypatch.setattr("bilayer_orchestra.engines.alf.estimate.projection_exact.MAX_DIMENSION", 1)
+    monkeypatch.setattr("bilayer_orchestra.engines.alf.trial.MAX_DIMENSION", 1)
     settings = {"dtau": 0.2, "sweeps": 600, "sweeps_per_bin": 10, "projection_time": 20.0}
     model = model_of(state, length, settings, t_perp=t_perp, observables=["pair"])
     return run_point(model, BACKEND, LocalRuntime(), path).dataset
@@ -431,7 +430,7 @@ def test_another_trial_state_sees_what_half_the_time_does_not(tmp_path, monkeypa
     assert not dataset.attrs["converged"]
     reason = dataset.attrs["converged_reason"]
     assert "after projection time 20 another trial state gives" in reason
-    assert float(re.search(r"up to (\S+) away", reason)[1]) > 0.3
+    assert float(re.search(r"differs by up to (\S+) \(", reason)[1]) > 0.3
 
 
 def test_another_trial_state_sees_a_degenerate_level(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bilayer_orchestra.engines.alf.install.installation import find_alf, hamiltonian_hash
+from bilayer_orchestra.engines.alf.installation import find_alf, hamiltonian_hash
 from bilayer_orchestra.errors import MissingEngineError
 
 

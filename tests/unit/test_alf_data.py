@@ -14,21 +14,21 @@ from hypothesis import strategies as st
 
 from bilayer_orchestra.averages import Averages, observables_from_raw
 from bilayer_orchestra.dataset.schema import build, open_result, write_atomic
-from bilayer_orchestra.engines.alf.estimate.projection import not_yet_ground_state
-from bilayer_orchestra.engines.alf.estimate.results import (
+from bilayer_orchestra.engines.alf import reduce
+from bilayer_orchestra.engines.alf.bins import open_segment, real_parts
+from bilayer_orchestra.engines.alf.chains import read_info
+from bilayer_orchestra.engines.alf.convert import pack, unpack
+from bilayer_orchestra.engines.alf.installation import kinetic_energy
+from bilayer_orchestra.engines.alf.projection import not_yet_ground_state
+from bilayer_orchestra.engines.alf.reduce import Tails
+from bilayer_orchestra.engines.alf.results import (
     ENERGIES,
     averages_from_job,
+    heavy_tailed,
     quick_error,
 )
-from bilayer_orchestra.engines.alf.estimate.verdict import heavy_tailed
-from bilayer_orchestra.engines.alf.install.probe import kinetic_energy
-from bilayer_orchestra.engines.alf.output import reduce
-from bilayer_orchestra.engines.alf.output.bins import open_segment
-from bilayer_orchestra.engines.alf.output.convert import pack, unpack
-from bilayer_orchestra.engines.alf.output.health import read_info
-from bilayer_orchestra.engines.alf.output.reduce import Tails
-from bilayer_orchestra.engines.alf.output.text_records import real_parts
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
+from bilayer_orchestra.engines.base import Request
 from bilayer_orchestra.engines.exact.fock import Sector
 from bilayer_orchestra.engines.exact.ground import ground_level
 from bilayer_orchestra.engines.exact.measure import measure_states
@@ -140,9 +140,9 @@ def job(tmp_path):
 
 
 def read(directory, terms=None, observables=SELECTABLE, **numerics):
-    return averages_from_job(
-        directory, terms or simple_terms(), observables, ALFNumerics(**numerics)
-    )
+    numerics = ALFNumerics(**numerics)
+    request = Request(terms or simple_terms(), observables, numerics, "a job")
+    return averages_from_job(directory, request)
 
 
 def recorded(name, tmp_path):
@@ -257,7 +257,7 @@ def test_a_new_build_with_hdf5_is_tried_with_what_reads_it(tmp_path):
     """No other library than the one that reads the bins is needed."""
     hdf5, _ = recorded("hdf5", tmp_path)
     segment = hdf5 / "dtau-0/chain-0/seg-0001"
-    kinetic = open_segment(segment, 4).scalars("Kin_scal").values.mean()
+    kinetic = next(open_segment(segment, 4).chunks("Kin_scal")).values.mean()
     assert kinetic_energy(segment, 4) == pytest.approx(kinetic)
     (tmp_path / "nothing").mkdir()
     with pytest.raises(EngineError, match="does not write what the Orchestra Hamiltonian writes"):
@@ -271,11 +271,9 @@ def test_text_and_hdf5_hold_the_same_bins(tmp_path):
         place = f"dtau-0/chain-{c}/seg-0001"
         a, b = open_segment(text / place, 4), open_segment(hdf5 / place, 4)
         assert a.bins == b.bins == 12
-        for name in ("Kin_scal", "Pot_scal", "Part_scal"):
-            for left, right in zip(a.scalars(name), b.scalars(name), strict=True):
-                np.testing.assert_allclose(left, right, rtol=1e-12)
-        for name in ("Pair_eq", "Green_eq", "Den_eq", "SpinXY_eq", "PairSus_eq"):
-            left, right = next(a.matrices(name)), next(b.matrices(name))
+        matrices = ("Pair_eq", "Green_eq", "Den_eq", "SpinXY_eq", "PairSus_eq")
+        for name in ("Kin_scal", "Pot_scal", "Part_scal", *matrices):
+            left, right = next(a.chunks(name)), next(b.chunks(name))
             assert len(left.sign) == 12
             for one, other in zip(left, right, strict=True):
                 # the HDF5 and the LOG build differ in rounding
@@ -694,7 +692,7 @@ def test_long_runs_are_blocked_on_the_fly_with_the_same_answer(tmp_path, monkeyp
     path = job_with(tmp_path, bins=150)
     fine = read(path)
     monkeypatch.setattr(reduce, "MAX_BASE_BLOCKS", 60)
-    monkeypatch.setattr("bilayer_orchestra.engines.alf.output.bins.CHUNK_BYTES", 4000)
+    monkeypatch.setattr("bilayer_orchestra.engines.alf.bins.CHUNK_BYTES", 4000)
     coarse = read(path)
     data = reduce.reduce_step(path / "dtau-0", 0.1, 3, SELECTABLE)
     assert data.length > 1
@@ -720,10 +718,10 @@ def test_live_error_is_that_of_what_is_there(tmp_path, name):
     late = path / "dtau-0" / "chain-1" / "seg-0003"
     final = float(read(path).stderr[name].max())
     late.rename(late.with_suffix(".part"))
-    before = quick_error(path, simple_terms(), name)
+    before = quick_error(path, 3, name)
     late.with_suffix(".part").rename(late)
-    assert before != quick_error(path, simple_terms(), name)
-    for error in (before, quick_error(path, simple_terms(), name)):
+    assert before != quick_error(path, 3, name)
+    for error in (before, quick_error(path, 3, name)):
         assert error == pytest.approx(final, rel=0.4)
 
 
@@ -731,7 +729,7 @@ def test_live_error_of_too_little_data_is_nan(tmp_path):
     """A small error by accident must not stop a run."""
     raw = random_bins(np.random.default_rng(0), 20)
     path = make_job(tmp_path / "job", [[raw]], segments=1)
-    assert np.isnan(quick_error(path, simple_terms(), "pair"))
+    assert np.isnan(quick_error(path, 3, "pair"))
 
 
 @pytest.mark.parametrize("bins", [0, 3])
@@ -739,7 +737,7 @@ def test_live_error_of_nearly_nothing_is_refused(tmp_path, bins):
     raw = random_bins(np.random.default_rng(0), bins)
     path = make_job(tmp_path / "job", [[raw] if bins else []], segments=1)
     with pytest.raises(EngineError):
-        quick_error(path, simple_terms(), "pair")
+        quick_error(path, 3, "pair")
 
 
 def test_the_dataset_keeps_the_covariance(tmp_path):

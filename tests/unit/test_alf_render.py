@@ -15,18 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bilayer_orchestra.engines.alf.input.effort import plan_effort
-from bilayer_orchestra.engines.alf.input.render import needs_probe, render_files
-from bilayer_orchestra.engines.alf.input.seeds import chain_seeds
-from bilayer_orchestra.engines.alf.input.steps import (
+from bilayer_orchestra.analysis.trotter import limit_weights
+from bilayer_orchestra.engines.alf.effort import plan_effort, sweep_seconds
+from bilayer_orchestra.engines.alf.monitor import Monitor
+from bilayer_orchestra.engines.alf.render import chain_seeds, render_files
+from bilayer_orchestra.engines.alf.settings import ALFNumerics
+from bilayer_orchestra.engines.alf.steps import (
     divides,
-    extrapolation_weights,
     nearest,
     time_steps,
 )
-from bilayer_orchestra.engines.alf.input.trial import probe_orbitals, trial_orbitals
-from bilayer_orchestra.engines.alf.monitor import Monitor
-from bilayer_orchestra.engines.alf.settings import ALFNumerics
+from bilayer_orchestra.engines.alf.trial import needs_probe, probe_orbitals, trial_orbitals
+from bilayer_orchestra.engines.base import Request
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.model.load import parse_model
@@ -71,7 +71,7 @@ GOLDEN_CASES = {
 def rendered(model: Model) -> dict[str, str]:
     request = make_request(model, BACKEND)
     assert isinstance(request.numerics, ALFNumerics)
-    return render_files(request.terms, request.observables, request.numerics, cores=2)
+    return render_files(request, cores=2)
 
 
 @pytest.mark.parametrize("name", GOLDEN_CASES)
@@ -168,7 +168,8 @@ def test_the_time_that_is_left_and_how_to_end_sooner_are_said(tmp_path, monkeypa
         segment.mkdir(parents=True)
         (segment / "milliseconds").write_text(str(milliseconds))
     error = [0.5]
-    monitor = Monitor(tmp_path / "a job", request, lambda *_: error[0])
+    monkeypatch.setattr("bilayer_orchestra.engines.alf.results.quick_error", lambda *_: error[0])
+    monitor = Monitor(tmp_path / "a job", request)
 
     def text(later: float) -> str:
         clock[0] += later
@@ -176,7 +177,8 @@ def test_the_time_that_is_left_and_how_to_end_sooner_are_said(tmp_path, monkeypa
         return line
 
     stop = tmp_path / "a job" / "stop"
-    assert "9.0 of 10 min left (time_budget)" in text(0)
+    assert monitor.lines() == []
+    assert "9.0 of 10 min left (time_budget)" in text(1)
     assert text(120).splitlines()[0].endswith("  7.0 of 10 min left (time_budget)")
     assert text(1200).splitlines()[1] == f"to end it now, with what it has: touch '{stop}'"
     assert "0.0 of 10 min left" in text(60)
@@ -187,9 +189,9 @@ def test_the_time_that_is_left_and_how_to_end_sooner_are_said(tmp_path, monkeypa
     assert not stop.exists()  # who started the job leaves it
     stop.touch()
     assert text(600).endswith("target reached, stopping")
-    again = Monitor(tmp_path / "a job", request, lambda *_: 0.5)
-    assert again.lines()[0].endswith("  stopping")
-    assert "target" not in again.lines()[0]
+    error[0] = 0.5
+    monitor = Monitor(tmp_path / "a job", request)
+    assert text(1).endswith("error of pair 0.5 (target 0.1)  stopping")
 
 
 def test_nothing_of_a_model_file_reaches_shell_or_namelist():
@@ -211,7 +213,7 @@ def test_terms_file_restores_every_number_exactly():
         rng.normal(size=3),
         GrandCanonical(1.0),
     )
-    files = render_files(terms, ("pair",), ALFNumerics(chains=1), 1)
+    files = render_files(Request(terms, ("pair",), ALFNumerics(chains=1), "three sites"), 1)
     lines = files["terms.dat"].splitlines()
     assert lines[:3] == ["orchestra-terms 1", "sites 3", "onsite"]
     onsite = np.array([line.split() for line in lines[3:6]], dtype=float)
@@ -304,9 +306,10 @@ def test_automatic_steps_at_the_measured_points():
 
 
 def test_extrapolation_weights_remove_the_first_orders():
-    assert extrapolation_weights((0.2, 0.1)) == pytest.approx([-1 / 3, 4 / 3])
+    assert limit_weights(np.array([0.1]), np.ones(1)) == pytest.approx([1])
+    assert limit_weights(np.array([0.2, 0.1]), np.ones(2)) == pytest.approx([-1 / 3, 4 / 3])
     steps = np.array([0.3, 0.2, 0.15, 0.1])
-    weights = np.array(extrapolation_weights(tuple(steps)))
+    weights = limit_weights(steps, np.ones(4))
     assert weights.sum() == pytest.approx(1)
     assert weights @ steps**2 == pytest.approx(0, abs=1e-12)
     assert weights @ steps**4 == pytest.approx(0, abs=1e-12)
@@ -335,8 +338,6 @@ def test_effort_follows_from_the_request_alone():
 @pytest.mark.parametrize("budget", [20.0, 600.0, 36_000.0])
 def test_bins_are_many_but_not_too_many(sites, slices, budget):
     (plan,), _ = plan_effort(sites, (0.1,), [slices], ALFNumerics(time_budget=budget), 4)
-    from bilayer_orchestra.engines.alf.input.effort import sweep_seconds
-
     bins = budget / (plan.sweeps_per_bin * sweep_seconds(sites, slices, False))
     assert bins < 15_000
     assert bins >= 30 or plan.sweeps_per_bin <= 5  # nothing helps if a sweep takes that long

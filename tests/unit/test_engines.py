@@ -12,8 +12,8 @@ import pytest
 
 from bilayer_orchestra import configuration as config
 from bilayer_orchestra import heartbeat
-from bilayer_orchestra.engines.alf.install import build as alf_build
-from bilayer_orchestra.engines.alf.install import installation as alf
+from bilayer_orchestra.engines.alf import build as alf_build
+from bilayer_orchestra.engines.alf import installation as alf
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.running.choice import AUTO, engine_for
@@ -106,9 +106,9 @@ def test_record_of_another_binary_is_not_believed(tmp_path, monkeypatch):
 
 def test_launcher_reaches_the_job(tmp_path):
     build(tmp_path, "one", "2026-01-01")
-    assert alf.alf_tools().environment["ORCHESTRA_ALF_LAUNCHER"] == "mpiexec -n {ranks}"
+    assert get_engine("alf").tools().environment["ORCHESTRA_ALF_LAUNCHER"] == "mpiexec -n {ranks}"
     config.set_engine_setting("alf", "launcher", "srun -n {ranks}")
-    assert alf.alf_tools().environment["ORCHESTRA_ALF_LAUNCHER"] == "srun -n {ranks}"
+    assert get_engine("alf").tools().environment["ORCHESTRA_ALF_LAUNCHER"] == "srun -n {ranks}"
 
 
 def test_settings_keep_the_rest_of_the_file():
@@ -191,7 +191,7 @@ def tools(tmp_path, monkeypatch):
         )
         (folder / name).symlink_to(real)
     monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.setattr("bilayer_orchestra.engines.alf.install.probe.probe", lambda binary: None)
+    monkeypatch.setattr("bilayer_orchestra.engines.alf.installation.probe", lambda binary: None)
     monkeypatch.setenv("FAKE", str(program(tmp_path / "fake", "echo compiled")))
     return folder
 
@@ -200,7 +200,7 @@ def test_build_is_recorded_cached_and_leaves_the_tree_alone(tmp_path, tools):
     source = tree(tmp_path / "ALF")
     before = sorted((p, p.stat().st_mtime_ns) for p in source.rglob("*"))
     said: list[str] = []
-    built = alf_build.build_alf(source, alf_build.Options(), said.append)
+    built = alf_build.build_alf(source, (), said.append)
     assert [line.split(" (")[0] for line in said] == [
         "compiling ALF: libraries",
         "compiling ALF: program",
@@ -210,14 +210,14 @@ def test_build_is_recorded_cached_and_leaves_the_tree_alone(tmp_path, tools):
     assert alf.find_alf().binary == built.binary
     assert built.record["alf_version"].startswith("ALF 2.6 tree:")
     assert "-fno-finite-math-only" in built.record["flags"]
-    again = alf_build.build_alf(source, alf_build.Options(), said.append)
+    again = alf_build.build_alf(source, (), said.append)
     assert again.binary == built.binary
     assert said[-1] == "this build is there already"
-    native = alf_build.build_alf(source, alf_build.Options(native=True), said.append)
+    native = alf_build.build_alf(source, ("native",), said.append)
     assert native.binary != built.binary
     assert alf.find_alf().binary == native.binary
     (source / "Prog" / "main.F90").write_text("program changed\nend program\n")
-    changed = alf_build.build_alf(source, alf_build.Options(), said.append)
+    changed = alf_build.build_alf(source, (), said.append)
     assert changed.binary not in (built.binary, native.binary)
 
 
@@ -231,7 +231,7 @@ def test_a_long_build_gives_signs_of_life(tmp_path, tools, monkeypatch):
         if "libraries" in line and "by now" in line:
             heard.touch()
 
-    alf_build.build_alf(source, alf_build.Options(), listen)
+    alf_build.build_alf(source, (), listen)
     assert heard.exists()
 
 
@@ -239,26 +239,26 @@ def test_a_long_build_gives_signs_of_life(tmp_path, tools, monkeypatch):
 def test_missing_tools_are_named(tmp_path, tools, name):
     (tools / name).unlink()
     with pytest.raises(MissingEngineError, match=f"`{name}` is not on the PATH"):
-        alf_build.build_alf(tree(tmp_path / "ALF"), alf_build.Options())
+        alf_build.build_alf(tree(tmp_path / "ALF"), (), print)
 
 
 def test_missing_mpi_and_hdf5_are_named(tmp_path, tools, monkeypatch):
     monkeypatch.delenv("ALF_HDF5_DIR", raising=False)
     source = tree(tmp_path / "ALF")
     with pytest.raises(MissingEngineError, match="`mpifort` is not on the PATH"):
-        alf_build.build_alf(source, alf_build.Options(mpi=True))
+        alf_build.build_alf(source, ("mpi",), print)
     with pytest.raises(MissingEngineError, match=r"ALF_HDF5_DIR.*it is not set"):
-        alf_build.build_alf(source, alf_build.Options(hdf5=True))
+        alf_build.build_alf(source, ("hdf5",), print)
     # where ALF's own script would look, find nothing, and go to the network
     monkeypatch.setenv("ALF_HDF5_DIR", str(tmp_path))
     with pytest.raises(MissingEngineError, match=f"it is {tmp_path}"):
-        alf_build.build_alf(source, alf_build.Options(hdf5=True))
+        alf_build.build_alf(source, ("hdf5",), print)
 
 
 def test_missing_lapack_is_named(tmp_path, tools):
     program(tools / "gfortran", '[ "$1" = --version ] && echo "GNU Fortran 12.2.0" || exit 1')
     with pytest.raises(MissingEngineError, match="install OpenBLAS"):
-        alf_build.build_alf(tree(tmp_path / "ALF"), alf_build.Options())
+        alf_build.build_alf(tree(tmp_path / "ALF"), (), print)
 
 
 def test_trees_that_are_none_are_named(tmp_path):
@@ -276,7 +276,7 @@ def test_failed_compilation_shows_the_compiler_and_keeps_the_log(tmp_path, tools
     source = tree(tmp_path / "ALF")
     (source / "Makefile").write_text("lib:\n\t@echo 'x.F90:3: Error: no such type'; exit 1\n")
     with pytest.raises(OrchestraError, match="no such type") as failure:
-        alf_build.build_alf(source, alf_build.Options())
+        alf_build.build_alf(source, (), print)
     log = Path(str(failure.value).split("from ")[1].split(":")[0])
     assert "no such type" in log.read_text()
     assert not alf.finished_builds()
@@ -286,15 +286,15 @@ def test_configuration_that_was_not_understood_is_refused(tmp_path, tools):
     source = tree(tmp_path / "ALF")
     (source / "configure.sh").write_text("export ALF_FLAGS=-O3\n")
     with pytest.raises(OrchestraError, match="without -DSTABLOG"):
-        alf_build.build_alf(source, alf_build.Options())
+        alf_build.build_alf(source, (), print)
 
 
 def test_binary_that_does_not_work_is_not_installed(tmp_path, tools, monkeypatch):
     monkeypatch.setattr(
-        "bilayer_orchestra.engines.alf.install.probe.probe", lambda binary: "it crashes"
+        "bilayer_orchestra.engines.alf.installation.probe", lambda binary: "it crashes"
     )
     with pytest.raises(OrchestraError, match="does not work: it crashes"):
-        alf_build.build_alf(tree(tmp_path / "ALF"), alf_build.Options())
+        alf_build.build_alf(tree(tmp_path / "ALF"), (), print)
     assert not alf.finished_builds()
 
 

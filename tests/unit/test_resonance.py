@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from scipy.linalg import expm
 
-from bilayer_orchestra.engines.alf.input.steps import (
+from bilayer_orchestra.engines.alf.settings import ALFNumerics
+from bilayer_orchestra.engines.alf.steps import (
     RESONANT,
     resonance,
     resonant_steps,
     time_steps,
 )
-from bilayer_orchestra.engines.alf.settings import ALFNumerics
 from bilayer_orchestra.terms import Terms
 from tests.support.models import make_model
 

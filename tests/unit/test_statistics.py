@@ -20,7 +20,7 @@ from bilayer_orchestra.analysis.series import (
     warmup_length,
 )
 from bilayer_orchestra.analysis.trotter import extrapolate, limit_weights
-from bilayer_orchestra.engines.alf.estimate.verdict import MINOR, too_coarse
+from bilayer_orchestra.engines.alf.results import MINOR, too_coarse
 from bilayer_orchestra.testing.statistics import chi_squared
 
 

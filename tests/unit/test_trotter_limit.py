@@ -7,10 +7,14 @@ import pytest
 
 from bilayer_orchestra.analysis.estimates import Estimate
 from bilayer_orchestra.analysis.trotter import Extrapolated, extrapolate
-from bilayer_orchestra.engines.alf.estimate.results import biases
-from bilayer_orchestra.engines.alf.estimate.verdict import against_line, against_steps, too_coarse
-from bilayer_orchestra.engines.alf.input.steps import largest_energy, time_steps
+from bilayer_orchestra.engines.alf.results import (
+    against_line,
+    against_steps,
+    biases,
+    too_coarse,
+)
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
+from bilayer_orchestra.engines.alf.steps import time_steps
 from bilayer_orchestra.terms import Terms
 from tests.support.discretized import averages, operators
 from tests.support.models import make_model
@@ -81,7 +85,7 @@ def test_a_sum_whose_second_order_cancels_is_no_reason_against_the_steps():
         for name in found[0]
     }
     assert too_coarse(limits["energy"]), "this model is no example"
-    assert against_line(limits) == []
+    assert not list(against_line(limits))
     left = abs(limits["energy"].estimate.value - energies(terms, 0)["energy"])
     assert left < 1e-4
     # what the sum alone says of itself is not enough where it crosses zero, what its parts say is
@@ -95,7 +99,7 @@ def test_steps_far_too_coarse_hide_what_is_left_and_are_refused_by_their_size():
     found = limit_of(terms, (2.0, 1.0, 0.5))
     left = np.abs(found.estimate.value - averages(terms, 0)).max()
     assert left > 10 * found.bias.max()
-    assert against_steps([2.0, 1.0, 0.5], largest_energy(terms))
+    assert list(against_steps([2.0, 1.0, 0.5], terms))
     automatic = time_steps(terms, ALFNumerics())
-    assert not against_steps(list(automatic), largest_energy(terms))
+    assert not list(against_steps(list(automatic), terms))
     assert np.abs(limit_of(terms, automatic).estimate.value - averages(terms, 0)).max() < 3e-4

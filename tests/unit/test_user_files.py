@@ -15,8 +15,8 @@ from bilayer_orchestra import configuration as config
 from bilayer_orchestra import user_files
 from bilayer_orchestra.cli.app import app
 from bilayer_orchestra.cli.options import PathTyper
-from bilayer_orchestra.engines.alf.install import build as alf_build
-from bilayer_orchestra.engines.alf.install.installation import find_alf
+from bilayer_orchestra.engines.alf import build as alf_build
+from bilayer_orchestra.engines.alf.installation import find_alf
 from bilayer_orchestra.engines.itensor.julia import find_julia, julia_environment
 from bilayer_orchestra.engines.itensor.package import engine_half
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
@@ -141,7 +141,7 @@ def test_the_configuration_file_and_variables(home, monkeypatch):
     h5fc.parent.mkdir(parents=True)
     h5fc.touch()
     monkeypatch.setenv("ALF_HDF5_DIR", "~/hdf5")
-    alf_build._check_hdf5(alf_build.Options(hdf5=True))
+    alf_build._check_hdf5(("hdf5",))
     assert not list(Path.cwd().iterdir())
 
 

@@ -1,34 +1,27 @@
 """Auxiliary-field quantum Monte Carlo with ALF."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from bilayer_orchestra.averages import Averages
-from bilayer_orchestra.configuration import config_file, set_engine_setting
-from bilayer_orchestra.engines.alf.image import RECIPE
-from bilayer_orchestra.engines.alf.input.effort import sweep_seconds
-from bilayer_orchestra.engines.alf.input.steps import duration, round_time, time_steps
-from bilayer_orchestra.engines.alf.install.installation import (
-    LAUNCHER_VARIABLE,
-    alf_tools,
-    describe_builds,
-    find_alf,
-    source_tree,
-)
+from bilayer_orchestra.configuration import config_file, engine_settings, set_engine_setting
+from bilayer_orchestra.engines.alf import installation
+from bilayer_orchestra.engines.alf.build import RECIPE, Options, Say, build_alf
+from bilayer_orchestra.engines.alf.effort import sweep_seconds
 from bilayer_orchestra.engines.alf.monitor import Monitor
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
+from bilayer_orchestra.engines.alf.steps import duration, round_time, time_steps
 from bilayer_orchestra.engines.base import Engine, Job, Request, Sampling, Tools
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.machine import available_cores, thread_environment
-from bilayer_orchestra.terms import Canonical, Terms
+from bilayer_orchestra.terms import Canonical
+from bilayer_orchestra.user_files import variable
 
-#: Shortest runs, in sweeps and in seconds: below, starting and warming up costs more than sampling.
+#: Shortest runs in sweeps: below, starting and warming up costs more than sampling.
 LEAST_SWEEPS = 200
+#: Shortest runs in seconds, for the same reason.
 LEAST_SECONDS = 3.0
 
 
@@ -51,16 +44,22 @@ class ALFEngine(Engine):
 
     def version(self) -> str:
         """Return ALF's version, our Hamiltonian's and the build."""
-        return find_alf().label
+        return installation.find_alf().label
 
     def place(self) -> str:
         """Return which binary is used and who named it."""
-        installation = find_alf()
-        return f"{installation.binary} ({installation.origin})"
+        used = installation.find_alf()
+        return f"{used.binary} ({used.origin})"
 
     def tools(self) -> Tools:
         """Return the binary and how several ranks of it are started."""
-        return alf_tools()
+        binary = installation.find_alf().binary
+        configured = engine_settings(self.name).get("launcher", "mpiexec -n {ranks}")
+        environment = {
+            installation.VARIABLE: str(binary),
+            installation.LAUNCHER_VARIABLE: variable(installation.LAUNCHER_VARIABLE) or configured,
+        }
+        return Tools(environment=environment, binaries=(binary,))
 
     def sampling(self, request: Request) -> Sampling:
         """Return what a sweep at the finest time step costs, and the sweeps of the whole run."""
@@ -105,43 +104,73 @@ class ALFEngine(Engine):
 
     def self_test(self) -> str | None:
         """Run a tiny model; return what is wrong, or None."""
-        installation = find_alf()
-        if installation.stale:
+        used = installation.find_alf()
+        if used.stale:
             return "it was built with an older Hamiltonian; run `orchestra engines build alf` again"
-        from bilayer_orchestra.engines.alf.install.probe import probe
+        return installation.probe(used.binary)
 
-        return probe(installation.binary)
-
-    def build(
-        self,
-        source: Path | None,
-        options: tuple[str, ...],
-        rebuild: bool,
-        say: Callable[[str], None],
-    ) -> None:
-        """Compile ALF with our Hamiltonian."""
-        from bilayer_orchestra.engines.alf.install.build import Options, build_alf
-
-        tree = source_tree(source)
-        chosen = Options(**dict.fromkeys(options, True))
-        made = build_alf(tree, chosen, say, rebuild)
-        set_engine_setting(self.name, "source", str(tree.resolve()))
+    def build(self, source: Path | None, options: Options, rebuild: bool, say: Say) -> None:
+        """Compile ALF with our Hamiltonian; the parameters are those of every engine."""
+        named = source or engine_settings(self.name).get("source")
+        if named is None:
+            raise OrchestraError(
+                "name your ALF source tree: orchestra engines build alf --source DIR "
+                "(git clone https://github.com/ALF-QMC/ALF brings one)"
+            )
+        tree = Path(named).resolve()
+        made = build_alf(tree, options, say, rebuild)
+        set_engine_setting(self.name, "source", str(tree))
         say(f"{made.label}\nbinary   {made.binary}\nsettings {config_file()}")
-        used = find_alf()
+        used = installation.find_alf()
         if used.binary != made.binary:
             say(f"note: runs still use {used.binary}, named by {used.origin}")
 
     def installations(self) -> list[str]:
-        """Return all builds; the one in use is marked."""
-        return describe_builds()
+        """Return two lines for every build, the one in use marked, or why there is none."""
+        used, lines = None, []
+        try:
+            used = installation.find_alf()
+        except OrchestraError as error:
+            lines.append(str(error))
+        builds = installation.finished_builds()
+        if used and used.binary not in [build.binary for build in builds]:
+            builds.append(used)
+        for build in builds:
+            marks = ["in use"] if used and build.binary == used.binary else []
+            marks += ["older Hamiltonian"] if build.stale else []
+            mark = f"  [{', '.join(marks)}]" if marks else ""
+            lines += [f"{build.label}{mark}", f"{build.binary}  ({build.origin})"]
+        return lines
 
     def check(self, request: Request) -> None:
         """Refuse what has a sign problem, and time steps that do not divide."""
         numerics: ALFNumerics = request.numerics
-        _check_signs(request.terms)
-        if isinstance(request.terms.state, Canonical):
-            _check_projector(request.terms.state, numerics)
-        time_steps(request.terms, numerics)
+        terms, state = request.terms, request.terms.state
+        repulsive = np.flatnonzero(terms.interaction > 0)
+        if repulsive.size:
+            site, value = terms.sites[int(repulsive[0])], terms.interaction[repulsive[0]]
+            raise OrchestraError(
+                f"alf: the interaction {value:g} at site ({', '.join(map(str, site))}) is "
+                "repulsive: with any doping this has a sign problem, and only U <= 0 is free of "
+                "it. At half filling on a bipartite lattice a particle-hole transformation of one "
+                "spin maps it to U < 0: `model: anderson` does that. For other ground states use "
+                "--backend block2"
+            )
+        if isinstance(state, Canonical):
+            if state.n_up != state.n_down:
+                raise OrchestraError(
+                    f"alf: n_up = {state.n_up} and n_down = {state.n_down} differ; the weight of "
+                    "this method is the square of one spin's determinant, positive only for equal "
+                    "numbers of both spins. Use --backend block2"
+                )
+            if state.n_up == 0:
+                raise OrchestraError("alf: there are no electrons; use --backend exact")
+            if numerics.pair_susceptibility:
+                raise OrchestraError(
+                    "alf: numerics.alf.pair_susceptibility is an integral over imaginary time up "
+                    "to beta; it needs a thermal state (`state: {beta: ...}`)"
+                )
+        time_steps(terms, numerics)
         for name in numerics.target_stderr:
             if not name.endswith("energy") and name not in request.observables:
                 raise OrchestraError(
@@ -151,16 +180,16 @@ class ALFEngine(Engine):
 
     def render(self, request: Request) -> Job:
         """Return the job: ``sh run.sh`` and its files."""
-        from bilayer_orchestra.engines.alf.input.render import render_files
+        from bilayer_orchestra.engines.alf.render import render_files
 
         numerics: ALFNumerics = request.numerics
         cores = max(1, available_cores() // numerics.ranks)
         return Job(
             program="sh",
             arguments=("run.sh",),
-            files=render_files(request.terms, request.observables, numerics, cores),
+            files=render_files(request, cores),
             environment=thread_environment(1),
-            launcher=LAUNCHER_VARIABLE,
+            launcher=installation.LAUNCHER_VARIABLE,
             ranks=numerics.ranks,
         )
 
@@ -178,79 +207,17 @@ class ALFEngine(Engine):
 
     def _monitor(self, directory: Path, request: Request) -> Monitor:
         if directory not in self._monitors:
-            from bilayer_orchestra.engines.alf.estimate.results import quick_error
-
-            self._monitors[directory] = Monitor(directory, request, quick_error)
+            self._monitors[directory] = Monitor(directory, request)
         return self._monitors[directory]
 
     def parse(self, directory: Path, request: Request) -> Averages:
         """Read the bins of all chains and time steps."""
-        from bilayer_orchestra.engines.alf.estimate.results import averages_from_job
+        from bilayer_orchestra.engines.alf.results import averages_from_job
 
         self._monitors.pop(directory, None)
-        averages = averages_from_job(
-            directory, request.terms, request.observables, request.numerics
-        )
+        averages = averages_from_job(directory, request)
         if isinstance(request.terms.state, Canonical):
-            _judge_projection(directory, request, averages)
+            from bilayer_orchestra.engines.alf.projection import judge_projection
+
+            judge_projection(directory, request, averages)
         return averages
-
-
-def _judge_projection(directory: Path, request: Request, averages: Averages) -> None:
-    """Add to the verdict whether the projection time was long enough, and to the bias what is left.
-
-    See docs/decisions/0010.
-    """
-    from bilayer_orchestra.engines.alf.estimate import projection
-    from bilayer_orchestra.engines.alf.output.segments import read_job
-
-    terms, theta = request.terms, request.numerics.projection_time
-    steps = time_steps(terms, request.numerics)
-    finest = steps.index(min(steps))  # has most of the bins
-    problem = projection.not_projected(directory / f"dtau-{finest}", terms.n_sites, theta)
-    passed = "half the projection time gives the same within errors"
-    if projection.in_reach(terms):
-        worse, errors = projection.not_yet_ground_state(terms, theta, averages)
-        problem = worse or problem
-        for name in errors.keys() & averages.bias.keys():
-            averages.bias[name] = averages.bias[name] + np.abs(errors[name])
-        passed += " and what is left of the trial state, computed exactly, is below the errors"
-    elif "probe" in read_job(directory):
-        problem = problem or projection.depends_on_trial(
-            directory, terms, request.observables, theta
-        )
-        passed += " and so does another trial state"
-    if problem is None:
-        averages.reason += f"; {passed}"
-        return
-    averages.reason = f"{averages.reason}; {problem}" if not averages.converged else problem
-    averages.converged = False
-
-
-def _check_signs(terms: Terms) -> None:
-    repulsive = np.flatnonzero(terms.interaction > 0)
-    if repulsive.size == 0:
-        return
-    site, value = terms.sites[int(repulsive[0])], terms.interaction[repulsive[0]]
-    raise OrchestraError(
-        f"alf: the interaction {value:g} at site ({', '.join(map(str, site))}) "
-        "is repulsive: with any doping this has a sign problem, and only U <= 0 is free of it. At "
-        "half filling on a bipartite lattice a particle-hole transformation of one spin maps it to "
-        "U < 0: `model: anderson` does that. For other ground states use --backend block2"
-    )
-
-
-def _check_projector(state: Canonical, numerics: ALFNumerics) -> None:
-    if state.n_up != state.n_down:
-        raise OrchestraError(
-            f"alf: n_up = {state.n_up} and n_down = {state.n_down} differ; the weight of this "
-            "method is the square of one spin's determinant, positive only for equal numbers of "
-            "both spins. Use --backend block2"
-        )
-    if state.n_up == 0:
-        raise OrchestraError("alf: there are no electrons; use --backend exact")
-    if numerics.pair_susceptibility:
-        raise OrchestraError(
-            "alf: numerics.alf.pair_susceptibility is an integral over imaginary time up to beta; "
-            "it needs a thermal state (`state: {beta: ...}`)"
-        )

@@ -1,20 +1,15 @@
 """What a running ALF job says about itself, and when its error is small enough to stop."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 
-from bilayer_orchestra.engines.alf.output.health import read_info
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
 from bilayer_orchestra.engines.base import Request
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.terms import Terms
 
 #: What `run.sh` looks for.
 STOP = "stop"
@@ -27,77 +22,66 @@ MOST_ANALYSIS_SHARE = 0.05
 #: The stop is at a somewhat smaller error than wanted: the final analysis drops the warm-up.
 MARGIN = 0.95
 
-QuickError = Callable[[Path, Terms, str], float]
-
 
 class Monitor:
     """Watches one job directory; cheap to ask often."""
 
-    def __init__(self, directory: Path, request: Request, quick_error: QuickError) -> None:
+    def __init__(self, directory: Path, request: Request) -> None:
         numerics: ALFNumerics = request.numerics
         self.directory, self.request = directory, request
-        self.targets = dict(numerics.target_stderr)
-        self._budget = numerics.effective_budget
+        self.targets = numerics.target_stderr
         self.names = list(self.targets) or ["pair" if "pair" in request.observables else "energy"]
-        self._quick_error = quick_error
-        self._next_look = 0.0
+        self._budget = numerics.effective_budget
         self._started = time.monotonic()
-        self._next_analysis = self._started + INTERVAL
-        self._used = _used_seconds(directory)
+        self._next_look = self._started + INTERVAL  # not before the job is started
+        # the longest chain is what is waited for
+        used: Counter[str] = Counter()
+        for file in directory.glob("dtau-*/chain-*/seg-*/milliseconds"):
+            used[file.parts[-3]] += _stored(file)
+        self._used = max(used.values(), default=0) / 1000
         self._reached = False
         self._errors: dict[str, float] = {}
-        self._line: str | None = None
+        self._lines: list[str] = []
 
     def lines(self) -> list[str]:
         """Return the newest line."""
-        now = time.monotonic()
-        if now >= self._next_look:
-            self._look(now)
-        return [] if self._line is None else [self._line]
+        self._look_now_and_then()
+        return self._lines
 
     def reached(self) -> bool:
-        """Return whether the error of every target is small enough; looked at now and then."""
-        if self.targets and time.monotonic() >= self._next_analysis:
-            self._analyse()
+        """Return whether the error of every target is small enough."""
+        self._look_now_and_then()
         return self._reached
 
-    def _look(self, now: float) -> None:
-        if now >= self._next_analysis:
-            self._analyse()
+    def _look_now_and_then(self) -> None:
         start = time.monotonic()
-        segments = sorted(self.directory.glob("dtau-*/chain-*/seg-*"), key=lambda path: path.name)
-        finished = [path for path in segments if path.suffix != ".part"]
-        bins = sum(_stored(path, "bins") for path in finished)
-        running = sum(_running_bins(path) for path in segments if path.suffix == ".part")
-        if segments:
-            self._line = self._text(bins + running, finished)
-        spent = time.monotonic() - start
-        # a long run has less to say per second, and logs keep every line
-        elapsed = start - self._started
-        self._next_look = start + max(INTERVAL, min(elapsed / 50, 30.0), spent / ANALYSIS_SHARE)
+        if start < self._next_look:
+            return
+        from bilayer_orchestra.engines.alf.results import quick_error
 
-    def _analyse(self) -> None:
-        start = time.monotonic()
         for name in self.names:
-            try:
-                self._errors[name] = self._quick_error(self.directory, self.request.terms, name)
-            except OrchestraError:
-                self._errors.pop(name, None)  # too few bins yet, or a reason that parse will give
-        reached = [
-            self._errors.get(name, math.inf) <= MARGIN * target
-            for name, target in self.targets.items()
-        ]
-        if reached and all(reached):
+            self._errors[name] = math.inf
+            with suppress(OrchestraError):  # too few bins yet, or a reason that parse will give
+                self._errors[name] = quick_error(self.directory, self.request.terms.n_sites, name)
+        if self.targets and all(
+            self._errors[name] <= MARGIN * target for name, target in self.targets.items()
+        ):
             self._reached = True
+        segments = sorted(self.directory.glob("dtau-*/chain-*/seg-*"), key=lambda path: path.name)
+        if segments:
+            self._lines = [self._text(segments)]
         now = time.monotonic()
-        spent = now - start
-        # early on, prompt news counts more than a little time
-        pause = min(spent / ANALYSIS_SHARE, max(5.0, 0.2 * (now - self._started)))
-        pause = max(pause, spent / MOST_ANALYSIS_SHARE)
-        self._next_analysis = now + max(2 * INTERVAL, pause)
+        spent, elapsed = now - start, now - self._started
+        # early on, prompt news counts more than a little time; a long run has less to say per
+        # second, and logs keep every line
+        pause = max(min(spent / ANALYSIS_SHARE, max(5.0, 0.2 * elapsed)), min(elapsed / 50, 30.0))
+        self._next_look = now + max(INTERVAL, pause, spent / MOST_ANALYSIS_SHARE)
 
-    def _text(self, bins: int, finished: list[Path]) -> str:
-        parts = [f"{bins} bins"]
+    def _text(self, segments: list[Path]) -> str:
+        from bilayer_orchestra.engines.alf.chains import read_info
+
+        parts = [f"{sum(_bins(segment) for segment in segments)} bins"]
+        finished = [path for path in segments if path.suffix != ".part"]
         with suppress(OrchestraError):  # such as a file that is being removed
             precision, acceptance = read_info(finished[-1:])
             parts += [] if math.isnan(acceptance) else [f"acceptance {acceptance:.2f}"]
@@ -117,24 +101,18 @@ class Monitor:
         return "  ".join(parts) + f"\nto end it now, with what it has: touch {quote(str(stop))}"
 
 
-def _stored(segment: Path, name: str) -> int:
+def _bins(segment: Path) -> int:
+    """Return the bins of a segment, finished or not."""
+    if segment.suffix != ".part":
+        return _stored(segment / "bins")
     try:
-        return int((segment / name).read_text())
-    except (OSError, ValueError):
+        return (segment / "Ener_scal").read_bytes().count(b"\n")
+    except OSError:
         return 0
 
 
-def _used_seconds(directory: Path) -> float:
-    """Return the time that the chains took before; the longest one is what is waited for."""
-    chains: Counter[str] = Counter()
-    for file in directory.glob("dtau-*/chain-*/seg-*/milliseconds"):
-        chains[file.parts[-3]] += _stored(file.parent, file.name)
-    return max(chains.values(), default=0) / 1000
-
-
-def _running_bins(segment: Path) -> int:
+def _stored(file: Path) -> int:
     try:
-        with (segment / "Ener_scal").open("rb") as stream:
-            return stream.read().count(b"\n")
-    except OSError:
+        return int(file.read_text())
+    except (OSError, ValueError):
         return 0

@@ -4,56 +4,68 @@ Only numbers and names of our own enter these texts; nothing from a model file t
 something to a shell or to a Fortran namelist.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re
 from dataclasses import replace
-from typing import Any
 
-from bilayer_orchestra.engines.alf.input.effort import ENOUGH_BINS, StepPlan, plan_effort
-from bilayer_orchestra.engines.alf.input.seeds import chain_seeds
-from bilayer_orchestra.engines.alf.input.steps import time_steps
-from bilayer_orchestra.engines.alf.input.trial import probe_orbitals, trial_orbitals
+import numpy as np
+
+from bilayer_orchestra.engines.alf.effort import ENOUGH_BINS, StepPlan, plan_effort
 from bilayer_orchestra.engines.alf.settings import REPRODUCIBLE_CHAINS, ALFNumerics
+from bilayer_orchestra.engines.alf.steps import time_steps
+from bilayer_orchestra.engines.alf.trial import needs_probe, probe_orbitals, trial_orbitals
+from bilayer_orchestra.engines.base import Request
 from bilayer_orchestra.resources import fill, resource
 from bilayer_orchestra.terms import Canonical, FloatArray, Terms
 
 FORMAT = 1
-#: Imaginary time between two stabilizations; up to twice this, 13 digits were kept (|U| = 8).
-STABILIZATION_TIME, MOST_SLICES = 1.0, 20
+#: Imaginary time between two stabilizations, in 1/energy; up to twice this, 13 digits were kept
+#: (|U| = 8).
+STABILIZATION_TIME = 1.0
+#: Slices between them at most.
+MOST_SLICES = 20
 #: Measurement window of the projector, in units of theta: a tenth of the work, many measurements.
 WINDOW = 0.5
 #: Part of the time for a second trial state, where one is needed.
 PROBE_SHARE = 0.15
+#: ALF reads seeds as signed 32-bit integers and takes 0 as "none given".
+LARGEST_SEED = 2**31 - 1
 
 
-def render_files(
-    terms: Terms, observables: tuple[str, ...], numerics: ALFNumerics, cores: int
-) -> dict[str, str]:
-    """Return relative file name -> text of the whole job."""
-    projector = isinstance(terms.state, Canonical)
+def render_files(request: Request, cores: int) -> dict[str, str]:
+    """Return relative file name -> text of the whole job, for as many chains as ``cores``."""
+    terms, numerics = request.terms, request.numerics
     steps = time_steps(terms, numerics)
     chains = numerics.chains or (REPRODUCIBLE_CHAINS if numerics.sweeps else cores)
-    lengths = [_lengths(terms, numerics, step) for step in steps]  # (beta or window, theta)
-    slices = [
-        round((beta + 2 * theta) / step) for step, (beta, theta) in zip(steps, lengths, strict=True)
-    ]
-    measured = measurements(observables, numerics)
+    state, theta = terms.state, 0.0
+    if isinstance(state, Canonical):
+        theta = numerics.projection_time
+        betas = [step * max(1, round(WINDOW * theta / step)) for step in steps]
+    else:
+        betas = [state.beta] * len(steps)
+    slices = [round((beta + 2 * theta) / step) for step, beta in zip(steps, betas, strict=True)]
+    measured = measurements(request.observables, numerics)
     plans, target = plan_effort(terms.n_sites, steps, slices, numerics, sum(measured.values()))
-    probe = needs_probe(terms)
-    if probe:
-        coarsest = steps.index(max(steps))
-        plans = [replace(plan, share=round((1 - PROBE_SHARE) * plan.share)) for plan in plans]
-        plans.append(replace(plans[coarsest], share=round(1000 * PROBE_SHARE)))
+    files = {"terms.dat": terms_text(terms)}
+    more: dict[str, object] = {"beta": betas[0]}
+    if isinstance(state, Canonical):
+        more = {"theta": theta, "window": betas.copy()}
+        files["trial.dat"] = trial_text(trial_orbitals(terms, state.n_up))
+        if needs_probe(terms):
+            last, coarsest = len(steps), steps.index(max(steps))
+            more["probe"] = {"step": last, "compare": coarsest}
+            files[f"dtau-{last}/trial.dat"] = trial_text(probe_orbitals(terms, state.n_up))
+            plans = [replace(plan, share=round((1 - PROBE_SHARE) * plan.share)) for plan in plans]
+            plans.append(replace(plans[coarsest], share=round(1000 * PROBE_SHARE)))
+            betas.append(betas[coarsest])
     seeds = chain_seeds(numerics.seed, len(plans), chains, numerics.ranks)
     job = {
         "format": FORMAT,
         "terms": terms.to_dict(),
-        "observables": list(observables),
+        "observables": list(request.observables),
         "settings": numerics.model_dump(mode="json"),
-        "projector": projector,
+        "projector": theta > 0,
         "dtau": list(steps),
         "chains": chains,
         "ranks": numerics.ranks,
@@ -61,45 +73,43 @@ def render_files(
         "sweeps_per_bin": [plan.sweeps_per_bin for plan in plans],
         "bins": [plan.bins for plan in plans],
         "time_slices": slices,
+        **more,
     }
-    if projector:
-        job |= {"theta": numerics.projection_time, "window": [beta for beta, _ in lengths]}
-    else:
-        job["beta"] = terms.state.beta  # type: ignore[union-attr]
-    files = {
-        "job.json": json.dumps(job, indent=1) + "\n",
-        "terms.dat": terms_text(terms),
-        "run.sh": _script(terms, numerics, chains, plans, target),
-    }
-    if isinstance(terms.state, Canonical):
-        files["trial.dat"] = trial_text(trial_orbitals(terms, terms.state.n_up))
-        if probe:
-            orbitals = probe_orbitals(terms, terms.state.n_up)
-            files[f"dtau-{len(steps)}/trial.dat"] = trial_text(orbitals)
-            job["probe"] = {"step": len(steps), "compare": coarsest}
-            files["job.json"] = json.dumps(job, indent=1) + "\n"
-            steps, lengths = (*steps, steps[coarsest]), [*lengths, lengths[coarsest]]
-    for k, (step, (beta, theta), plan) in enumerate(zip(steps, lengths, plans, strict=True)):
-        files[f"dtau-{k}/parameters"] = _parameters(
-            numerics, measured, step, beta, theta, projector, plan
-        )
+    files["job.json"] = json.dumps(job, indent=1) + "\n"
+    files["run.sh"] = _script(terms, numerics, chains, plans, target)
+    for k, (plan, beta) in enumerate(zip(plans, betas, strict=True)):
+        files[f"dtau-{k}/parameters"] = _parameters(numerics, measured, plan, beta, theta)
         for c in range(chains):
-            text = "".join(f"{value}\n" for value in seeds[k][c])
-            files[f"dtau-{k}/chain-{c}/seeds"] = text
+            files[f"dtau-{k}/chain-{c}/seeds"] = "".join(f"{seed}\n" for seed in seeds[k][c])
     return files
 
 
-def needs_probe(terms: Terms) -> bool:
-    """Whether a second trial state has to show that the projection is long enough.
+def chain_seeds(seed: int, steps: int, chains: int, ranks: int) -> list[list[list[int]]]:
+    """Return distinct seeds, indexed [time step][chain][MPI rank].
 
-    Where the sector is small, that is computed exactly instead.
+    A chain keeps its seed when chains or time steps are added.
+
+    Parameters
+    ----------
+    seed : int
+        Of the whole run.
+    steps, chains, ranks : int
+        How many there are.
     """
-    if not isinstance(terms.state, Canonical):
-        return False
-    # imported here, and only for these: it takes as long as a tenth of a short run
-    from bilayer_orchestra.engines.alf.estimate.projection_exact import in_reach
-
-    return not in_reach(terms)
+    used: set[int] = set()
+    table: list[list[list[int]]] = []
+    for step in range(steps):
+        table.append([])
+        for chain in range(chains):
+            generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(step, chain)))
+            row: list[int] = []
+            while len(row) < ranks:
+                value = int(generator.integers(1, LARGEST_SEED, endpoint=True))
+                if value not in used:
+                    used.add(value)
+                    row.append(value)
+            table[-1].append(row)
+    return table
 
 
 def measurements(observables: tuple[str, ...], numerics: ALFNumerics) -> dict[str, bool]:
@@ -135,32 +145,19 @@ def trial_text(orbitals: FloatArray) -> str:
     return "\n".join([*header, *_rows(orbitals), "end"]) + "\n"
 
 
-def _lengths(terms: Terms, numerics: ALFNumerics, step: float) -> tuple[float, float]:
-    """Return (beta, theta): the temperature, or the window and the projection time."""
-    if not isinstance(terms.state, Canonical):
-        return terms.state.beta, 0.0
-    theta = numerics.projection_time
-    return step * max(1, round(WINDOW * theta / step)), theta
-
-
 def _parameters(
-    numerics: ALFNumerics,
-    measured: dict[str, bool],
-    step: float,
-    beta: float,
-    theta: float,
-    projector: bool,
-    plan: StepPlan,
+    numerics: ALFNumerics, measured: dict[str, bool], plan: StepPlan, beta: float, theta: float
 ) -> str:
+    step = plan.dtau
     # measurements closer to the trial state show whether theta is long enough; time-displaced ones
     # need the window alone
-    edge = projector and round(theta / step) >= 2 and not numerics.pair_displaced
+    edge = round(theta / step) >= 2 and not numerics.pair_displaced
     interval = max(1, min(round(STABILIZATION_TIME / step), MOST_SLICES))
     values = {
         "DTAU": _real(step),
         "BETA": _real(beta),
         "THETA": _real(theta),
-        "PROJECTOR": _logical(projector),
+        "PROJECTOR": _logical(theta > 0),
         **{name: _logical(wanted) for name, wanted in measured.items()},
         "EDGE": _logical(edge),
         "DISPLACED": _logical(numerics.pair_displaced),
@@ -204,7 +201,7 @@ def _rows(matrix: FloatArray) -> list[str]:
     return [" ".join(_real(value) for value in row) for row in matrix]
 
 
-def _real(value: Any) -> str:
+def _real(value: float) -> str:
     """Return the shortest decimal that reads back as the same number."""
     return repr(float(value))
 

@@ -1,19 +1,33 @@
-"""The trial Slater determinant of the projector method.
+"""The trial Slater determinants of the projector method.
 
 Projection from a trial state needs a good overlap with the ground state and a determinant that is
 unique: no degenerate levels at its Fermi surface, or two machines would pick different ones.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
-from bilayer_orchestra.terms import FloatArray, Terms
+from bilayer_orchestra.engines.exact.engine import canonical_dimension, out_of_reach
+from bilayer_orchestra.terms import Canonical, FloatArray, Terms
 
+#: In sectors up to this size what is left of the trial state is computed: half a minute on one core
+#: at most.
+MAX_DIMENSION = 70_000
 #: Shifts of the attractive sites that are tried, in units of U_i per electron.
 SHIFTS = np.linspace(0.0, 1.0, 41)
-#: Relative size of the level splitting that counts as degenerate, and of what is added then.
-DEGENERATE, SPLITTING = 1e-6, 1e-3
+#: Splitting of levels, in units of the largest matrix element, that counts as degenerate.
+DEGENERATE = 1e-6
+#: Size of the potential that is added then, in the same units: small, and far above DEGENERATE.
+SPLITTING = 1e-3
+
+
+def needs_probe(terms: Terms) -> bool:
+    """Whether a second trial state has to show that the projection is long enough.
+
+    Where the sector is small, that is computed exactly instead.
+    """
+    if not isinstance(terms.state, Canonical):
+        return False
+    return out_of_reach(terms) is not None or canonical_dimension(terms) > MAX_DIMENSION
 
 
 def trial_orbitals(terms: Terms, particles: int) -> FloatArray:

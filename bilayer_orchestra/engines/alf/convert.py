@@ -34,21 +34,19 @@ all matrices           (i, j), i <= j              (M + M^T) / 2: h is real, so 
 Matrices arrive packed: the upper triangle of the symmetrized matrix, row by row (:func:`pack`).
 """
 
-from __future__ import annotations
-
-from functools import lru_cache
+import math
+from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bilayer_orchestra.engines.alf.output.bins import Matrices
+from bilayer_orchestra.engines.alf.bins import Bins
 from bilayer_orchestra.errors import EngineError
+from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.terms import FloatArray
 
 Arrays = dict[str, FloatArray]
 
 SIGN, BACKGROUND = "sign", "Den_background"
-SCALARS = ("Kin_scal", "Pot_scal")
 
 #: Observable -> matrix files it can be computed from, the best first.
 SOURCES = {
@@ -62,55 +60,45 @@ SOURCES = {
 }
 
 
-@lru_cache(maxsize=8)
-def _triangle(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Flat indices of (i, j) and (j, i) for i <= j, and packed positions of the diagonal."""
-    i, j = np.triu_indices(n)
-    return i * n + j, j * n + i, np.flatnonzero(i == j)
-
-
 def pack(matrices: FloatArray) -> FloatArray:
     """Return the upper triangles of (M + M^T) / 2, shape (k, N (N + 1) / 2), of (k, N, N)."""
-    upper, lower, _ = _triangle(matrices.shape[-1])
+    n = matrices.shape[-1]
+    i, j = np.triu_indices(n)
     flat = matrices.reshape(len(matrices), -1)
-    packed = np.take(flat, upper, axis=1)
-    packed += np.take(flat, lower, axis=1)
-    packed *= 0.5
-    return packed
+    packed = (np.take(flat, i * n + j, axis=1) + np.take(flat, j * n + i, axis=1)) * 0.5
+    return np.asarray(packed)
 
 
 def unpack(packed: FloatArray) -> FloatArray:
     """Return symmetric matrices (k, N, N) from their upper triangles."""
     n = _sites(packed)
-    upper, lower, _ = _triangle(n)
-    flat = np.empty((len(packed), n * n))
-    flat[:, upper] = packed
-    flat[:, lower] = packed
-    return flat.reshape(-1, n, n)
+    i, j = np.triu_indices(n)
+    matrices = np.empty((len(packed), n, n))
+    matrices[:, i, j] = matrices[:, j, i] = packed
+    return matrices
 
 
-def raw_matrices(name: str, chunk: Matrices) -> Arrays:
+def raw_matrices(name: str, chunk: Bins) -> Arrays:
     """Return raw name -> bins (b, ...) of what a chunk of the file ``name`` holds, packed."""
     raw = {name: pack(chunk.values)}
-    return raw | {BACKGROUND: chunk.background} if name == "Den_eq" else raw
+    return raw | {BACKGROUND: chunk.beside} if name == "Den_eq" else raw
 
 
-def needed_files(observables: tuple[str, ...], measured: set[str]) -> dict[str, str]:
-    """Return observable -> the file it is read from.
+def needed_files(observables: tuple[str, ...], measured: Callable[[str], bool]) -> dict[str, str]:
+    """Return observable -> the file it is read from: the first of its sources that was measured.
 
     Raises
     ------
     EngineError
-        If none of its sources was measured.
+        If there is none.
     """
     chosen = {}
     for name in observables:
-        sources = SOURCES.get(name)
-        if sources is None:
-            raise EngineError(f"ALF does not measure `{name}`")
-        present = [source for source in sources if source in measured]
+        sources = SOURCES.get(name, ())
+        present = [source for source in sources if measured(source)]
         if not present:
-            raise EngineError(f"the ALF run did not write {' or '.join(sources)} for `{name}`")
+            missing = " or ".join(sources) or "anything"
+            raise EngineError(f"the ALF run did not write {missing} for `{name}`")
         chosen[name] = present[0]
     return chosen
 
@@ -132,26 +120,15 @@ def observables_of(raw: Arrays, files: dict[str, str]) -> Arrays:
         Observable -> (k, ...).
     """
     sign = raw[SIGN]
-    of = {
-        name: array / sign.reshape(-1, *(1,) * (array.ndim - 1))
-        for name, array in raw.items()
-        if name != SIGN
+    per_sign = {
+        name: array / sign.reshape(-1, *(1,) * (array.ndim - 1)) for name, array in raw.items()
     }
-    values = _energies(of)
-    for name, file in files.items():
-        packed = of[file]
-        if name == "green":
-            values[name] = np.repeat(unpack(packed)[:, None], 2, axis=1)
-        elif name == "density":
-            per_spin = _diagonal(packed) if file == "Green_eq" else of[BACKGROUND] / 2
-            values[name] = np.repeat(per_spin[:, None], 2, axis=1)
-        elif name == "double_occupancy":
-            values[name] = _double_occupancy(of, file)
-        elif name == "density_density":
-            n = of[BACKGROUND]
-            values[name] = unpack(packed) - n[:, :, None] * n[:, None, :]
-        else:
-            values[name] = unpack(packed)
+    values = _without_copies(per_sign, files)
+    for name in files:
+        if OBSERVABLES[name].two_point:
+            values[name] = unpack(values[name])
+        if "spin" in OBSERVABLES[name].dims:
+            values[name] = np.repeat(values[name][:, None], 2, axis=1)
     return values
 
 
@@ -165,45 +142,44 @@ def linearized(chains: list[Arrays], files: dict[str, str]) -> list[Arrays]:
     density: FloatArray | None = None
     if BACKGROUND in chains[0]:
         density = np.concatenate([chain[BACKGROUND] for chain in chains]).mean(axis=0)
-    return [_linearized(chain, files, density) for chain in chains]
+    return [
+        {name: one.reshape(len(one), -1) for name, one in series.items()}
+        for series in (_without_copies(chain, files, density) for chain in chains)
+    ]
 
 
-def _linearized(raw: Arrays, files: dict[str, str], density: FloatArray | None) -> Arrays:
-    series = {name: array[:, None] for name, array in _energies(raw).items()}
-    for name, file in files.items():
-        packed = raw[file]
-        if name == "density":
-            series[name] = _diagonal(packed) if file == "Green_eq" else raw[BACKGROUND]
-        elif name == "double_occupancy":
-            series[name] = _double_occupancy(raw, file)
-        elif name == "density_density":
-            assert density is not None
-            n = raw[BACKGROUND]
-            i, j = np.triu_indices(n.shape[1])
-            series[name] = packed - n[:, i] * density[j] - density[i] * n[:, j]
-        else:
-            series[name] = packed
-    return series
+def _without_copies(
+    raw: Arrays, files: dict[str, str], density: FloatArray | None = None
+) -> Arrays:
+    """Return every observable for one spin, (k,) or (k, N) or packed (k, M).
 
-
-def _energies(raw: Arrays) -> Arrays:
+    With the average ``density`` the connected density correlator is linearized.
+    """
     kinetic, interaction = raw["Kin_scal"], raw["Pot_scal"]
-    return {
+    values = {
         "energy": kinetic + interaction,
         "kinetic_energy": kinetic,
         "interaction_energy": interaction,
     }
-
-
-def _double_occupancy(raw: Arrays, file: str) -> FloatArray:
-    if file == "Pair_eq":
-        return _diagonal(raw[file])
-    return np.asarray((_diagonal(raw[file]) - raw[BACKGROUND]) / 2)
-
-
-def _diagonal(packed: FloatArray) -> FloatArray:
-    return packed[:, _triangle(_sites(packed))[2]]
+    for name, file in files.items():
+        packed = raw[file]
+        i, j = np.triu_indices(_sites(packed))
+        diagonal = packed[:, i == j]
+        if name == "density":
+            values[name] = diagonal if file == "Green_eq" else raw[BACKGROUND] / 2
+        elif name == "double_occupancy":
+            values[name] = diagonal if file == "Pair_eq" else (diagonal - raw[BACKGROUND]) / 2
+        elif name == "density_density":
+            n = raw[BACKGROUND]
+            if density is None:
+                values[name] = packed - n[:, i] * n[:, j]
+            else:
+                values[name] = packed - n[:, i] * density[j] - density[i] * n[:, j]
+        else:
+            values[name] = packed
+    return values
 
 
 def _sites(packed: FloatArray) -> int:
-    return int((np.sqrt(8 * packed.shape[1] + 1) - 1) / 2 + 0.5)
+    """Return N of matrices that are packed into N (N + 1) / 2 numbers."""
+    return math.isqrt(2 * packed.shape[1])

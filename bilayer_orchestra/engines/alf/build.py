@@ -4,8 +4,6 @@ The tree is copied and never modified. ALF offers ``Prog/Hamiltonians.list.d`` f
 that live elsewhere, so nothing in the copy is patched either.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -14,19 +12,21 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from bilayer_orchestra.configuration import NOT_TRUSTED, cache_directory
-from bilayer_orchestra.engines.alf.install.installation import (
-    BINARY,
-    BUILD_RECORD,
-    ALFInstallation,
-    hamiltonian_files,
-    hamiltonian_hash,
+from bilayer_orchestra.engines.alf import installation
+from bilayer_orchestra.engines.alf.installation import BINARY, BUILD_RECORD, ALFInstallation
+from bilayer_orchestra.engines.recipe import ImageRecipe
+from bilayer_orchestra.errors import EngineError, MissingEngineError
+from bilayer_orchestra.files import (
+    DIRECTORY,
+    file_sha256,
+    own_directory,
+    secure,
+    sha256,
+    write_text_atomic,
 )
-from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
-from bilayer_orchestra.files import file_sha256, own_directory, secure, sha256, write_text_atomic
 from bilayer_orchestra.heartbeat import heartbeat
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.timestamps import utc_now
@@ -41,30 +41,30 @@ PRODUCTS = (
     *("*.o", "*.a", "*.mod", "*.smod", "*.out", "*.log", "git.h", "git_status.h", ".git"),
     *(".parse_parameters", ".deps.mk", "Hamiltonians_*.h", "*_read_write_parameters.F90"),
 )
+#: What configure.sh is told -> what the compiler is called with, if it understands.
+_DEFINED = {"LOG": "-DSTABLOG", "MPI": "-DMPI", "HDF5": "-DHDF5"}
+#: Where linker scripts lead to OpenBLAS.
+OPENBLAS = "openblas"
 _SOURCES = ("configure.sh", "Makefile", "Prog", "Libraries")
 
 
-@dataclass(frozen=True)
-class Options:
-    """What kind of binary is built."""
-
-    native: bool = False
-    mpi: bool = False
-    hdf5: bool = False
-
-    @property
-    def words(self) -> list[str]:
-        """Names of the options that are on."""
-        return [name for name in ("native", "mpi", "hdf5") if getattr(self, name)]
+Options = tuple[str, ...]
+Say = Callable[[str], None]
 
 
-def build_alf(
-    source: Path,
-    options: Options,
-    on_progress: Callable[[str], None] = lambda line: None,
-    rebuild: bool = False,
-) -> ALFInstallation:
+def build_alf(source: Path, options: Options, say: Say, rebuild: bool = False) -> ALFInstallation:
     """Compile ALF from ``source``, or return the build that is there already.
+
+    Parameters
+    ----------
+    source : Path
+        The tree; it is not modified.
+    options : tuple of str
+        Some of ``"native"``, ``"mpi"``, ``"hdf5"``, in this order.
+    say : callable
+        Receives lines for the user.
+    rebuild : bool
+        Whether to compile what is there already.
 
     Raises
     ------
@@ -77,21 +77,23 @@ def build_alf(
     check_tree(source)
     compiler = _compiler(options)
     _check_hdf5(options)
+    # LOG keeps the scales of the propagation as logarithms: same speed, and no overflow at low T
+    words = ["GNU", "MPI" if "mpi" in options else "noMPI", "LOG"]
+    words += ["HDF5"] if "hdf5" in options else []
+    flags = f"{FLAGS} -march=native" if "native" in options else FLAGS
     with tempfile.TemporaryDirectory(prefix="orchestra-alf-") as temporary:
         work = Path(temporary)
-        blas, library = _linear_algebra(work)
-        digest = tree_hash(source)
-        words = [*options.words, *_configure_words(options), _flags(options)]
-        identity = [digest, hamiltonian_hash(), compiler, blas, *words]
-        key = sha256("\n".join(identity))[:16]
-        target = cache_directory() / "alf" / key
+        blas = _linear_algebra(work)
+        digest, hamiltonian = tree_hash(source), installation.hamiltonian_hash()
+        identity = [digest, hamiltonian, compiler, blas, *options, *words, flags]
+        target = cache_directory() / "alf" / sha256("\n".join(identity))[:16]
         record: dict[str, object] = {
             "alf_version": alf_version(source, digest),
-            "hamiltonian": hamiltonian_hash(),
+            "hamiltonian": hamiltonian,
             "compiler": compiler,
             "blas": blas,
-            "flags": _flags(options),
-            "options": options.words,
+            "flags": flags,
+            "options": list(options),
             "source": str(source),
         }
         if not rebuild and (target / BUILD_RECORD).exists():
@@ -100,9 +102,9 @@ def build_alf(
             # a build that is asked for becomes the one in use
             text = json.dumps(stored | {"built": utc_now()}, indent=1) + "\n"
             write_text_atomic(target / BUILD_RECORD, text)
-            on_progress("this build is there already")
-            return ALFInstallation(target / BINARY, "orchestra engines build alf", stored)
-        binary = _compile(source, work, options, library, on_progress)
+            say("this build is there already")
+            return ALFInstallation(target / BINARY, installation.OURS)
+        binary = _compile(source, work, words, flags, blas, say)
         return _install(binary, work / LOG, target, record)
 
 
@@ -126,18 +128,14 @@ def check_tree(source: Path) -> None:
 
 def alf_version(source: Path, digest: str) -> str:
     """Return ``ALF 2.6 ...`` with the commit, or the hash of the files where there is no git."""
-    release = None
     changelog = source / "CHANGELOG.md"
-    if changelog.exists():
-        text = changelog.read_text(encoding="utf-8", errors="replace")
-        match = re.search(r"^## ALF (\d[\d.]*)", text, re.MULTILINE)
-        release = match[1] if match else None
+    text = changelog.read_text(encoding="utf-8", errors="replace") if changelog.exists() else ""
+    release = re.search(r"^## ALF (\d[\d.]*)", text, re.MULTILINE)
     commit = ""
     if (source / ".git").exists() and shutil.which("git"):
-        command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--tags"]
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)
-        commit = answer.stdout.strip()
-    return f"ALF {release or '(unknown release)'} {commit or 'tree:' + digest[:8]}"
+        describe = ("describe", "--always", "--dirty", "--tags")
+        commit = _run("git", "-C", str(source), *describe).stdout.strip()
+    return f"ALF {release[1] if release else '(unknown release)'} {commit or 'tree:' + digest[:8]}"
 
 
 def tree_hash(source: Path) -> str:
@@ -158,24 +156,28 @@ def _compiler(options: Options) -> str:
         "make": "make (Debian: apt install make)",
         "python3": "python3, which ALF's makefiles call",
     }
-    if options.mpi:
+    if "mpi" in options:
         needed["mpifort"] = "an MPI compiler (Debian: apt install libopenmpi-dev openmpi-bin)"
     for program, what in needed.items():
         if shutil.which(program) is None:
             raise MissingEngineError(f"`{program}` is not on the PATH: ALF needs {what}")
-    command = ["mpifort" if options.mpi else "gfortran", "--version"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    program = "mpifort" if "mpi" in options else "gfortran"
+    answer = _run(program, "--version")
     if answer.returncode != 0 or not answer.stdout:
-        raise MissingEngineError(f"`{command[0]} --version` fails: {answer.stderr.strip()[-300:]}")
+        raise MissingEngineError(f"`{program} --version` fails: {answer.stderr.strip()[-300:]}")
     line = answer.stdout.splitlines()[0]
     version = re.search(r"\d+\.\d+(\.\d+)*$", line)
     return f"gfortran {version[0]}" if version else line
 
 
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 def _check_hdf5(options: Options) -> None:
     """Raise MissingEngineError where ALF would download and compile an HDF5 unasked."""
     named = variable("ALF_HDF5_DIR")
-    if options.hdf5 and not (named and list(Path(named).glob("*/bin/h5fc"))):
+    if "hdf5" in options and not (named and list(Path(named).glob("*/bin/h5fc"))):
         raise MissingEngineError(
             "--hdf5 needs ALF_HDF5_DIR, with <compiler version>/{include,lib,bin/h5fc} below it as "
             f"ALF installs it (gfortran: GCC_version_12.2.0); it is {named or 'not set'}. Without "
@@ -183,106 +185,77 @@ def _check_hdf5(options: Options) -> None:
         )
 
 
-def _linear_algebra(work: Path) -> tuple[str, Path | None]:
-    """Return (name, directory to link from) of the fastest BLAS and LAPACK that link.
+def _linear_algebra(work: Path) -> str:
+    """Return the name of the fastest BLAS and LAPACK that link.
 
     ALF's configuration says ``-llapack -lblas``. OpenBLAS holds both and is several times faster
     than the reference, so two linker scripts of these names lead to it.
     """
-    library = work / "openblas"
+    library = work / OPENBLAS
     library.mkdir()
     for name in ("liblapack.so", "libblas.so"):
         (library / name).write_text("INPUT(-lopenblas)\n")
-    if _links(work, [f"-L{library}"]):
-        return "OpenBLAS", library
-    if _links(work, []):
-        return "system BLAS", None
+    program = work / "link_test.f90"
+    program.write_text("program t\ncall zgetrf()\ncall zgemm()\nend program t\n")
+    link = ("-w", str(program), "-llapack", "-lblas", "-o", str(work / "link_test"))
+    if _run("gfortran", f"-L{library}", *link).returncode == 0:
+        return "OpenBLAS"
+    if _run("gfortran", *link).returncode == 0:
+        return "system BLAS"
     raise MissingEngineError(
         "no LAPACK and BLAS to link with; install OpenBLAS (Debian: apt install libopenblas-dev)"
     )
 
 
-def _links(work: Path, flags: list[str]) -> bool:
-    program = work / "link_test.f90"
-    program.write_text("program t\ncall zgetrf()\ncall zgemm()\nend program t\n")
-    command = ["gfortran", "-w", str(program), *flags, "-llapack", "-lblas"]
-    output = ["-o", str(work / "link_test")]
-    return subprocess.run([*command, *output], capture_output=True, check=False).returncode == 0
-
-
-def _flags(options: Options) -> str:
-    return f"{FLAGS} -march=native" if options.native else FLAGS
-
-
-def _configure_words(options: Options) -> list[str]:
-    """Return what ALF's configure.sh is told."""
-    # LOG keeps the scales of the propagation as logarithms: same speed, and no overflow at low T
-    parallel = "MPI" if options.mpi else "noMPI"
-    return ["GNU", parallel, "LOG", *(["HDF5"] if options.hdf5 else [])]
-
-
-def _compile(
-    source: Path,
-    work: Path,
-    options: Options,
-    library: Path | None,
-    on_progress: Callable[[str], None],
-) -> Path:
-    tree = work / "ALF"
+def _compile(source: Path, work: Path, words: list[str], flags: str, blas: str, say: Say) -> Path:
+    """Compile in ``work``, with what configure.sh is told, and return the program."""
+    tree, ours, log = work / "ALF", work / "hamiltonian", work / LOG
     if " " in str(tree):
-        raise OrchestraError(
+        raise MissingEngineError(
             f"ALF cannot be built below {work}: set TMPDIR to a path without blanks"
         )
     shutil.copytree(source, tree, ignore=shutil.ignore_patterns(*PRODUCTS, "Documentation"))
-    ours = work / "hamiltonian"
     ours.mkdir()
-    for file in hamiltonian_files():
+    for file in installation.hamiltonian_files():
         shutil.copyfile(file, ours / file.name)
     (tree / "Prog" / "Hamiltonians.list.d" / "orchestra").write_text(f"Orchestra {ours / NAME}\n")
     # Not every shell hands arguments to a sourced file, but all let it see the shell's own; without
     # them configure.sh would silently choose something else.
-    words = " ".join([*_configure_words(options), "NO-INTERACTIVE", "NO-FALLBACK"])
-    setup = f"set -- {words} && . ./configure.sh"
-    variables = {**os.environ, **thread_environment(1), "ALF_FLAGS_EXT": _flags(options)}
-    if options.hdf5:
+    setup = f"set -- {' '.join(words)} NO-INTERACTIVE NO-FALLBACK && . ./configure.sh"
+    variables = {**os.environ, **thread_environment(1), "ALF_FLAGS_EXT": flags}
+    if "HDF5" in words:
         variables["ALF_HDF5_DIR"] = variable("ALF_HDF5_DIR")
-    if library is not None:
+    if blas == "OpenBLAS":
         # first in line for the final link; the variable helps where only OpenBLAS is installed,
         # because configure.sh tries the usual names itself
-        setup += f' && ALF_LIB="-L{library} $ALF_LIB"'
-        paths = [str(library), *filter(None, [os.environ.get("LIBRARY_PATH")])]
+        setup += f' && ALF_LIB="-L{work / OPENBLAS} $ALF_LIB"'
+        paths = [str(work / OPENBLAS), *filter(None, [os.environ.get("LIBRARY_PATH")])]
         variables["LIBRARY_PATH"] = ":".join(paths)
     for title, goal in (("libraries", "lib"), ("program", "program")):
         what = f"compiling ALF: {title} (both take 1 to 6 minutes)"
-        with heartbeat(on_progress, what), (work / LOG).open("ab") as log:
-            # `.` in a shell that stops at its first error: configure.sh returns, it does not exit
-            script = f"{{ {setup}; }} || exit 1\nexec make {goal}\n"
+        # `.` in a shell that stops at its first error: configure.sh returns, it does not exit
+        script = f"{{ {setup}; }} || exit 1\nexec make {goal}\n"
+        with heartbeat(say, what), log.open("ab") as stream:
             answer = subprocess.run(
                 ["sh", "-c", script],
                 cwd=tree,
                 env=variables,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=stream,
+                stderr=stream,
                 check=False,
             )
         if answer.returncode != 0:
-            raise EngineError(_explain(work / LOG))
-    _check_configuration(work / LOG, options)
-    return tree / "Prog" / BINARY
-
-
-def _check_configuration(log: Path, options: Options) -> None:
-    """Raise EngineError unless the compiler was called with everything that was asked for."""
+            raise EngineError(_explain(log))
     text = log.read_text(errors="replace")
-    wanted = ["-DSTABLOG", FLAGS, *(["-DMPI"] if options.mpi else [])]
-    wanted += ["-DHDF5"] if options.hdf5 else []
+    wanted = [*(_DEFINED[word] for word in words if word in _DEFINED), FLAGS]
     missing = [flag for flag in wanted if flag not in text]
     if missing:
         raise EngineError(
             f"this ALF tree was compiled without {' '.join(missing)}: its configure.sh does not "
             "understand what this program asks for"
         )
+    return tree / "Prog" / BINARY
 
 
 def _explain(log: Path) -> str:
@@ -290,31 +263,58 @@ def _explain(log: Path) -> str:
     kept = cache_directory() / "alf" / "failed-build.log"
     own_directory(kept.parent, NOT_TRUSTED)
     shutil.copyfile(log, kept)
-    lines = kept.read_text(errors="replace").splitlines()
-    errors = [k for k, line in enumerate(lines) if re.search(r"[Ee]rror", line)]
-    tail = lines[errors[0] : errors[0] + 6] if errors else lines[-6:]
-    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in tail]  # without colours
-    return "\n".join([f"ALF does not compile; from {kept}:", *(f"  {line}" for line in plain)])
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", kept.read_text(errors="replace"))  # without colours
+    lines = plain.splitlines()
+    first = next((k for k, line in enumerate(lines) if re.search("[Ee]rror", line)), -6)
+    shown = "".join(f"\n  {line}" for line in lines[first:][:6])
+    return f"ALF does not compile; from {kept}:{shown}"
 
 
 def _install(binary: Path, log: Path, target: Path, record: dict[str, object]) -> ALFInstallation:
     """Try the binary, then move it to its place by rename."""
-    from bilayer_orchestra.engines.alf.install.probe import probe
-
-    problem = probe(binary)
+    problem = installation.probe(binary)
     if problem:
         raise EngineError(f"the ALF that was just compiled does not work: {problem}")
     record |= {"binary_sha256": file_sha256(binary), "built": utc_now()}
     own_directory(target.parent, NOT_TRUSTED)
-    fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
-    try:
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=target.parent) as name:
+        fresh = Path(name) / target.name
+        fresh.mkdir(DIRECTORY)
         shutil.copy2(binary, fresh / BINARY)
         shutil.copyfile(log, fresh / LOG)
         (fresh / BUILD_RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        fresh.chmod(0o755)
         if target.exists():
             shutil.rmtree(target)
         fresh.rename(target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return ALFInstallation(target / BINARY, "orchestra engines build alf", dict(record))
+    return ALFInstallation(target / BINARY, installation.OURS)
+
+
+class _Recipe(ImageRecipe):
+    """The image of ALF: serial and MPI programs with our Hamiltonian."""
+
+    def own_files(self) -> tuple[Path, list[Path]]:
+        files = installation.hamiltonian_files()
+        return files[0].parent, files
+
+    def replaces_release(self, source: Path) -> bool:
+        return True
+
+    def left_out(self, source: Path) -> tuple[str, ...]:
+        check_tree(source)
+        return (*PRODUCTS, "Documentation")
+
+    def arguments(self, source: Path | None, version: str | None) -> dict[str, str]:
+        arguments = {}
+        if source is None:
+            text = self.definition().read_text(encoding="utf-8")
+            default = re.search(r"^\s*VERSION=(\S+)", text, re.M)
+            assert default is not None
+            name = f"ALF {version or default[1]}"
+        else:
+            name = alf_version(source, tree_hash(source))
+            release = re.match(r"ALF (\d\S*)", name)
+            arguments["VERSION"] = release[1] if release else "unknown"
+        return arguments | {"ENGINE": f"{name} + Orchestra {installation.hamiltonian_hash()[:8]}"}
+
+
+RECIPE = _Recipe("alf", launched={installation.VARIABLE: "/opt/orchestra/alf/ALF-MPI.out"})

@@ -4,8 +4,6 @@ ALF rounds beta/dtau silently and then simulates another temperature, so a step 
 divide is refused here with the nearest ones that do.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -17,12 +15,21 @@ from bilayer_orchestra.terms import GrandCanonical, Terms
 #: Relative deviation of beta/dtau from a whole number that is rounding of decimal input.
 TOLERANCE = 1e-9
 #: The smallest automatic step times the energy scale: docs/decisions/0009.
-AUTO_PRODUCT, FINEST = 0.4, 0.1
-#: Automatic steps may take this many times the slices (but at least and at most so many more), to
-#: the first choice whose :func:`resonance` is at most so many times the smallest.
-MORE_SLICES, FEW, MANY, GOOD_ENOUGH = 1.5, 4, 40, 1.5
-#: A chosen step with a larger :func:`resonance` is not believed if :func:`isolation` is smaller.
-RESONANT, ISOLATED = 100.0, 2.0
+AUTO_PRODUCT = 0.4
+#: The smallest automatic step in 1/energy where all energies are small.
+FINEST = 0.1
+#: Automatic steps may take this many times the slices to avoid a :func:`resonance` ...
+MORE_SLICES = 1.5
+#: ... but at least so many more slices, where there are hardly any,
+FEW = 4
+#: and at most so many: they cost time.
+MANY = 40
+#: The first choice whose resonance is at most so many times the smallest is taken.
+GOOD_ENOUGH = 1.5
+#: A step with a larger :func:`resonance` is not believed: docs/decisions/0016.
+RESONANT = 100.0
+#: It is believed where attractive sites are less isolated than this: :func:`resonant_steps`.
+ISOLATED = 2.0
 
 
 def time_steps(terms: Terms, numerics: ALFNumerics) -> tuple[float, ...]:
@@ -103,22 +110,31 @@ def _automatic(terms: Terms, total: float) -> tuple[float, ...]:
     count = max(1, math.ceil(total * scale / (4 * AUTO_PRODUCT) * (1 - TOLERANCE)))
     if isinstance(terms.state, GrandCanonical):
         more = min(max(FEW, math.ceil((MORE_SLICES - 1) * count)), MANY)
-        candidates = range(count, count + more + 1)
-        scores = [max(resonance(terms, total, k * n) for k in (1, 2, 4)) for n in candidates]
-        count = next(
-            n for n, s in zip(candidates, scores, strict=True) if s <= GOOD_ENOUGH * min(scores)
-        )
+        scores = {
+            n: max(resonance(terms, total, k * n) for k in (1, 2, 4))
+            for n in range(count, count + more + 1)
+        }
+        count = next(n for n, s in scores.items() if s <= GOOD_ENOUGH * min(scores.values()))
     return total / count, total / (2 * count), total / (4 * count)
 
 
 def resonance(terms: Terms, beta: float, slices: int) -> float:
-    """Return the second moment of the estimators of an isolated attractive site.
+    """Return the second moment of the estimators of an isolated attractive site, none: 0.
 
     The fields of a site add up to a phase a M with cos a = exp(-dtau |U| / 2) and M = -n, 2 - n,
     ..., n. Where that comes close to pi the weight |1 + exp(i a M)|^2 of a half filled site
     vanishes and its Green function 1 / (1 + exp(i a M)) diverges: configurations that are never
     sampled carry a part of the average. The mean of 4 / |1 + exp(i a M)|^2 over all fields is a few
     where no M is close, and 100 and more at a resonance. See docs/decisions/0016.
+
+    Parameters
+    ----------
+    terms : Terms
+        The model.
+    beta : float
+        Inverse temperature in 1/energy.
+    slices : int
+        Time slices in it.
     """
     from scipy.special import gammaln
 
@@ -135,32 +151,23 @@ def resonance(terms: Terms, beta: float, slices: int) -> float:
 
 
 def resonant_steps(terms: Terms, dtau: list[float]) -> list[float]:
-    """Return the steps at which nearly isolated sites hide a part of their averages."""
-    if not isinstance(terms.state, GrandCanonical) or isolation(terms) > ISOLATED:
+    """Return the steps at which nearly isolated sites hide a part of their averages.
+
+    Isolation is the smallest beta sqrt(sum_j h_ij^2) of an attractive site: small if it is alone.
+    """
+    attractive = terms.interaction < 0
+    if not isinstance(terms.state, GrandCanonical) or not attractive.any():
         return []
     beta = terms.state.beta
-    return [step for step in dtau if resonance(terms, beta, round(beta / step)) > RESONANT]
-
-
-def isolation(terms: Terms) -> float:
-    """Return the smallest beta sqrt(sum_j h_ij^2) of an attractive site: small if it is alone."""
-    if not isinstance(terms.state, GrandCanonical) or not (terms.interaction < 0).any():
-        return math.inf
-    hopping = terms.one_body - np.diag(terms.one_body.diagonal())
-    rows = np.sqrt(np.sum(hopping[terms.interaction < 0] ** 2, axis=1))
-    return terms.state.beta * float(rows.min())
+    isolation = beta * np.sqrt(np.sum(terms.hopping[attractive] ** 2, axis=1)).min()
+    return [
+        step
+        for step in dtau
+        if isolation <= ISOLATED and resonance(terms, beta, round(beta / step)) > RESONANT
+    ]
 
 
 def largest_energy(terms: Terms) -> float:
     """Return the energy that a time step has to be small against."""
     bandwidth = float(np.abs(np.linalg.eigvalsh(terms.one_body)).max())
     return max(float(np.abs(terms.interaction).max()), 1.5 * bandwidth)
-
-
-def extrapolation_weights(steps: tuple[float, ...]) -> list[float]:
-    """Return the weights of the limit dtau = 0 (equal errors)."""
-    if len(steps) == 1:
-        return [1.0]
-    from bilayer_orchestra.analysis.trotter import limit_weights
-
-    return [float(weight) for weight in limit_weights(np.asarray(steps), np.ones(len(steps)))]
