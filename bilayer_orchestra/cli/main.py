@@ -30,8 +30,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, _interrupt)
     _leave_out_the_working_directory()
     from bilayer_orchestra.cli.app import app
-    from bilayer_orchestra.cli.exit_codes import ExitCode
-    from bilayer_orchestra.errors import Interrupted, OrchestraError
+    from bilayer_orchestra.errors import ExitCode, Interrupted, OrchestraError
 
     checks = sys.argv[1:2] == ["check"]
     failed = ExitCode.COULD_NOT_RUN if checks else ExitCode.FAILED

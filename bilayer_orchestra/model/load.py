@@ -37,14 +37,14 @@ def is_study(data: dict[str, Any]) -> bool | None:
     return None if study == bool(of_model & data.keys()) else study
 
 
-def load_model(path: Path, overrides: tuple[str, ...] = ()) -> Model:
+def load_model(path: Path, overrides: Sequence[str] | None = None) -> Model:
     """Read and validate a model file.
 
     Parameters
     ----------
     path : Path
         The YAML file.
-    overrides : tuple of str
+    overrides : sequence of str, optional
         ``key.key=value`` texts that replace single values, as ``--set`` on the command line.
 
     Raises
@@ -85,7 +85,10 @@ def stored_model(text: str) -> Model:
 
 
 def parse_model(
-    text: str, source: str = "model", overrides: tuple[str, ...] = (), settings: bool = True
+    text: str,
+    source: str = "model",
+    overrides: Sequence[str] | None = None,
+    settings: bool = True,
 ) -> Model:
     """Validate the text of a model file; see :func:`load_model`.
 
@@ -95,7 +98,7 @@ def parse_model(
         YAML.
     source : str
         What messages call it.
-    overrides : tuple of str
+    overrides : sequence of str, optional
         ``key.key=value`` texts that replace single values.
     settings : bool
         Whether the engines' settings are part of it, and have to be known.
@@ -105,7 +108,7 @@ def parse_model(
         yaml.data.pop("numerics", None)
     if is_study(yaml.data) is True:
         raise SpecError(source, ["is a study, not a model; `orchestra sweep` runs all its points"])
-    for override in overrides:
+    for override in overrides or ():
         _apply(yaml, override)
     return _validated(yaml.data, yaml, source, yaml.problems)
 

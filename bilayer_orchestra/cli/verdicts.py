@@ -1,0 +1,230 @@
+"""What ``orchestra check`` does and prints: results that are compared, or tested each alone."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import xarray as xr
+from rich.table import Table
+
+from bilayer_orchestra.checking.comparison import Word
+from bilayer_orchestra.checking.identities import check_identities
+from bilayer_orchestra.checking.overall import Verdict
+from bilayer_orchestra.checking.plan import Check, compare_files, usable_engines
+from bilayer_orchestra.checking.report import PAGE, write_report
+from bilayer_orchestra.checking.verdict import LEVEL, PairVerdict
+from bilayer_orchestra.cli.tables import plain_table
+from bilayer_orchestra.dataset.parameters import parameters
+from bilayer_orchestra.dataset.schema import open_result
+from bilayer_orchestra.display import output_console, progress
+from bilayer_orchestra.engines.registry import get_engine
+from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.model.load import load_model
+from bilayer_orchestra.running.choice import engine_for
+from bilayer_orchestra.running.published import CHECK, refuse_own_source
+from bilayer_orchestra.running.versions import run_directory
+from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.tuning.point import run_model
+
+#: From the best to the worst.
+WORDS: tuple[Word, ...] = ("agree", "undecided", "disagree")
+#: Outcome of an identity -> what it makes of the result; any other agrees.
+_OF_OUTCOMES: dict[str, Word] = {"violated": "disagree", "undecided": "undecided"}
+
+
+def compare_engines(
+    targets: list[Path],
+    names: list[str],
+    output: Path | None,
+    overrides: Sequence[str] | None,
+    distance: int,
+    any_version: bool | None,
+) -> tuple[Verdict, Path]:
+    """Return the verdict on a model that several engines solve, and the directory of its report.
+
+    Parameters
+    ----------
+    targets, names, output, overrides, distance, any_version
+        As ``check`` takes them.
+    """
+    if len(targets) != 1:
+        raise OrchestraError("give one model file, or two or more results (.nc)")
+    console, model = output_console(), load_model(targets[0], overrides)
+    names = list(dict.fromkeys(names))
+    for name in names:
+        get_engine(name).version()
+    if not names:
+        names, without = usable_engines(model)
+        for line in without:
+            console.say(line)
+    root = output or Path("runs") / model.name
+    with progress(console) as show:
+        return Check(model, names, root, show, distance, any_version).run(), root
+
+
+def compare_results(
+    targets: list[Path], output: Path | None, distance: int, has_options: bool
+) -> tuple[Verdict, Path]:
+    """Return the verdict on stored results, and the directory of its report.
+
+    Parameters
+    ----------
+    targets, output, distance
+        As ``check`` takes them.
+    has_options : bool
+        Whether there are options that mean nothing here.
+    """
+    opened = [open_result(one, ("a result",)) for one in targets if one.suffix == ".nc"]
+    if len(opened) < max(2, len(targets)):
+        raise OrchestraError(
+            "to compare stored results give two or more files result.nc; to solve a model give "
+            "its model file alone; one result alone can be tested with --identities"
+        )
+    if has_options:
+        raise OrchestraError(
+            "--backends, --set, --any-version and --this-version have no meaning for stored results"
+        )
+    root = output or Path()
+    refuse_own_source(root / CHECK[0], *targets)
+    results: dict[str, xr.Dataset] = {}
+    for dataset in opened:
+        label = str(dataset.attrs["backend"])
+        results[f"{label} {len(results) + 1}" if label in results else label] = dataset
+    return compare_files(results, str(opened[0].attrs["model_name"]), distance), root
+
+
+def each_alone(
+    targets: list[Path],
+    names: list[str],
+    output: Path | None,
+    overrides: Sequence[str] | None,
+    any_version: bool | None,
+) -> Word:
+    """Test stored results, or what the named engines return for a model file, by identities.
+
+    Parameters
+    ----------
+    targets, names, output, overrides, any_version
+        As ``check`` takes them.
+    """
+    console = output_console()
+    results: list[tuple[str, xr.Dataset]] = []
+    for target in targets:
+        if target.suffix == ".nc":
+            dataset = open_result(target, ("a result",))
+            results.append((f"{target} ({dataset.attrs['engine']})", dataset))
+            continue
+        model = load_model(target, overrides)
+        root = output or Path("runs") / model.name
+        with progress(console) as show:
+            for name in names or ["auto"]:
+                engine = engine_for(model, name)
+                run = run_directory(root, model, engine, any_version)
+                solved = run_model(model, engine, LocalRuntime(), root, show, run=run).dataset
+                results.append((f"{model.name} with {engine.name}", solved))
+    words: list[Word] = []
+    for label, dataset in results:
+        table = plain_table("identity", "outcome", "detail")
+        found: list[Word] = ["agree" if dataset.attrs["converged"] else "undecided"]
+        for identity in check_identities(dataset):
+            table.add_row(identity.name, identity.outcome, identity.detail)
+            found.append(_OF_OUTCOMES.get(identity.outcome, "agree"))
+        words.append(max(found, key=WORDS.index))
+        console.say(f"\n{label}")
+        console.print(table)
+        console.say(words[-1].upper())
+    return max(words, key=WORDS.index)
+
+
+def report(outcome: Verdict, root: Path, style: Path | None) -> None:
+    """Print the verdicts; leave check.nc and, where its libraries are there, check.html.
+
+    Parameters
+    ----------
+    outcome : Verdict
+        Of the whole check.
+    root : Path
+        Directory of the report.
+    style : Path or None
+        A matplotlib style.
+    """
+    console = output_console()
+    for verdict in outcome.verdicts:
+        console.say(f"\n{verdict.first} and {verdict.second}")
+        console.print(verdict_table(verdict))
+        console.say(f"{verdict.word.upper()}: {verdict.reason}")
+        if verdict.cause:
+            console.say(f"likely cause: {verdict.cause}")
+        for note in verdict.notes:
+            console.say(f"note: {note}")
+    console.say("")
+    for line in [*(outcome.ladder.describe() if outcome.ladder else []), *outcome.notes]:
+        console.say(line)
+    if outcome.model is not None:
+        console.say(f"parameters: {parameters(outcome.model.to_data())}")
+    headline = _headline(outcome)
+    console.say(headline)
+    console.say(f"dataset  {write_report(outcome, root, headline)}")
+    try:
+        from bilayer_orchestra.plots.check_page import write_page
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "jinja2":
+            raise
+        console.say("no report: pip install matplotlib jinja2")
+        return
+    console.say(f"report   {write_page(outcome, root / PAGE, headline, style)}")
+
+
+def _headline(outcome: Verdict) -> str:
+    """Return the verdict of the whole check in one line."""
+    counts = Counter(verdict.word for verdict in outcome.verdicts)
+    words: tuple[Word, ...] = ("agree", "disagree", "undecided")
+    found = ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
+    scope = f"{len(outcome.verdicts)} pairs of results: {found}" if found else "nothing compared"
+    unreached = outcome.ladder is not None and outcome.ladder.out_of_reach
+    limit = "; T -> 0 was NOT checked (out of reach)" if unreached else ""
+    reach = f" up to distance {outcome.distance}" if outcome.distance is not None else ""
+    return (
+        f"{outcome.name}: {outcome.word.upper()}{reach} ({scope}{limit}; "
+        f"false alarms at most {100 * LEVEL:g} %)"
+    )
+
+
+def verdict_table(verdict: PairVerdict) -> Table:
+    """Return one row per observable."""
+    table = plain_table(
+        *("observable", "verdict", "p", "chi2/dof", "worst", "pull", "systematic"),
+        *("up to", "would notice", "why"),
+    )
+    for finding in verdict.findings:
+        test = finding.test
+        if test is None:
+            table.add_row(finding.name, finding.word, *[""] * 7, finding.reason)
+            continue
+        named = ", ".join(
+            f"{what.split(' (')[0]} {size:.1g}"
+            for what, size in finding.systematics.items()
+            if size > 1e-12
+        )
+        table.add_row(
+            finding.name,
+            finding.word,
+            f"{finding.corrected_p:.2g}",
+            f"{test.chi2:.2f} ({test.modes})" if test.modes else "",
+            _site_label(finding.worst_label) if test.pulls[test.worst] else "",
+            f"{test.pulls[test.worst]:+.1f}",
+            named,
+            "" if finding.distance is None else str(max(finding.distance, 0)),
+            f"{100 * finding.detectable:.2g} %",
+            "" if finding.word == "agree" else finding.reason,
+        )
+    return table
+
+
+def _site_label(label: str) -> str:
+    """Shorten ``spin=up layer=P x=0 layer_=M x_=3`` to ``up P0 M3``."""
+    text = ""
+    for part in label.split():
+        key, _, value = part.partition("=")
+        text += value if key in ("x", "x_") else f" {value}"
+    return text.strip()
