@@ -21,7 +21,7 @@ import numpy as np
 
 from bilayer_orchestra.dataset.reading import by_site
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.model.state import CanonicalState
+from bilayer_orchestra.model.spec import CanonicalState
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -24,7 +24,7 @@ def schema() -> None:
     """Print the JSON Schema of the model file, for editors."""
     import json
 
-    from bilayer_orchestra.model.kinds import json_schema
+    from bilayer_orchestra.model.spec import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2))
 

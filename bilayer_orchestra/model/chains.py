@@ -1,7 +1,5 @@
 """What geometries of coupled chains share: labels, bonds, the order of the sites."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -9,9 +7,8 @@ import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from bilayer_orchestra.model.filling import listed, particles, with_state
-from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.model.state import CanonicalState
+from bilayer_orchestra.model.filling import listed, particles
+from bilayer_orchestra.model.spec import CanonicalState, Model
 from bilayer_orchestra.settings import SpecModel
 from bilayer_orchestra.terms import FloatArray, Site, Terms
 
@@ -66,9 +63,20 @@ class HubbardChains(CoupledChains):
     @model_validator(mode="before")
     @classmethod
     def _ground_state_of_filling(cls, data: Any) -> Any:
+        """Add the ground state of equal spins to a file that names a filling but no state.
+
+        Whether its particle number is right, or the filling can be read at all, is validated later.
+        """
         if not isinstance(data, dict) or data.get("state") is not None:
             return data
-        return data if data.get("filling") is None else with_state(data)
+        if data.get("filling") is None:
+            return data
+        try:
+            densities = [value for key, value in data["filling"].items() if key != "tolerance"]
+            half = max(1, round(int(data["length"]) * sum(map(float, densities)) / 2))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+            half = 1
+        return data | {"state": {"n_up": half, "n_down": half}}
 
     @model_validator(mode="after")
     def _filling_has_these_particles(self) -> Self:
@@ -77,18 +85,11 @@ class HubbardChains(CoupledChains):
         wished = particles(self.wished, self.length, self.state.n_up == self.state.n_down)
         given = self.state.n_up + self.state.n_down
         if given != wished:
-            densities = self.wished.densities().values()
             raise PydanticCustomError(
                 "filling",
-                "has {given} electrons, but {densities} per site on {length} rungs make "
-                "{wished}; leave `state` out for equal spins",
-                {
-                    "given": given,
-                    "wished": wished,
-                    "densities": listed([f"{density:g}" for density in densities]),
-                    "length": self.length,
-                    "path": ("state",),
-                },
+                f"has {given} electrons, but {listed(self.wished)} per site on {self.length} rungs "
+                f"make {wished}; leave `state` out for equal spins",
+                {"path": ("state",)},
             )
         return self
 
