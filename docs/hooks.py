@@ -34,7 +34,7 @@ API = {
     ),
     "dataset": (
         "Observables and dataset",
-        ["observables", "averages", "dataset.schema", "dataset.statement", "errors"],
+        ["observables", "averages", "dataset.schema", "dataset.reading", "errors"],
     ),
     "running": (
         "Running",

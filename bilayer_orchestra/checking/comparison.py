@@ -19,7 +19,7 @@ from bilayer_orchestra.checking.classes import (
 )
 from bilayer_orchestra.checking.elements import Elements, elements_of, vector
 from bilayer_orchestra.checking.statistics import ZERO, Test, compare, spread
-from bilayer_orchestra.dataset.statement import NOT_STATED, systematics_of
+from bilayer_orchestra.dataset.reading import NOT_STATED, systematics_of
 from bilayer_orchestra.observables import EXTRAS, OBSERVABLES
 from bilayer_orchestra.terms import FloatArray
 

@@ -26,7 +26,7 @@ from bilayer_orchestra.checking.ladder import (
 from bilayer_orchestra.checking.overall import Verdict
 from bilayer_orchestra.checking.sectors import place_potentials, solve_sectors, with_beta
 from bilayer_orchestra.checking.verdict import NEIGHBOURS, incomparable, judge_all
-from bilayer_orchestra.dataset.labels import need_chains
+from bilayer_orchestra.dataset.reading import need_chains
 from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.engines.registry import engines, get_engine
 from bilayer_orchestra.errors import OrchestraError, OtherVersionError

@@ -12,8 +12,7 @@ from bilayer_orchestra.checking.causes import likely_cause
 from bilayer_orchestra.checking.comparison import Compared, Comparison, Pair, Word
 from bilayer_orchestra.checking.consistency import inconsistencies
 from bilayer_orchestra.checking.statistics import Test
-from bilayer_orchestra.dataset.parameters import flat, yaml_data
-from bilayer_orchestra.dataset.statement import is_stochastic
+from bilayer_orchestra.dataset.reading import flat, is_stochastic, yaml_data
 from bilayer_orchestra.observables import EXTRAS, OBSERVABLES
 from bilayer_orchestra.terms import FloatArray
 

@@ -66,7 +66,7 @@ def fit(
         draw fit.png
     """
     from bilayer_orchestra.cli.tables import fit_table, remarks
-    from bilayer_orchestra.dataset.parameters import model_data, parameters
+    from bilayer_orchestra.dataset.reading import model_data, parameters
     from bilayer_orchestra.dataset.schema import open_result, write_atomic
     from bilayer_orchestra.display import output_console
     from bilayer_orchestra.fits import datasets
@@ -201,7 +201,7 @@ def plot(
     runs
         directory of the runs, as given to sweep [runs/NAME]
     """
-    from bilayer_orchestra.dataset.parameters import yaml_data
+    from bilayer_orchestra.dataset.reading import yaml_data
     from bilayer_orchestra.dataset.schema import open_result, write_atomic
     from bilayer_orchestra.display import output_console
     from bilayer_orchestra.plots.try_to_draw import draw

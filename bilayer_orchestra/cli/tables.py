@@ -7,7 +7,7 @@ import xarray as xr
 from rich.markup import escape
 from rich.table import Table
 
-from bilayer_orchestra.dataset.parameters import model_data, parameters
+from bilayer_orchestra.dataset.reading import model_data, parameters
 from bilayer_orchestra.fits.datasets import rounded
 from bilayer_orchestra.running.directory import RunDirectory
 from bilayer_orchestra.study.axes import shown

@@ -14,7 +14,7 @@ from bilayer_orchestra.checking.plan import Check, compare_files, usable_engines
 from bilayer_orchestra.checking.report import PAGE, write_report
 from bilayer_orchestra.checking.verdict import LEVEL, PairVerdict
 from bilayer_orchestra.cli.tables import plain_table
-from bilayer_orchestra.dataset.parameters import parameters
+from bilayer_orchestra.dataset.reading import parameters
 from bilayer_orchestra.dataset.schema import open_result
 from bilayer_orchestra.display import output_console, progress
 from bilayer_orchestra.engines.registry import get_engine
