@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from bilayer_orchestra.cli.options import AnyVersion, Overrides, Style
+from bilayer_orchestra.cli.options import AnyVersion, Overrides
 from bilayer_orchestra.errors import ExitCode
 
 #: A verdict -> its exit code.
@@ -35,7 +35,7 @@ def check(
     distance: Annotated[
         int, typer.Option(min=1, help="how far apart sites must agree; less is undecided")
     ] = 1,
-    style: Style = None,
+    style: Path | None = None,
     any_version: AnyVersion = None,
 ) -> None:
     """Solve a model with several engines and say whether they agree, also as T goes to 0.
@@ -63,16 +63,12 @@ def check(
 
     check_style(style)
     names = [part.strip() for part in backends.split(",")] if backends else []
+    asked = verdicts.Asked(targets, names, output, overrides, distance, any_version)
     if identities:
-        word = verdicts.each_alone(targets, names, output, overrides, any_version)
+        word = asked.each_alone()
     else:
-        if any(target.suffix == ".nc" for target in targets):
-            has_options = bool(names or overrides or any_version is not None)
-            outcome, root = verdicts.compare_results(targets, output, distance, has_options)
-        else:
-            outcome, root = verdicts.compare_engines(
-                targets, names, output, overrides, distance, any_version
-            )
+        stored = any(target.suffix == ".nc" for target in targets)
+        outcome, root = asked.compare_results() if stored else asked.compare_engines()
         verdicts.report(outcome, root, style)
         word = outcome.word
     raise typer.Exit(EXIT_CODES[word])

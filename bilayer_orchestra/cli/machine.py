@@ -62,8 +62,6 @@ def engines_build(
 
     Parameters
     ----------
-    engine
-        name of the engine
     source
         the engine's source tree; it is not modified
     native
@@ -84,13 +82,7 @@ def engines_build(
 
 @engines.command("install")
 def engines_install(engine: str) -> None:
-    """Install what an engine needs, such as Julia and its packages.
-
-    Parameters
-    ----------
-    engine
-        name of the engine
-    """
+    """Install what an engine needs, such as Julia and its packages."""
     from bilayer_orchestra.engines.registry import get_engine
 
     get_engine(engine).install(typer.echo)

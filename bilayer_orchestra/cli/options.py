@@ -9,38 +9,32 @@ import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import typer
 
 from bilayer_orchestra.user_files import user_path
 
 #: Second names of options, the same in every command.
-SHORT = {"jobs": "-j", "output": "-o"}
+SHORT = {"backend": ["-b"], "output": ["-o"]}
+#: What several commands take: what stands for its value, and the help.
+SHARED = {
+    "backend": ("", "an installed engine (`orchestra doctor` lists them), or auto"),
+    "engine": ("", "name of the engine"),
+    "image": ("KIND=FILE", "image of an engine"),
+    "model_file": ("MODEL.yaml", "the model file"),
+    "site": ("", "slurm: site profile, a TOML file or a name [the study's]"),
+    "strict": ("", "end with exit code 4 if a result is not converged"),
+    "study_file": ("STUDY.yaml", "the study file"),
+    "style": ("FILE", "a matplotlib style for the picture [the program's own]"),
+}
 _PARAMETERS = "\n\nParameters\n----------\n"
 #: One of them: its name, what stands for its value, and the lines about it.
 _ENTRY = re.compile(r"^(\w+)(?: : (.+))?\n((?: +.+\n?)+)", re.M)
 
-BackendName = Annotated[
-    str,
-    typer.Option(
-        "--backend", "-b", help="an installed engine (`orchestra doctor` lists them), or auto"
-    ),
-]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="replace one value, e.g. t_perp=0.3"),
-]
-SiteName = Annotated[
-    str | None, typer.Option(help="slurm: site profile, a TOML file or a name [the study's]")
-]
-Images = Annotated[
-    list[str] | None,
-    typer.Option("--image", metavar="KIND=FILE", help="image of an engine"),
-]
-Style = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="a matplotlib style for the picture [the program's own]"),
 ]
 AnyVersion = Annotated[
     bool | None,
@@ -51,17 +45,14 @@ AnyVersion = Annotated[
     ),
 ]
 
-Strict = Annotated[
-    bool, typer.Option("--strict", help="end with exit code 4 if a result is not converged")
-]
-
 
 class PathTyper(typer.Typer):
     """Makes commands of functions, whose docstrings say what their parameters are.
 
     A parameter with a default is an option, one without an argument. A section ``Parameters`` (as
     numpydoc has it) describes each: after the colon what stands for its value in the help, below
-    it the help. What its annotation describes as typer has it is left to typer.
+    it the help. Those in :data:`SHARED` are described there, and what an annotation describes is
+    left to typer.
 
     Every path has its ``~`` replaced, also that of ``--output=~/runs``.
     """
@@ -72,7 +63,7 @@ class PathTyper(typer.Typer):
 
         def decorate(function: Callable[..., None]) -> Any:
             text, _, section = (inspect.getdoc(function) or "").partition(_PARAMETERS)
-            about = {name: lines for name, *lines in _ENTRY.findall(section)}
+            about = SHARED | {name: lines for name, *lines in _ENTRY.findall(section)}
 
             @functools.wraps(function)
             def call(**arguments: Any) -> None:
@@ -91,15 +82,15 @@ class PathTyper(typer.Typer):
 def _described(parameter: inspect.Parameter, metavar: str, text: str) -> inspect.Parameter:
     """Return the parameter as typer has it: an option with these words, or an argument."""
     named = parameter.replace(kind=parameter.KEYWORD_ONLY)
-    if not text:
+    if not text or get_origin(named.annotation) is Annotated:
         return named
     words: dict[str, Any] = {"metavar": metavar or None, "help": " ".join(text.split())}
     if named.default is named.empty:
         return named.replace(default=typer.Argument(**words))
-    names = [f"--{named.name.replace('_', '-')}", *filter(None, [SHORT.get(named.name)])]
-    # with typer's own names a flag can be switched off as well: --no-plot
-    chosen = [] if named.default is True else names
-    return named.replace(default=typer.Option(named.default, *chosen, **words))
+    names = [f"--{named.name.replace('_', '-')}", *SHORT.get(named.name, [])]
+    if named.default is True:
+        names = []  # typer's own can switch it off as well: --no-plot
+    return named.replace(default=typer.Option(named.default, *names, **words))
 
 
 def _replaced(value: Any) -> Any:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bilayer_orchestra.cli.options import Style
 from bilayer_orchestra.errors import ExitCode, OrchestraError
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def fit(
     wave_vector: float | None = None,
     replicas: int = 1000,
     plot: bool = True,
-    style: Style = None,
+    style: Path | None = None,
 ) -> None:
     """Fit decay exponents and lengths; print a table, leave fit.nc and fit.png.
 
@@ -157,9 +156,7 @@ def extrapolate(
     dataset, target = open_result(result, ("a collected sweep",)), output or result.parent
     path = target / LIMIT[0]
     refuse_own_source(path, result)
-    if model not in limits.MODELS:
-        raise OrchestraError(f"unknown model {model!r}; choose from {', '.join(limits.MODELS)}")
-    dim = dim or limits.MODELS[model].dim
+    dim = dim or (limits.MODELS[model].dim if model in limits.MODELS else "")
     names = name or [
         str(key)
         for key, variable in dataset.data_vars.items()
@@ -188,7 +185,7 @@ def plot(
     target: Path,
     output: Path | None = None,
     runs: Path | None = None,
-    style: Style = None,
+    style: Path | None = None,
 ) -> None:
     """Draw the figure of a study, or the correlations of one result.
 

@@ -6,15 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bilayer_orchestra.cli.options import (
-    AnyVersion,
-    BackendName,
-    Images,
-    Overrides,
-    SiteName,
-    Strict,
-    Style,
-)
+from bilayer_orchestra.cli.options import AnyVersion, Overrides
 from bilayer_orchestra.errors import ExitCode, OrchestraError
 
 if TYPE_CHECKING:
@@ -25,16 +17,16 @@ if TYPE_CHECKING:
 
 def run(
     model_file: Path,
-    backend: BackendName = "auto",
+    backend: str = "auto",
     runtime: str = "local",
-    image: Images = None,
+    image: list[str] | None = None,
     output: Path | None = None,
     overrides: Overrides = None,
     wait: bool = True,
     plot: bool = True,
-    strict: Strict = False,
-    style: Style = None,
-    site: SiteName = None,
+    strict: bool = False,
+    style: Path | None = None,
+    site: str | None = None,
     detach: bool = False,
     any_version: AnyVersion = None,
 ) -> None:
@@ -45,8 +37,6 @@ def run(
 
     Parameters
     ----------
-    model_file : MODEL.yaml
-        the model file
     runtime
         where it runs: local, apptainer or slurm
     output
@@ -127,16 +117,10 @@ def _draw(outcome: "Outcome", root: Path, style: Path | None) -> Path | None:
 def render(
     model_file: Path,
     output: Annotated[Path, typer.Option("--output", "-o", help="directory to write to")],
-    backend: BackendName = "auto",
+    backend: str = "auto",
     overrides: Overrides = None,
 ) -> None:
-    """Write what would run, without running it.
-
-    Parameters
-    ----------
-    model_file : MODEL.yaml
-        the model file
-    """
+    """Write what would run, without running it."""
     import contextlib
     import shlex
 
@@ -192,27 +176,17 @@ def status(directory: Path) -> None:
     console.print(", ".join(f"{number} {state}" for state, number in sorted(counts.items())))
 
 
-StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="the study file")]
-StudyOutput = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", help="directory of the runs [runs/NAME of the base model]"),
-]
-RuntimeName = Annotated[
-    str | None, typer.Option(help="local, apptainer or slurm [what the study says, else local]")
-]
-
-
 def sweep(
-    study_file: StudyFile,
-    runtime: RuntimeName = None,
-    output: StudyOutput = None,
+    study_file: Path,
+    runtime: str | None = None,
+    output: Path | None = None,
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=1, help="points at the same time (not for slurm)")
     ] = 1,
-    image: Images = None,
-    site: SiteName = None,
+    image: list[str] | None = None,
+    site: str | None = None,
     dry_run: bool = False,
-    strict: Strict = False,
+    strict: bool = False,
     any_version: AnyVersion = None,
 ) -> None:
     """Run all points of a study that are not there yet; leave one dataset over all axes.
@@ -222,6 +196,10 @@ def sweep(
 
     Parameters
     ----------
+    runtime
+        local, apptainer or slurm [what the study says, else local]
+    output
+        directory of the runs [runs/NAME of the base model]
     dry_run
         show what would run or be submitted
     """
@@ -255,17 +233,24 @@ def sweep(
 
 
 def collect(
-    study_file: StudyFile,
-    runtime: RuntimeName = None,
-    output: StudyOutput = None,
-    image: Images = None,
-    site: SiteName = None,
-    strict: Strict = False,
+    study_file: Path,
+    runtime: str | None = None,
+    output: Path | None = None,
+    image: list[str] | None = None,
+    site: str | None = None,
+    strict: bool = False,
     any_version: AnyVersion = None,
 ) -> None:
     """Combine what is finished of a study to one dataset; list what is not. Any time.
 
     With --strict, exit code 1 says that a point is missing.
+
+    Parameters
+    ----------
+    runtime
+        local, apptainer or slurm [what the study says, else local]
+    output
+        directory of the runs [runs/NAME of the base model]
     """
     from bilayer_orchestra.study.load import load_study
     from bilayer_orchestra.study.tasks import study_root

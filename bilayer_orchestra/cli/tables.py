@@ -38,14 +38,10 @@ def result_table(dataset: xr.Dataset, reused: bool) -> Table:
     for name in ENERGIES:
         if name in dataset:
             table.add_row(name.replace("_", " "), with_uncertainty(dataset, name))
-    if "density" in dataset:
-        per_site = dataset["density"].sum("spin", skipna=False)  # a label that no site has is NaN
-        table.add_row("density per site", _by_layer(per_site.mean(per_site.dims[1:])))
-    for name in ("magnetization", "double_occupancy"):
+    for name in ("density", "magnetization", "double_occupancy"):
         if name in dataset:
             words = name.replace("_", " ")
-            per_site = dataset[name].mean(dataset[name].dims[1:])
-            table.add_row(f"{words} per site", _by_layer(per_site))
+            table.add_row(f"{words} per site", _by_layer(dataset[name]))
     for name, form in (
         ("bond_dimension", "{:.0f}"),
         ("discarded_weight", "{:.1e}"),
@@ -90,9 +86,12 @@ def tuned_potentials(dataset: xr.Dataset) -> str:
 
 
 def _by_layer(values: xr.DataArray) -> str:
-    """Return the values over their one dimension, which a geometry may call otherwise."""
-    (dim,) = values.dims
-    return "  ".join(f"{one} {float(values.sel({dim: one})):.6f}" for one in values[dim].values)
+    """Return the means over all but the first dimension of the sites, and the sum of both spins."""
+    if "spin" in values.dims:
+        values = values.sum("spin", skipna=False)  # a label that no site has is NaN
+    dim, *others = values.dims
+    means = values.mean(others)
+    return "  ".join(f"{one} {float(means.sel({dim: one})):.6f}" for one in means[dim].values)
 
 
 def status_table(runs: list[RunDirectory], states: Mapping[str, tuple[str, str]]) -> Table:

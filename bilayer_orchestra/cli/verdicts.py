@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import xarray as xr
@@ -20,6 +21,7 @@ from bilayer_orchestra.display import output_console, progress
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import load_model
+from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.running.choice import engine_for
 from bilayer_orchestra.running.published import CHECK, refuse_own_source
 from bilayer_orchestra.running.versions import run_directory
@@ -32,108 +34,102 @@ WORDS: tuple[Word, ...] = ("agree", "undecided", "disagree")
 _OF_OUTCOMES: dict[str, Word] = {"violated": "disagree", "undecided": "undecided"}
 
 
-def compare_engines(
-    targets: list[Path],
-    names: list[str],
-    output: Path | None,
-    overrides: Sequence[str] | None,
-    distance: int,
-    any_version: bool | None,
-) -> tuple[Verdict, Path]:
-    """Return the verdict on a model that several engines solve, and the directory of its report.
+@dataclass(frozen=True)
+class Asked:
+    """What ``check`` is asked to do.
 
     Parameters
     ----------
-    targets, names, output, overrides, distance, any_version
-        As ``check`` takes them.
+    targets : list of Path
+        A model file, or stored results.
+    names : list of str
+        Of the engines; empty: all that are found and can solve it.
+    output : Path or None
+        Directory of runs and report.
+    overrides : sequence of str or None
+        ``key.key=value`` texts.
+    distance : int
+        Sites so far apart must agree.
+    any_version : bool or None
+        See :func:`bilayer_orchestra.running.versions.run_directory`.
     """
-    if len(targets) != 1:
-        raise OrchestraError("give one model file, or two or more results (.nc)")
-    console, model = output_console(), load_model(targets[0], overrides)
-    names = list(dict.fromkeys(names))
-    for name in names:
-        get_engine(name).version()
-    if not names:
-        names, without = usable_engines(model)
-        for line in without:
-            console.say(line)
-    root = output or Path("runs") / model.name
-    with progress(console) as show:
-        return Check(model, names, root, show, distance, any_version).run(), root
 
+    targets: list[Path]
+    names: list[str]
+    output: Path | None
+    overrides: Sequence[str] | None
+    distance: int
+    any_version: bool | None
 
-def compare_results(
-    targets: list[Path], output: Path | None, distance: int, has_options: bool
-) -> tuple[Verdict, Path]:
-    """Return the verdict on stored results, and the directory of its report.
+    def _model(self, file: Path) -> tuple[Model, Path]:
+        """Return the model of a file, and the directory of its runs."""
+        model = load_model(file, self.overrides)
+        return model, self.output or Path("runs") / model.name
 
-    Parameters
-    ----------
-    targets, output, distance
-        As ``check`` takes them.
-    has_options : bool
-        Whether there are options that mean nothing here.
-    """
-    opened = [open_result(one, ("a result",)) for one in targets if one.suffix == ".nc"]
-    if len(opened) < max(2, len(targets)):
-        raise OrchestraError(
-            "to compare stored results give two or more files result.nc; to solve a model give "
-            "its model file alone; one result alone can be tested with --identities"
-        )
-    if has_options:
-        raise OrchestraError(
-            "--backends, --set, --any-version and --this-version have no meaning for stored results"
-        )
-    root = output or Path()
-    refuse_own_source(root / CHECK[0], *targets)
-    results: dict[str, xr.Dataset] = {}
-    for dataset in opened:
-        label = str(dataset.attrs["backend"])
-        results[f"{label} {len(results) + 1}" if label in results else label] = dataset
-    return compare_files(results, str(opened[0].attrs["model_name"]), distance), root
-
-
-def each_alone(
-    targets: list[Path],
-    names: list[str],
-    output: Path | None,
-    overrides: Sequence[str] | None,
-    any_version: bool | None,
-) -> Word:
-    """Test stored results, or what the named engines return for a model file, by identities.
-
-    Parameters
-    ----------
-    targets, names, output, overrides, any_version
-        As ``check`` takes them.
-    """
-    console = output_console()
-    results: list[tuple[str, xr.Dataset]] = []
-    for target in targets:
-        if target.suffix == ".nc":
-            dataset = open_result(target, ("a result",))
-            results.append((f"{target} ({dataset.attrs['engine']})", dataset))
-            continue
-        model = load_model(target, overrides)
-        root = output or Path("runs") / model.name
+    def compare_engines(self) -> tuple[Verdict, Path]:
+        """Return the verdict on a model that several engines solve, and the report's directory."""
+        if len(self.targets) != 1:
+            raise OrchestraError("give one model file, or two or more results (.nc)")
+        console, (model, root) = output_console(), self._model(self.targets[0])
+        names = list(dict.fromkeys(self.names))
+        for name in names:
+            get_engine(name).version()
+        if not names:
+            names, without = usable_engines(model)
+            for line in without:
+                console.say(line)
         with progress(console) as show:
-            for name in names or ["auto"]:
-                engine = engine_for(model, name)
-                run = run_directory(root, model, engine, any_version)
-                solved = run_model(model, engine, LocalRuntime(), root, show, run=run).dataset
-                results.append((f"{model.name} with {engine.name}", solved))
-    words: list[Word] = []
-    for label, dataset in results:
-        table = plain_table("identity", "outcome", "detail")
-        found: list[Word] = ["agree" if dataset.attrs["converged"] else "undecided"]
-        for identity in check_identities(dataset):
-            table.add_row(identity.name, identity.outcome, identity.detail)
-            found.append(_OF_OUTCOMES.get(identity.outcome, "agree"))
-        words.append(max(found, key=WORDS.index))
-        console.say(f"\n{label}")
-        console.print(table)
-        console.say(words[-1].upper())
-    return max(words, key=WORDS.index)
+            check = Check(model, names, root, show, self.distance, self.any_version)
+            return check.run(), root
+
+    def compare_results(self) -> tuple[Verdict, Path]:
+        """Return the verdict on stored results, and the report's directory."""
+        opened = [open_result(one, ("a result",)) for one in self.targets if one.suffix == ".nc"]
+        if len(opened) < max(2, len(self.targets)):
+            raise OrchestraError(
+                "to compare stored results give two or more files result.nc; to solve a model give "
+                "its model file alone; one result alone can be tested with --identities"
+            )
+        if self.names or self.overrides or self.any_version is not None:
+            raise OrchestraError(
+                "--backends, --set, --any-version and --this-version have no meaning for stored "
+                "results"
+            )
+        root = self.output or Path()
+        refuse_own_source(root / CHECK[0], *self.targets)
+        results: dict[str, xr.Dataset] = {}
+        for dataset in opened:
+            label = str(dataset.attrs["backend"])
+            results[f"{label} {len(results) + 1}" if label in results else label] = dataset
+        return compare_files(results, str(opened[0].attrs["model_name"]), self.distance), root
+
+    def each_alone(self) -> Word:
+        """Test stored results, or what the engines return for a model file, by identities."""
+        console, results = output_console(), list[tuple[str, xr.Dataset]]()
+        for target in self.targets:
+            if target.suffix == ".nc":
+                dataset = open_result(target, ("a result",))
+                results.append((f"{target} ({dataset.attrs['engine']})", dataset))
+                continue
+            model, root = self._model(target)
+            with progress(console) as show:
+                for name in self.names or ["auto"]:
+                    engine = engine_for(model, name)
+                    run = run_directory(root, model, engine, self.any_version)
+                    solved = run_model(model, engine, LocalRuntime(), root, show, run=run).dataset
+                    results.append((f"{model.name} with {engine.name}", solved))
+        words: list[Word] = []
+        for label, dataset in results:
+            table = plain_table("identity", "outcome", "detail")
+            found: list[Word] = ["agree" if dataset.attrs["converged"] else "undecided"]
+            for identity in check_identities(dataset):
+                table.add_row(identity.name, identity.outcome, identity.detail)
+                found.append(_OF_OUTCOMES.get(identity.outcome, "agree"))
+            words.append(max(found, key=WORDS.index))
+            console.say(f"\n{label}")
+            console.print(table)
+            console.say(words[-1].upper())
+        return max(words, key=WORDS.index)
 
 
 def report(outcome: Verdict, root: Path, style: Path | None) -> None:

@@ -228,14 +228,8 @@ def mirrored(array: xr.DataArray) -> xr.DataArray:
 def on_site(matrix: xr.DataArray) -> xr.DataArray:
     """Return the elements with equal sites of a function of two sites."""
     dims = paired_dims(matrix)
-    second = [f"{dim}_" for dim in dims]
-    same = matrix.reindex({f"{dim}_": matrix[dim].values for dim in dims})
-    same = same.transpose(..., *dims, *second)
-    leading, sites = same.shape[: -2 * len(dims)], same.shape[-len(dims) :]
-    number = int(np.prod(sites))
-    diagonal = same.values.reshape(*leading, number, number).diagonal(axis1=-2, axis2=-1)
-    one = same.isel(dict.fromkeys(second, 0), drop=True)
-    return one.copy(data=diagonal.reshape(*leading, *sites))
+    same = matrix.sel({f"{dim}_": matrix[dim] for dim in dims})  # along dims that are there: pairs
+    return same.transpose(..., *dims).drop_vars([f"{dim}_" for dim in dims])
 
 
 def density_product(density: xr.DataArray) -> xr.DataArray:

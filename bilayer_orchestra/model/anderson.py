@@ -42,11 +42,11 @@ from pydantic_core import PydanticCustomError
 
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.model.chains import CoupledChains, Coupling, chains_one_body, rung_by_rung
+from bilayer_orchestra.model.chains import CoupledChains, Coupling
 from bilayer_orchestra.model.spec import CanonicalState, observables_field
 from bilayer_orchestra.observables import OBSERVABLES as TABLE
 from bilayer_orchestra.settings import SpecModel
-from bilayer_orchestra.terms import Canonical, FloatArray, GrandCanonical, Site, Terms
+from bilayer_orchestra.terms import Canonical, FloatArray, GrandCanonical, Terms
 
 ObservableName = Literal[
     "density", "double_occupancy", "spin_flip", "green", "density_density", "spin_spin"
@@ -91,101 +91,6 @@ class AndersonLayers(SpecModel):
     c: Annotated[AndersonLayer, Field(description="conduction electrons")]
 
 
-class AndersonModel(CoupledChains):
-    """A model file with `model: anderson`."""
-
-    ORDER: ClassVar = ("length", "boundary", "layers", "hybridization")
-    TRANSLATION: ClassVar = 1
-
-    model: Annotated[Literal["anderson"], Field(description="geometry")]
-    layers: AndersonLayers
-    hybridization: Annotated[Coupling, Field(description="V of -V (f+_x c_x + h.c.)")]
-    observables: Annotated[tuple[ObservableName, ...], observables_field()] = OBSERVABLES
-
-    @model_validator(mode="after")
-    def _bipartite(self) -> Self:
-        one_body, sign = self._one_body(), self.sublattice()
-        if np.any(one_body[np.equal.outer(sign, sign)]):
-            raise PydanticCustomError(
-                "bipartite",
-                f"a periodic chain of {self.length} sites is not bipartite, and the Anderson "
-                "lattice is solved by a transformation that needs two sublattices; take an even "
-                "length or `boundary: open`",
-                {"path": ("length",)},
-            )
-        return self
-
-    @property
-    def sites(self) -> tuple[Site, ...]:
-        """Site labels f0 c0 f1 c1 ..."""
-        return rung_by_rung(self.length, ("f", "c"))
-
-    def sublattice(self) -> FloatArray:
-        """Return s_i = (-1)^(x + layer), shape (2 L,)."""
-        layer = {"f": 0, "c": 1}
-        return np.array([1.0 - 2.0 * ((site.x + layer[site.layer]) % 2) for site in self.sites])
-
-    def on_site(self) -> tuple[FloatArray, FloatArray]:
-        """Return U_i and h_i of the Anderson lattice, shape (2 L,) each."""
-        layers = (self.layers.f, self.layers.c)
-        interaction = np.tile([layer.interaction for layer in layers], self.length)
-        return interaction, np.tile([layer.field for layer in layers], self.length)
-
-    def terms(self) -> Terms:
-        """Return the attractive bilayer that this model is mapped to, with labels f and c."""
-        interaction, field = self.on_site()
-        state = (
-            Canonical(self.state.n_up, len(self.sites) - self.state.n_down)
-            if isinstance(self.state, CanonicalState)
-            else GrandCanonical(self.state.beta)
-        )
-        # 0 - U: no negative zeros, which would look like another model in a hash
-        return Terms(
-            self.sites, self._one_body(), 0.0 - interaction, (field - interaction) / 2, state
-        )
-
-    def measured(self) -> tuple[str, ...]:
-        """Return the attractive model's observables from which the wished ones follow."""
-        return tuple(dict.fromkeys(["density", *(SOURCES[name] for name in self.observables)]))
-
-    def settings(self, backend: str) -> SpecModel:
-        """Return a backend's settings, with targets of the attractive model.
-
-        Those of sums (double occupancy) become those of their main part.
-        """
-        settings = super().settings(backend)
-        targets: dict[str, float] = {}
-        for name, target in (getattr(settings, "target_stderr", None) or {}).items():
-            if name not in SOURCES and not name.endswith("energy"):
-                raise OrchestraError(
-                    f"numerics.{backend}.target_stderr names `{name}`, which the Anderson lattice "
-                    f"does not report; known: {', '.join(SOURCES)}"
-                )
-            targets[SOURCES.get(name, name)] = target * _TARGET_FACTOR.get(name, 1.0)
-        return settings.model_copy(update={"target_stderr": targets}) if targets else settings
-
-    def reported(self, averages: Averages) -> Averages:
-        """Translate averages of the attractive bilayer back."""
-        interaction, field = self.on_site()
-        beta = None if isinstance(self.state, CanonicalState) else self.state.beta
-        return translated(averages, self.sublattice(), interaction, field, beta)
-
-    def remark(self) -> str:
-        """Say what the engine was given."""
-        text = "the Anderson lattice is solved as the attractive bilayer it is equivalent to"
-        if isinstance(self.state, CanonicalState):
-            sites = len(self.sites)
-            text += (
-                f", with n_down = {sites} - {self.state.n_down} = {sites - self.state.n_down}; "
-                f"that has equal numbers of both spins if n_up + n_down = {sites}"
-            )
-        return text
-
-    def _one_body(self) -> FloatArray:
-        hoppings = (self.layers.f.hopping, self.layers.c.hopping)
-        return chains_one_body(self.length, self.periodic, hoppings, (self.hybridization,))
-
-
 Select = Callable[[FloatArray], FloatArray]
 
 
@@ -210,104 +115,167 @@ class Part(NamedTuple):
         return np.asarray(np.abs(self.coefficient) * self.select(np.abs(self.weights) * error))
 
 
-def translated(
-    averages: Averages,
-    sublattice: FloatArray,
-    interaction: FloatArray,
-    field: FloatArray,
-    beta: float | None,
-) -> Averages:
-    """Return the averages of the Anderson lattice.
+class AndersonModel(CoupledChains):
+    """A model file with `model: anderson`."""
 
-    Parameters
-    ----------
-    averages : Averages
-        Of the attractive bilayer, with ``density``.
-    sublattice, interaction, field : array, shape (N,)
-        s_i, and U_i and h_i of the Anderson lattice.
-    beta : float or None
-        Inverse temperature of a thermal state.
-    """
-    old = averages.values
-    signs = np.outer(sublattice, sublattice)
-    moment = 0.5 * (old["density"].sum(axis=0) - 1.0)
-    spin = 0.5 * (old["density"][0] - old["density"][1])
-    shift = float(np.sum(interaction - field)) / 2  # H of the Anderson lattice = H - shift
-    potential = (interaction - field) / 2
-    flip = np.array([[1.0], [-1.0]])
-    spins = np.stack([np.ones_like(signs), -signs])
-    hole = np.stack([np.zeros_like(signs), np.eye(len(signs))])
+    ORDER: ClassVar = ("length", "boundary", "layers", "hybridization")
+    TRANSLATION: ClassVar = 1
 
-    def levels(up: FloatArray, down: FloatArray) -> Part:
-        """Return sum_i (up_i n_up + down_i n_dn)."""
-        return Part("density", 1.0, lambda n: n.sum(axis=(-2, -1)), np.stack([up, down]))
+    model: Annotated[Literal["anderson"], Field(description="geometry")]
+    layers: AndersonLayers
+    hybridization: Annotated[Coupling, Field(description="V of -V (f+_x c_x + h.c.)")]
+    observables: Annotated[tuple[ObservableName, ...], observables_field()] = OBSERVABLES
 
-    def product(factor: float, average: FloatArray, weights: Any = 1.0) -> tuple[Part, Part]:
-        """Return the change of factor a_i a_j, a the sum of both spins' weighted densities."""
-        return (
-            Part("density", factor * average, lambda n: n.sum(-2)[..., :, None], weights),
-            Part("density", factor * average[:, None], lambda n: n.sum(-2)[..., None, :], weights),
+    @model_validator(mode="after")
+    def _bipartite(self) -> Self:
+        one_body, sign = self.one_body(), self.sublattice()
+        if np.any(one_body[np.equal.outer(sign, sign)]):
+            raise PydanticCustomError(
+                "bipartite",
+                f"a periodic chain of {self.length} sites is not bipartite, and the Anderson "
+                "lattice is solved by a transformation that needs two sublattices; take an even "
+                "length or `boundary: open`",
+                {"path": ("length",)},
+            )
+        return self
+
+    def rungs(self) -> tuple[float, ...]:
+        """Return the hybridization."""
+        return (self.hybridization,)
+
+    def sublattice(self) -> FloatArray:
+        """Return s_i = (-1)^(x + layer), shape (2 L,)."""
+        return 1.0 - 2.0 * (np.add.outer(range(self.length), range(2)).ravel() % 2)
+
+    def terms(self) -> Terms:
+        """Return the attractive bilayer that this model is mapped to, with labels f and c."""
+        interaction, field = self.on_sites("interaction"), self.on_sites("field")
+        state = (
+            Canonical(self.state.n_up, len(self.sites) - self.state.n_down)
+            if isinstance(self.state, CanonicalState)
+            else GrandCanonical(self.state.beta)
+        )
+        # 0 - U: no negative zeros, which would look like another model in a hash
+        return Terms(
+            self.sites, self.one_body(), 0.0 - interaction, (field - interaction) / 2, state
         )
 
-    first = levels(interaction, np.zeros_like(interaction))
-    table: dict[str, tuple[Any, list[Part]]] = {  # constant, and what is added to it
-        "energy": (0.0, [first, Part("energy")]),
-        "kinetic_energy": (0.0, [Part("kinetic_energy")]),
-        "interaction_energy": (0.0, [first, Part("interaction_energy")]),
-        "level_energy": (-interaction.sum() / 2, [levels(-interaction / 2, interaction / 2)]),
-        "field_energy": (field.sum() / 2, [levels(-field / 2, -field / 2)]),
-        "total_energy": (-shift, [levels(potential, potential), Part("energy")]),
-        "density": (np.array([[0.0], [1.0]]), [Part("density", flip)]),
-        "magnetization": (-0.5, [Part("density", 0.5, lambda n: n.sum(axis=-2))]),
-        "double_occupancy": (
-            0.0,
-            [Part("density", 1.0, lambda n: n[..., 0, :]), Part("double_occupancy", -1.0)],
-        ),
-        "spin_flip": (0.0, [Part("pair", signs)]),
-        "spin_flip_susceptibility": (0.0, [Part("pair_susceptibility", signs)]),
-        "green": (hole, [Part("green", spins, _transpose_down)]),
-        "spin_spin": (0.0, [Part("density_density", 0.25), *product(0.5, moment)]),
-        "density_density": (0.0, [Part("spin_spin", 4.0), *product(-2.0, spin, flip)]),
-    }
-    parts = {
-        name: summands
-        for name, (_, summands) in table.items()
-        if all(part.source in old for part in summands)
-    }
+    def measured(self) -> tuple[str, ...]:
+        """Return the attractive model's observables from which the wished ones follow."""
+        return tuple(dict.fromkeys(["density", *(SOURCES[name] for name in self.observables)]))
 
-    def mapped(
-        known: dict[str, FloatArray], rule: Callable[[Part, FloatArray], FloatArray]
-    ) -> dict[str, FloatArray]:
-        return {
-            name: np.asarray(sum(rule(part, known[part.source]) for part in summands))
-            for name, summands in parts.items()
-            if all(part.source in known for part in summands)
+    def settings(self, backend: str) -> SpecModel:
+        """Return a backend's settings, with targets of the attractive model.
+
+        Those of sums (double occupancy) become those of their main part.
+        """
+        settings = super().settings(backend)
+        targets: dict[str, float] = {}
+        for name, target in (getattr(settings, "target_stderr", None) or {}).items():
+            if name not in SOURCES and not name.endswith("energy"):
+                raise OrchestraError(
+                    f"numerics.{backend}.target_stderr names `{name}`, which the Anderson lattice "
+                    f"does not report; known: {', '.join(SOURCES)}"
+                )
+            targets[SOURCES.get(name, name)] = target * _TARGET_FACTOR.get(name, 1.0)
+        return settings.model_copy(update={"target_stderr": targets}) if targets else settings
+
+    def reported(self, averages: Averages) -> Averages:
+        """Translate averages of the attractive bilayer back."""
+        old = averages.values
+        signs = np.outer(self.sublattice(), self.sublattice())
+        interaction, field = self.on_sites("interaction"), self.on_sites("field")
+        moment = 0.5 * (old["density"].sum(axis=0) - 1.0)
+        spin = 0.5 * (old["density"][0] - old["density"][1])
+        shift = float(np.sum(interaction - field)) / 2  # H of the Anderson lattice = H - shift
+        potential = (interaction - field) / 2
+        flip = np.array([[1.0], [-1.0]])
+        spins = np.stack([np.ones_like(signs), -signs])
+        hole = np.stack([np.zeros_like(signs), np.eye(len(signs))])
+
+        def levels(up: FloatArray, down: FloatArray) -> Part:
+            """Return sum_i (up_i n_up + down_i n_dn)."""
+            return Part("density", 1.0, lambda n: n.sum(axis=(-2, -1)), np.stack([up, down]))
+
+        def product(factor: float, average: FloatArray, weights: Any = 1.0) -> tuple[Part, Part]:
+            """Return the change of factor a_i a_j, a the sum of both spins' weighted densities."""
+            return (
+                Part("density", factor * average, lambda n: n.sum(-2)[..., :, None], weights),
+                Part(
+                    "density", factor * average[:, None], lambda n: n.sum(-2)[..., None, :], weights
+                ),
+            )
+
+        first = levels(interaction, np.zeros_like(interaction))
+        table: dict[str, tuple[Any, list[Part]]] = {  # constant, and what is added to it
+            "energy": (0.0, [first, Part("energy")]),
+            "kinetic_energy": (0.0, [Part("kinetic_energy")]),
+            "interaction_energy": (0.0, [first, Part("interaction_energy")]),
+            "level_energy": (-interaction.sum() / 2, [levels(-interaction / 2, interaction / 2)]),
+            "field_energy": (field.sum() / 2, [levels(-field / 2, -field / 2)]),
+            "total_energy": (-shift, [levels(potential, potential), Part("energy")]),
+            "density": (np.array([[0.0], [1.0]]), [Part("density", flip)]),
+            "magnetization": (-0.5, [Part("density", 0.5, lambda n: n.sum(axis=-2))]),
+            "double_occupancy": (
+                0.0,
+                [Part("density", 1.0, lambda n: n[..., 0, :]), Part("double_occupancy", -1.0)],
+            ),
+            "spin_flip": (0.0, [Part("pair", signs)]),
+            "spin_flip_susceptibility": (0.0, [Part("pair_susceptibility", signs)]),
+            "green": (hole, [Part("green", spins, _transpose_down)]),
+            "spin_spin": (0.0, [Part("density_density", 0.25), *product(0.5, moment)]),
+            "density_density": (0.0, [Part("spin_spin", 4.0), *product(-2.0, spin, flip)]),
+        }
+        parts = {
+            name: summands
+            for name, (_, summands) in table.items()
+            if all(part.source in old for part in summands)
         }
 
-    values = {name: table[name][0] + linear for name, linear in mapped(old, Part.of).items()}
-    # not linear: what is above is the change that goes with a small change of the averages
-    if "spin_spin" in values:
-        values["spin_spin"] = 0.25 * old["density_density"] + moment[:, None] * moment
-    if "density_density" in values:
-        values["density_density"] = 4.0 * (old["spin_spin"] - spin[:, None] * spin)
-    diagnostics = dict(averages.diagnostics)
-    if "log_partition" in diagnostics and beta is not None:
-        diagnostics["log_partition"] = diagnostics["log_partition"] + beta * shift
-    deviations = mapped(averages.deviations, Part.of)
-    # parts that cancel would claim an accuracy that none of them has
-    bias = mapped(averages.bias, Part.size_of)
-    return replace(
-        averages,
-        values=values,
-        bias={name: size + np.zeros(values[name].shape) for name, size in bias.items()},
-        stderr={name: np.sqrt(np.sum(one**2, axis=0)) for name, one in deviations.items()},
-        deviations=deviations,
-        attributes={
-            name: _attributes(name, [part.source for part in parts[name]], averages)
-            for name in values
-        },
-        diagnostics=diagnostics,
-    )
+        def mapped(
+            known: dict[str, FloatArray], rule: Callable[[Part, FloatArray], FloatArray]
+        ) -> dict[str, FloatArray]:
+            return {
+                name: np.asarray(sum(rule(part, known[part.source]) for part in summands))
+                for name, summands in parts.items()
+                if all(part.source in known for part in summands)
+            }
+
+        values = {name: table[name][0] + linear for name, linear in mapped(old, Part.of).items()}
+        # not linear: what is above is the change that goes with a small change of the averages
+        if "spin_spin" in values:
+            values["spin_spin"] = 0.25 * old["density_density"] + moment[:, None] * moment
+        if "density_density" in values:
+            values["density_density"] = 4.0 * (old["spin_spin"] - spin[:, None] * spin)
+        diagnostics = dict(averages.diagnostics)
+        if "log_partition" in diagnostics and not isinstance(self.state, CanonicalState):
+            diagnostics["log_partition"] = diagnostics["log_partition"] + self.state.beta * shift
+        deviations = mapped(averages.deviations, Part.of)
+        # parts that cancel would claim an accuracy that none of them has
+        bias = mapped(averages.bias, Part.size_of)
+        return replace(
+            averages,
+            values=values,
+            bias={name: size + np.zeros(values[name].shape) for name, size in bias.items()},
+            stderr={name: np.sqrt(np.sum(one**2, axis=0)) for name, one in deviations.items()},
+            deviations=deviations,
+            attributes={
+                name: _attributes(name, [part.source for part in parts[name]], averages)
+                for name in values
+            },
+            diagnostics=diagnostics,
+        )
+
+    def remark(self) -> str:
+        """Say what the engine was given."""
+        text = "the Anderson lattice is solved as the attractive bilayer it is equivalent to"
+        if isinstance(self.state, CanonicalState):
+            sites = len(self.sites)
+            text += (
+                f", with n_down = {sites} - {self.state.n_down} = {sites - self.state.n_down}; "
+                f"that has equal numbers of both spins if n_up + n_down = {sites}"
+            )
+        return text
 
 
 def _attributes(name: str, used: list[str], averages: Averages) -> dict[str, Any]:
