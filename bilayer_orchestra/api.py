@@ -12,8 +12,7 @@ from bilayer_orchestra.checking.comparison import NEIGHBOURS
 from bilayer_orchestra.checking.plan import Check, compare_files, usable_engines
 from bilayer_orchestra.checking.verdict import Verdict
 from bilayer_orchestra.dataset.schema import open_result as _open_result
-from bilayer_orchestra.display.console import Output, output_console
-from bilayer_orchestra.display.progress import progress
+from bilayer_orchestra.display import Output, output_console, progress
 from bilayer_orchestra.engines.registry import engines as _engines
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.datasets import fit
@@ -167,7 +166,7 @@ def sweep(
     OrchestraError
         If the study cannot be run; a point that fails is a hole with its reason in ``message``.
     """
-    from bilayer_orchestra.display.points import points_shown
+    from bilayer_orchestra.display import points_shown
     from bilayer_orchestra.study.load import load_study
     from bilayer_orchestra.study.tasks import study_root
     from bilayer_orchestra.study.whole import run_study, store, study_runtime

@@ -1,13 +1,25 @@
-"""The errors that a user is meant to read.
+"""The errors that a user is meant to read, and the exit codes that a script gets.
 
 Every failure that a user can cause or mend is an :class:`OrchestraError`: the command line prints
 its message alone and exits non-zero. Anything else is a defect of this program.
 """
 
-from __future__ import annotations
+from enum import IntEnum
 
 #: Why a machine is refused: there are no locks, signals and groups of processes as POSIX has them.
 NO_WINDOWS = "this program runs on Linux and macOS, and on Windows inside WSL"
+
+
+class ExitCode(IntEnum):
+    """What a script learns from a command; docs/exit-codes.md. Those of ``check`` are verdicts."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    COULD_NOT_RUN = 3  # of `check` alone, where 1 and 2 are verdicts
+    NOT_CONVERGED = 4
+    INTERNAL = 70  # EX_SOFTWARE of sysexits.h
+    INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 class OrchestraError(Exception):

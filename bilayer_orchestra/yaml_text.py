@@ -1,22 +1,30 @@
-"""YAML 1.2 text to plain data, with the line of every key and every problem in one go.
+"""What a user wrote: YAML 1.2 text to plain data, and every problem in one go, with its line.
 
 The parser is ruamel.yaml; this module adds what it does not report: all duplicate keys at once, a
-map from the path of each value to its line, and the characters that cannot be seen.
+map from the path of each value to its line, and the characters that cannot be seen. What the values
+should be is said by pydantic; :func:`describe_all` puts its words into those of the file.
 """
 
-from __future__ import annotations
-
+import copy
+import difflib
+import math
 import re
 import unicodedata
+from collections.abc import Callable
 from typing import Any
 
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from bilayer_orchestra.errors import SpecError
+from bilayer_orchestra.settings import PATTERNS, UNION_TAGS, sections_in
 
 KeyPath = tuple[str | int, ...]
+#: Where a value is, for messages: ``line 3: ``, or nothing.
+PlaceOf = Callable[[KeyPath], str]
 
 #: A model file is a page of text; more is a mistake (or an attack), and is refused unread.
 MAX_CHARACTERS = 200_000
@@ -222,3 +230,171 @@ def _syntax_problem(error: Exception, text: str) -> str:
         return f"not valid YAML: {problem}"
     line, problem = syntax_problem(problem, text, mark.line + 1)
     return f"line {line}: not valid YAML: {problem}"
+
+
+def section_of(data: dict[str, Any], key: str) -> dict[str, Any] | None:
+    """Return the section ``key`` of ``data``, made where it is missing or empty; None: a value."""
+    if data.get(key) is None:
+        data[key] = {}
+    inner = data[key]
+    return inner if isinstance(inner, dict) else None
+
+
+def set_value(data: dict[str, Any], keys: list[str], value: Any) -> str | None:
+    """Set one value, or remove it (None); return the key that stands in the way, if any.
+
+    Parameters
+    ----------
+    data : dict
+        The content of a file; is changed.
+    keys : list of str
+        The way to the value; sections that are missing are made.
+    value
+        The value, of which a copy is set.
+    """
+    for key in keys[:-1]:
+        inner = section_of(data, key)
+        if inner is None:
+            return key
+        data = inner
+    if value is None:
+        data.pop(keys[-1], None)
+    else:
+        data[keys[-1]] = copy.deepcopy(value)
+    return None
+
+
+#: Where the words of pydantic are those of a programmer.
+_WORDS = {
+    "bool_type": "should be true or false",
+    "dict_type": "should be a section, as in {{key: value}}",
+    "int_from_float": "should be a valid integer",
+    "model_type": "should be a section, as in {{key: value}}",
+    "string_too_long": "should have at most {max_length} characters",
+    "string_too_short": "should have at least {min_length} character",
+    "too_long": "should have at most {max_length} entries",
+    "too_short": "should have at least {min_length} entry",
+    "tuple_type": "should be a list, as in [a, b]",
+}
+
+
+def describe_all(place_of: PlaceOf, errors: list[ErrorDetails], root: type[BaseModel]) -> list[str]:
+    """Return one line per problem; a misspelt key is not also reported as missing.
+
+    Of a geometry that is not there nobody knows the keys: that alone is said.
+
+    Parameters
+    ----------
+    place_of : callable
+        Says where the value of a path stands.
+    errors : list
+        What pydantic found.
+    root : type
+        What the file describes, for the keys that are known in it.
+    """
+    absent = [details for details in errors if details["type"] == "absent"]
+    errors = absent or errors
+    missing = {file_path(details) for details in errors if details["type"] == "missing"}
+    misspelt: set[KeyPath] = set()
+    problems = []
+    for details in errors:
+        if details["type"] == "extra_forbidden":
+            problem, meant = _unknown_key(place_of, file_path(details), missing - misspelt, root)
+            problems.append(problem)
+            if meant is not None:
+                misspelt.add(meant)
+    # a list is called too short as well where its entries are wrong
+    inside = {file_path(details)[:-1] for details in errors}
+    for details in errors:
+        path, kind = file_path(details), details["type"]
+        known = kind == "extra_forbidden" or (kind == "too_short" and path in inside)
+        if not known and path not in misspelt:
+            problems.append(_describe(place_of, details))
+    return problems
+
+
+def _unknown_key(
+    place_of: PlaceOf, path: KeyPath, missing: set[KeyPath], root: type[BaseModel]
+) -> tuple[str, KeyPath | None]:
+    """Return the problem, and the missing key that this one was probably meant to be."""
+    parent, key = path[:-1], str(path[-1])
+    known = _known_keys(parent, root)
+    close = difflib.get_close_matches(key, known, n=1)
+    absent = [str(other[-1]) for other in missing if other[:-1] == parent]
+    if not close and len(absent) == 1:
+        close = absent
+    hint = f"did you mean `{close[0]}`?" if close else f"known here: {', '.join(known)}"
+    if parent == ("numerics",):
+        engines = f"no such engine is installed; there are: {', '.join(known)}"
+        hint = f"{engines}; {hint}" if close else engines
+    meant = (*parent, close[0]) if close else None
+    dotted = ".".join(map(str, path))
+    problem = f"{place_of(path)}unknown key `{dotted}`{odd_characters(key)}; {hint}"
+    return problem, meant if meant in missing else None
+
+
+def _describe(place_of: PlaceOf, details: ErrorDetails) -> str:
+    path, kind, value = file_path(details), details["type"], details["input"]
+    dotted = ".".join(map(str, path))
+    if kind == "missing":
+        return f"{place_of(path)}`{dotted}` is missing"
+    message = details["msg"].replace("Input should", "should")
+    if kind in _WORDS:
+        message = _WORDS[kind].format(**details.get("ctx", {}))
+    if kind == "string_pattern_mismatch":
+        message = f"should be {PATTERNS[details['ctx']['pattern']]}"
+    if kind == "literal_error":
+        close = difflib.get_close_matches(str(value), message.split("'")[1::2], n=1)
+        message += " or a number" if "word" in details["loc"] else ""
+        message += f"; did you mean `{close[0]}`?" if close else ""
+    shown = "" if isinstance(value, dict) else f" (got {_shown(value)})"
+    return place_of(path) + (f"`{dotted}` {message}{shown}" if dotted else message)
+
+
+def file_path(details: ErrorDetails) -> KeyPath:
+    """Path of the error in the file: pydantic's, without the names of union branches."""
+    path: KeyPath = details.get("ctx", {}).get("path", details["loc"])
+    return tuple(part for part in path if part not in UNION_TAGS)
+
+
+def _known_keys(path: KeyPath, root: type[BaseModel]) -> list[str]:
+    """Return the keys of the section at ``path``; of all its alternatives, if it has several."""
+    sections: list[type[BaseModel]] = [root]
+    for part in path:
+        sections = [
+            section
+            for model in sections
+            if part in model.model_fields
+            for section in sections_in(model.model_fields[str(part)].annotation)
+            if issubclass(section, BaseModel)
+        ]
+    return [key for section in sections for key in section.model_fields]
+
+
+def _shown(value: object) -> str:
+    """Return a value as a file has it, shortened."""
+    match value:
+        case None:
+            text = "nothing"
+        case bool():
+            text = str(value).lower()
+        case float() if not math.isfinite(value):
+            text = f".{value}".replace(".-", "-.")
+        case tuple() | list():
+            text = f"[{', '.join(map(_shown, value))}]"
+        case str():
+            text = repr(value)
+        case _:
+            text = str(value)
+    odd = odd_characters(value) if isinstance(value, str) else ""
+    return (text if len(text) <= 40 else text[:37] + "...") + odd
+
+
+def in_file_order(problems: list[str]) -> list[str]:
+    """Return the problems ordered by their lines; those without one come first."""
+
+    def line(problem: str) -> int:
+        first = problem.partition(":")[0]
+        return int(first[5:]) if first.startswith("line ") and first[5:].isdigit() else 0
+
+    return sorted(problems, key=line)

@@ -17,7 +17,7 @@ import typer.main
 from mkdocs.structure.files import File
 
 from bilayer_orchestra.cli.app import app
-from bilayer_orchestra.model.kinds import json_schema
+from bilayer_orchestra.model.spec import json_schema
 from bilayer_orchestra.runtimes.slurm.site import Site
 from bilayer_orchestra.study.spec import Study
 
@@ -30,11 +30,11 @@ API = {
     "engines": ("Engines", ["engines.base", "engines.registry", "plugins"]),
     "model": (
         "Model and Terms",
-        ["model.load", "model.kinds", "model.bilayer", "model.anderson", "model.state", "terms"],
+        ["model.load", "model.spec", "model.bilayer", "model.anderson", "terms"],
     ),
     "dataset": (
         "Observables and dataset",
-        ["observables", "averages", "dataset.schema", "dataset.statement", "errors"],
+        ["observables", "averages", "dataset.schema", "dataset.reading", "errors"],
     ),
     "running": (
         "Running",

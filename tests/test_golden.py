@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from bilayer_orchestra.checking.plan import Check, _sector_engine, compare_files, usable_engines
+from bilayer_orchestra.dataset.reading import is_stochastic, systematics_of
 from bilayer_orchestra.dataset.schema import open_result
-from bilayer_orchestra.dataset.statement import is_stochastic, systematics_of
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError, OtherVersionError
 from bilayer_orchestra.model.load import load_model

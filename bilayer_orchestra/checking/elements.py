@@ -19,8 +19,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from bilayer_orchestra.analysis.estimates import at_least_common
-from bilayer_orchestra.dataset.reading import mirrored
-from bilayer_orchestra.dataset.statement import NOT_STATED, systematics_of
+from bilayer_orchestra.dataset.reading import NOT_STATED, mirrored, systematics_of
 from bilayer_orchestra.observables import ENERGY_UNITS, INVERSE_ENERGY_UNITS, OBSERVABLES
 from bilayer_orchestra.terms import FloatArray, Terms
 

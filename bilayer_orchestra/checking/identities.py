@@ -18,8 +18,7 @@ from bilayer_orchestra.checking.closed_forms import averages, no_closed_form
 from bilayer_orchestra.checking.consistency import inconsistencies
 from bilayer_orchestra.checking.elements import natural_scale
 from bilayer_orchestra.checking.statistics import ROUNDING
-from bilayer_orchestra.dataset.labels import need_chains
-from bilayer_orchestra.dataset.reading import by_site
+from bilayer_orchestra.dataset.reading import by_site, need_chains
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import stored_model
 from bilayer_orchestra.terms import Canonical, FloatArray, Terms

@@ -24,14 +24,12 @@ from bilayer_orchestra.checking.ladder import (
 )
 from bilayer_orchestra.checking.sectors import place_potentials, solve_sectors, with_beta
 from bilayer_orchestra.checking.verdict import Verdict, judge_all
-from bilayer_orchestra.dataset.labels import need_chains
-from bilayer_orchestra.dataset.parameters import flat, yaml_data
+from bilayer_orchestra.dataset.reading import flat, need_chains, yaml_data
 from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.engines.registry import engines, get_engine
 from bilayer_orchestra.errors import OrchestraError, OtherVersionError
 from bilayer_orchestra.model.load import parse_model
-from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.model.state import CanonicalState
+from bilayer_orchestra.model.spec import CanonicalState, Model
 from bilayer_orchestra.running.point import checked_request, make_request
 from bilayer_orchestra.running.versions import run_directory
 from bilayer_orchestra.runtimes.local import LocalRuntime

@@ -23,8 +23,7 @@ from scipy.optimize import brentq
 
 from bilayer_orchestra.dataset.reading import by_site
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.model.state import CanonicalState
+from bilayer_orchestra.model.spec import CanonicalState, Model
 
 #: Changes of (n_up, n_down) that are looked at: electrons, pairs, a flipped spin, two pairs.
 CHANGES = (

@@ -21,7 +21,7 @@ from bilayer_orchestra.checking.comparison import (
 )
 from bilayer_orchestra.checking.consistency import inconsistencies
 from bilayer_orchestra.checking.ladder import Ladder
-from bilayer_orchestra.dataset.statement import is_stochastic
+from bilayer_orchestra.dataset.reading import is_stochastic
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.observables import EXTRAS
 from bilayer_orchestra.terms import FloatArray

@@ -9,13 +9,11 @@ from typing import Annotated
 import typer
 
 from bilayer_orchestra.cli.checking import CheckCommand, check
-from bilayer_orchestra.cli.exit_codes import ExitCode
-from bilayer_orchestra.cli.fitting import extrapolate, fit
 from bilayer_orchestra.cli.machine import containers, doctor, engines, schema
 from bilayer_orchestra.cli.options import PathTyper
-from bilayer_orchestra.cli.plotting import plot
-from bilayer_orchestra.cli.running import render, run, status
-from bilayer_orchestra.cli.sweeping import collect, sweep
+from bilayer_orchestra.cli.results import extrapolate, fit, plot
+from bilayer_orchestra.cli.running import collect, render, run, status, sweep
+from bilayer_orchestra.errors import ExitCode
 
 app = PathTyper(
     name="orchestra",

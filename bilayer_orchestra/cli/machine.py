@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bilayer_orchestra.cli.options import PathTyper
+from bilayer_orchestra.errors import OrchestraError
 
 if TYPE_CHECKING:
     from bilayer_orchestra.images.use import Image
 
-EngineName = Annotated[str, typer.Argument(help="name of the engine")]
-ImageKind = Annotated[
-    str, typer.Argument(help="kind of image; `orchestra containers list` shows them")
-]
 
 engines = PathTyper(
     help="Build and list the engines that you install yourself.", no_args_is_help=True
@@ -27,7 +24,7 @@ def schema() -> None:
     """Print the JSON Schema of the model file, for editors."""
     import json
 
-    from bilayer_orchestra.model.kinds import json_schema
+    from bilayer_orchestra.model.spec import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2))
 
@@ -35,7 +32,6 @@ def schema() -> None:
 def doctor() -> None:
     """Say which engines are found and whether they are usable."""
     from bilayer_orchestra.engines import registry
-    from bilayer_orchestra.errors import OrchestraError
     from bilayer_orchestra.machine import available_cores
 
     registry.refuse_unknown_configuration()
@@ -55,16 +51,28 @@ def doctor() -> None:
 
 @engines.command("build")
 def engines_build(
-    engine: EngineName,
-    source: Annotated[
-        Path | None, typer.Option(help="the engine's source tree; it is not modified")
-    ] = None,
-    native: Annotated[bool, typer.Option("--native", help="tune for this processor")] = False,
-    mpi: Annotated[bool, typer.Option("--mpi", help="several processes per chain")] = False,
-    hdf5: Annotated[bool, typer.Option("--hdf5", help="HDF5 output (ALF_HDF5_DIR)")] = False,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="ignore the cached build")] = False,
+    engine: str,
+    source: Path | None = None,
+    native: bool = False,
+    mpi: bool = False,
+    hdf5: bool = False,
+    rebuild: bool = False,
 ) -> None:
-    """Compile an engine from your source tree; repeated builds come from the cache."""
+    """Compile an engine from your source tree; repeated builds come from the cache.
+
+    Parameters
+    ----------
+    source
+        the engine's source tree; it is not modified
+    native
+        tune for this processor
+    mpi
+        several processes per chain
+    hdf5
+        HDF5 output (ALF_HDF5_DIR)
+    rebuild
+        ignore the cached build
+    """
     from bilayer_orchestra.engines.registry import get_engine
 
     flags = {"native": native, "mpi": mpi, "hdf5": hdf5}
@@ -73,7 +81,7 @@ def engines_build(
 
 
 @engines.command("install")
-def engines_install(engine: EngineName) -> None:
+def engines_install(engine: str) -> None:
     """Install what an engine needs, such as Julia and its packages."""
     from bilayer_orchestra.engines.registry import get_engine
 
@@ -93,24 +101,33 @@ def engines_list() -> None:
 
 @containers.command("build")
 def containers_build(
-    engine: ImageKind,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="the image file [ENGINE.sif]")
-    ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option(help="base image: file or docker://NAME [the configured one, Debian]"),
-    ] = None,
-    source: Annotated[
-        Path | None, typer.Option(help="local source tree [the official release is fetched]")
-    ] = None,
-    version: Annotated[str | None, typer.Option(help="the release to fetch")] = None,
-    sha256: Annotated[str | None, typer.Option(help="its checksum, verified if given")] = None,
-    mirror: Annotated[
-        str | None, typer.Option(help="where releases are fetched from [their official place]")
-    ] = None,
+    engine: str,
+    output: Path | None = None,
+    base: str | None = None,
+    source: Path | None = None,
+    version: str | None = None,
+    sha256: str | None = None,
+    mirror: str | None = None,
 ) -> None:
-    """Build an image from our definition, test it, and note it in the configuration file."""
+    """Build an image from our definition, test it, and note it in the configuration file.
+
+    Parameters
+    ----------
+    engine
+        kind of image; `orchestra containers list` shows them
+    output
+        the image file [ENGINE.sif]
+    base
+        base image: file or docker://NAME [the configured one, Debian]
+    source
+        local source tree [the official release is fetched]
+    version
+        the release to fetch
+    sha256
+        its checksum, verified if given
+    mirror
+        where releases are fetched from [their official place]
+    """
     from bilayer_orchestra.configuration import config_file
     from bilayer_orchestra.images.build import BUILD_ELSEWHERE, Sources, build_image
 
@@ -121,10 +138,16 @@ def containers_build(
 
 @containers.command("verify")
 def containers_verify(
-    engine: ImageKind,
+    engine: str,
     image: Annotated[Path | None, typer.Argument(help="the image file [the configured]")] = None,
 ) -> None:
-    """Check an image, such as one that was built elsewhere: whole, of this version, working."""
+    """Check an image, such as one that was built elsewhere: whole, of this version, working.
+
+    Parameters
+    ----------
+    engine
+        kind of image; `orchestra containers list` shows them
+    """
     from bilayer_orchestra.images.build import verify_image
     from bilayer_orchestra.images.use import find_image
 
@@ -137,7 +160,6 @@ def containers_list() -> None:
     """Show the images that are set up."""
     from bilayer_orchestra.configuration import engine_settings
     from bilayer_orchestra.engines.registry import refuse_unknown_configuration
-    from bilayer_orchestra.errors import OrchestraError
     from bilayer_orchestra.images.use import find_image, recipes
 
     refuse_unknown_configuration()

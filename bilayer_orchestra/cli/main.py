@@ -1,7 +1,5 @@
 """Entry point of ``orchestra``: one clear message and a non-zero exit code for every failure."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os
@@ -11,13 +9,13 @@ import warnings
 from pathlib import Path
 from types import FrameType
 
+from bilayer_orchestra.errors import NO_WINDOWS, ExitCode, Interrupted, OrchestraError
+
 
 def main() -> None:
     """Run the command line."""
     if sys.platform == "win32":
-        from bilayer_orchestra.errors import NO_WINDOWS
-
-        _fail(NO_WINDOWS, 1)
+        _fail(NO_WINDOWS, ExitCode.FAILED)
     debug = _taken("--debug")
     if not debug:
         warnings.showwarning = _warn  # type: ignore[assignment]  # the place is left out
@@ -30,8 +28,6 @@ def main() -> None:
     signal.signal(signal.SIGINT, _interrupt)
     _leave_out_the_working_directory()
     from bilayer_orchestra.cli.app import app
-    from bilayer_orchestra.cli.exit_codes import ExitCode
-    from bilayer_orchestra.errors import Interrupted, OrchestraError
 
     checks = sys.argv[1:2] == ["check"]
     failed = ExitCode.COULD_NOT_RUN if checks else ExitCode.FAILED
@@ -90,19 +86,11 @@ def _leave_out_the_working_directory() -> None:
     from bilayer_orchestra.files import trusted
 
     if not trusted(Path()):
-        sys.path[:] = [place for place in sys.path if not _is_here(Path(place))]
-
-
-def _is_here(place: Path) -> bool:
-    try:
-        return place.samefile(".")
-    except OSError:
-        return False
+        elsewhere = (place for place in sys.path if Path(place).resolve() != Path().resolve())
+        sys.path[:] = elsewhere
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    from bilayer_orchestra.errors import Interrupted
-
     raise Interrupted
 
 

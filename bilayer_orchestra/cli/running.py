@@ -1,56 +1,54 @@
-"""``orchestra run``, ``orchestra render`` and ``orchestra status``: one model."""
+"""One model: ``orchestra run``, ``render`` and ``status``; many: ``sweep`` and ``collect``."""
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bilayer_orchestra.cli.exit_codes import ExitCode
-from bilayer_orchestra.cli.options import (
-    AnyVersion,
-    BackendName,
-    Images,
-    ModelFile,
-    Overrides,
-    SiteName,
-    Strict,
-    Style,
-)
+from bilayer_orchestra.cli.options import AnyVersion, Overrides
+from bilayer_orchestra.errors import ExitCode, OrchestraError
 
 if TYPE_CHECKING:
     from bilayer_orchestra.running.point import Outcome
+    from bilayer_orchestra.study.collect import Collected
+    from bilayer_orchestra.study.load import LoadedStudy
 
 
 def run(
-    model_file: ModelFile,
-    backend: BackendName = "auto",
-    runtime: Annotated[
-        str, typer.Option(help="where it runs: local, apptainer or slurm")
-    ] = "local",
-    image: Images = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="directory for result.nc [runs/NAME]")
-    ] = None,
+    model_file: Path,
+    backend: str = "auto",
+    runtime: str = "local",
+    image: list[str] | None = None,
+    output: Path | None = None,
     overrides: Overrides = None,
-    wait: Annotated[
-        bool, typer.Option(help="wait if another process computes this very point")
-    ] = True,
-    plot: Annotated[bool, typer.Option(help="draw result.png")] = True,
-    strict: Strict = False,
-    style: Style = None,
-    site: SiteName = None,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="slurm: submit and return; the same command collects")
-    ] = False,
+    wait: bool = True,
+    plot: bool = True,
+    strict: bool = False,
+    style: Path | None = None,
+    site: str | None = None,
+    detach: bool = False,
     any_version: AnyVersion = None,
 ) -> None:
     """Solve a model; print a table, leave result.nc and result.png.
 
     The same request returns its stored result at once; an interrupted one resumes. With slurm it is
     submitted and waited for.
+
+    Parameters
+    ----------
+    runtime
+        where it runs: local, apptainer or slurm
+    output
+        directory for result.nc [runs/NAME]
+    wait
+        wait if another process computes this very point
+    plot
+        draw result.png
+    detach
+        slurm: submit and return; the same command collects
     """
-    from bilayer_orchestra.display.console import output_console
-    from bilayer_orchestra.display.progress import progress
+    from bilayer_orchestra.display import output_console, progress
     from bilayer_orchestra.images.use import image_table
     from bilayer_orchestra.model.load import load_model
     from bilayer_orchestra.plots.try_to_draw import check_style, try_to_draw
@@ -58,7 +56,7 @@ def run(
     from bilayer_orchestra.tuning.solve import Options, solve
 
     check_style(style)
-    console, model = output_console(), load_model(model_file, tuple(overrides or ()))
+    console, model = output_console(), load_model(model_file, overrides)
     root = output or Path("runs") / model.name
     with progress(console) as show:
         how = Options(
@@ -117,9 +115,9 @@ def _draw(outcome: "Outcome", root: Path, style: Path | None) -> Path | None:
 
 
 def render(
-    model_file: ModelFile,
+    model_file: Path,
     output: Annotated[Path, typer.Option("--output", "-o", help="directory to write to")],
-    backend: BackendName = "auto",
+    backend: str = "auto",
     overrides: Overrides = None,
 ) -> None:
     """Write what would run, without running it."""
@@ -132,7 +130,7 @@ def render(
     from bilayer_orchestra.running.directory import RunDirectory
     from bilayer_orchestra.running.point import checked_request, refuse_search
 
-    model = load_model(model_file, tuple(overrides or ()))
+    model = load_model(model_file, overrides)
     refuse_search(model, "`orchestra run` does them and keeps their job directories")
     engine = engine_for(model, backend)
     job = engine.render(checked_request(model, engine))
@@ -148,15 +146,18 @@ def render(
     typer.echo(f"by hand:  cd {shlex.quote(str(place))} && {command}")
 
 
-def status(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="a run, or a directory of runs")],
-) -> None:
-    """Say which runs are pending, running, finished or failed, and why."""
+def status(directory: Path) -> None:
+    """Say which runs are pending, running, finished or failed, and why.
+
+    Parameters
+    ----------
+    directory : DIR
+        a run, or a directory of runs
+    """
     from collections import Counter
 
     from bilayer_orchestra.cli.tables import status_table
-    from bilayer_orchestra.display.console import output_console
-    from bilayer_orchestra.errors import OrchestraError
+    from bilayer_orchestra.display import output_console
     from bilayer_orchestra.running.directory import find_runs
     from bilayer_orchestra.running.queued import known_states
 
@@ -173,3 +174,116 @@ def status(
             console.say(f"\n{name}: {message}")
     counts = Counter(state for state, _ in states.values())
     console.print(", ".join(f"{number} {state}" for state, number in sorted(counts.items())))
+
+
+def sweep(
+    study_file: Path,
+    runtime: str | None = None,
+    output: Path | None = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, help="points at the same time (not for slurm)")
+    ] = 1,
+    image: list[str] | None = None,
+    site: str | None = None,
+    dry_run: bool = False,
+    strict: bool = False,
+    any_version: AnyVersion = None,
+) -> None:
+    """Run all points of a study that are not there yet; leave one dataset over all axes.
+
+    A failed point does not stop the others; exit code 1 says that there was one. With slurm the
+    points are submitted; `orchestra status` and `orchestra collect` do the rest.
+
+    Parameters
+    ----------
+    runtime
+        local, apptainer or slurm [what the study says, else local]
+    output
+        directory of the runs [runs/NAME of the base model]
+    dry_run
+        show what would run or be submitted
+    """
+    from bilayer_orchestra.display import output_console, points_shown
+    from bilayer_orchestra.runtimes.slurm.runtime import SlurmRuntime
+    from bilayer_orchestra.study.load import load_study
+    from bilayer_orchestra.study.submit import submit_study
+    from bilayer_orchestra.study.tasks import make_tasks, study_root
+    from bilayer_orchestra.study.whole import run_study, study_runtime
+
+    console, study = output_console(), load_study(study_file)
+    root, place = study_root(study, output), study_runtime(study, runtime, image, site)
+    if isinstance(place, SlurmRuntime):
+        if strict:
+            raise OrchestraError(
+                "--strict judges results, and what is submitted has none yet; give it to "
+                "`orchestra collect`"
+            )
+        submit_study(study, root, place, console.say, dry_run, any_version)
+    elif dry_run:
+        for task in make_tasks(study, root, place, any_version):
+            typer.echo(f"{task.run.status()[0]:9s} {task.name}  {task.run.path}")
+    else:
+        show = functools.partial(points_shown, console)
+        ended = run_study(study, root, place, show, console.say, jobs, any_version)
+        failed = bool(ended.failures or ended.others)
+        if ended.stopped is not None:
+            _finish(ended.collected, study, root, failed=False, strict=False)
+            raise ended.stopped
+        _finish(ended.collected, study, root, failed, strict)
+
+
+def collect(
+    study_file: Path,
+    runtime: str | None = None,
+    output: Path | None = None,
+    image: list[str] | None = None,
+    site: str | None = None,
+    strict: bool = False,
+    any_version: AnyVersion = None,
+) -> None:
+    """Combine what is finished of a study to one dataset; list what is not. Any time.
+
+    With --strict, exit code 1 says that a point is missing.
+
+    Parameters
+    ----------
+    runtime
+        local, apptainer or slurm [what the study says, else local]
+    output
+        directory of the runs [runs/NAME of the base model]
+    """
+    from bilayer_orchestra.study.load import load_study
+    from bilayer_orchestra.study.tasks import study_root
+    from bilayer_orchestra.study.whole import collect_study, study_runtime
+
+    study = load_study(study_file, stored=True)
+    root, place = study_root(study, output), study_runtime(study, runtime, image, site)
+    collected = collect_study(study, root, place, any_version)
+    _finish(collected, study, root, strict and bool(collected.missing), strict)
+
+
+def _finish(
+    collected: "Collected", study: "LoadedStudy", root: Path, failed: bool, strict: bool
+) -> None:
+    """Store the dataset; say what it holds, what is missing, and what is not converged.
+
+    To a script, what is missing goes before what is not converged.
+    """
+    from bilayer_orchestra.display import output_console
+    from bilayer_orchestra.study.whole import store
+
+    say, dataset = output_console().say, collected.dataset
+    path = store(collected, study, root, say)
+    sizes = ", ".join(f"{dim} {size}" for dim, size in dataset["status"].sizes.items())
+    count, total = dataset.attrs["finished"], dataset.attrs["points"]
+    say(f"{count} of {total} points finished" + (f"; axes {sizes}" if sizes else ""))
+    for name, (state, message) in collected.missing.items():
+        text = "\n    ".join(message.splitlines())
+        say(f"  {state:9s} {name}" + (f"  {text}" if text else ""))
+    for name, reason in collected.unconverged.items():
+        say(f"  NOT converged  {name}  {reason}")
+    say(f"dataset  {path}")
+    if failed:
+        raise typer.Exit(ExitCode.FAILED)
+    if strict and collected.unconverged:
+        raise typer.Exit(ExitCode.NOT_CONVERGED)

@@ -1,23 +1,23 @@
-"""The tables that the commands print."""
+"""The tables that the commands print, and what must be read beside them."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
 from rich.markup import escape
 from rich.table import Table
 
-from bilayer_orchestra.dataset.parameters import model_data, parameters
-
-if TYPE_CHECKING:
-    from bilayer_orchestra.checking.identities import Identity
-    from bilayer_orchestra.checking.verdict import PairVerdict
-    from bilayer_orchestra.running.directory import RunDirectory
+from bilayer_orchestra.dataset.reading import model_data, parameters
+from bilayer_orchestra.fits.datasets import rounded
+from bilayer_orchestra.running.directory import RunDirectory
+from bilayer_orchestra.study.axes import shown
 
 ENERGIES = ("energy", "kinetic_energy", "interaction_energy", "total_energy")
+#: A limit of more elements than this is not printed.
+_PRINTED = 40
+_INPUT = {1: "converged", 0: "NOT converged", -1: "?"}
+#: Fitted numbers -> their headings.
+_SHOWN = {"eta": "eta", "K": "K", "xi": "xi", "power": "power", "wave_vector": "q"}
 
 
 def plain_table(*headings: str) -> Table:
@@ -38,14 +38,10 @@ def result_table(dataset: xr.Dataset, reused: bool) -> Table:
     for name in ENERGIES:
         if name in dataset:
             table.add_row(name.replace("_", " "), with_uncertainty(dataset, name))
-    if "density" in dataset:
-        per_site = dataset["density"].sum("spin", skipna=False)  # a label that no site has is NaN
-        table.add_row("density per site", _by_layer(per_site.mean(per_site.dims[1:])))
-    for name in ("magnetization", "double_occupancy"):
+    for name in ("density", "magnetization", "double_occupancy"):
         if name in dataset:
             words = name.replace("_", " ")
-            per_site = dataset[name].mean(dataset[name].dims[1:])
-            table.add_row(f"{words} per site", _by_layer(per_site))
+            table.add_row(f"{words} per site", _by_layer(dataset[name]))
     for name, form in (
         ("bond_dimension", "{:.0f}"),
         ("discarded_weight", "{:.1e}"),
@@ -90,9 +86,12 @@ def tuned_potentials(dataset: xr.Dataset) -> str:
 
 
 def _by_layer(values: xr.DataArray) -> str:
-    """Return the values over their one dimension, which a geometry may call otherwise."""
-    (dim,) = values.dims
-    return "  ".join(f"{one} {float(values.sel({dim: one})):.6f}" for one in values[dim].values)
+    """Return the means over all but the first dimension of the sites, and the sum of both spins."""
+    if "spin" in values.dims:
+        values = values.sum("spin", skipna=False)  # a label that no site has is NaN
+    dim, *others = values.dims
+    means = values.mean(others)
+    return "  ".join(f"{one} {float(means.sel({dim: one})):.6f}" for one in means[dim].values)
 
 
 def status_table(runs: list[RunDirectory], states: Mapping[str, tuple[str, str]]) -> Table:
@@ -114,49 +113,84 @@ def status_table(runs: list[RunDirectory], states: Mapping[str, tuple[str, str]]
     return table
 
 
-def verdict_table(verdict: PairVerdict) -> Table:
-    """Return one row per observable."""
-    table = plain_table(
-        *("observable", "verdict", "p", "chi2/dof", "worst", "pull", "systematic"),
-        *("up to", "would notice", "why"),
-    )
-    for finding in verdict.findings:
-        test = finding.test
-        if test is None:
-            table.add_row(finding.name, finding.word, *[""] * 7, finding.reason)
+def fit_table(one: xr.Dataset, kind: str) -> Table:
+    """Return one line per layer and point."""
+    names = [name for name in _SHOWN if f"{kind}_{name}" in one]
+    dims = " ".join(str(dim) for dim in one[f"{kind}_status"].dims)
+    short = [_SHOWN[name] for name in names]
+    table = plain_table(f"{kind}: {dims}", *short, "window", "chi2/dof", "moves", "input")
+    for label, row in _rows(one, one[f"{kind}_status"].dims):
+        if row[f"{kind}_status"].item() != "ok":
+            table.add_row(label, *["-"] * (len(names) + 4))
             continue
-        named = ", ".join(
-            f"{what.split(' (')[0]} {size:.1g}"
-            for what, size in finding.systematics.items()
-            if size > 1e-12
-        )
+        main = "eta" if f"{kind}_eta" in row else "inverse_xi"
+        scan = row[f"{kind}_scan_{main}"].values
+        heavy = row[f"{kind}_scan_weight"].values > 0.01
+        moves = f"{main} {np.nanmin(scan[heavy]):.4g} .. {np.nanmax(scan[heavy]):.4g}"
+        ends = f", {row[f'{kind}_edge'].item():.0f} from ends"
         table.add_row(
-            finding.name,
-            finding.word,
-            f"{finding.corrected_p:.2g}",
-            f"{test.chi2:.2f} ({test.modes})" if test.modes else "",
-            _site_label(finding.worst_label) if test.pulls[test.worst] else "",
-            f"{test.pulls[test.worst]:+.1f}",
-            named,
-            "" if finding.distance is None else str(max(finding.distance, 0)),
-            f"{100 * finding.detectable:.2g} %",
-            "" if finding.word == "agree" else finding.reason,
+            label,
+            *[_quantity(row, f"{kind}_{name}") for name in names],
+            f"{row[f'{kind}_r_min'].item():.0f} .. {row[f'{kind}_r_max'].item():.0f}"
+            + (ends if row[f"{kind}_edge"].item() > 1 else ""),
+            f"{row[f'{kind}_chi2_per_dof'].item():.2f}",
+            moves,
+            _INPUT[int(row[f"{kind}_input_converged"].item())],
         )
     return table
 
 
-def _site_label(label: str) -> str:
-    """Shorten ``spin=up layer=P x=0 layer_=M x_=3`` to ``up P0 M3``."""
-    text = ""
-    for part in label.split():
-        key, _, value = part.partition("=")
-        text += value if key in ("x", "x_") else f" {value}"
-    return text.strip()
-
-
-def identity_table(identities: list[Identity]) -> Table:
-    """Return one row per identity."""
-    table = plain_table("identity", "outcome", "detail")
-    for identity in identities:
-        table.add_row(identity.name, identity.outcome, identity.detail)
+def limit_table(limits: xr.Dataset, names: Sequence[str]) -> Table:
+    """Return one line per variable and element; those of many elements are left out."""
+    table = plain_table("variable", "limit", "chi2/dof")
+    for name in names:
+        if limits[name].size > _PRINTED:
+            continue
+        own = limits[[n for n in limits.data_vars if str(n).startswith(name)]]
+        for label, row in _rows(own, limits[name].dims):
+            goodness = float(row[f"{name}_chi2_per_dof"])
+            chi2 = f"{goodness:.2f}" if np.isfinite(goodness) else "-"
+            table.add_row(f"{name} {label}".strip(), _quantity(row, name), chi2)
     return table
+
+
+def _quantity(row: xr.Dataset, name: str) -> str:
+    """Return "value +- statistical ~ systematic" with as many digits as the errors deserve."""
+    value, stderr, systematic = (
+        float(row[f"{name}{suffix}"]) for suffix in ("", "_stderr", "_systematic")
+    )
+    if np.isnan(value):
+        return "-"
+    error = float(np.hypot(np.nan_to_num(stderr), np.nan_to_num(systematic)))
+    text = rounded(value, error)
+    if np.isfinite(stderr):
+        text += f" +- {rounded(stderr, error)}"
+    return f"{text} ~ {rounded(systematic, error)}"
+
+
+def remarks(one: xr.Dataset, kind: str) -> list[str]:
+    """Return what must be read beside the numbers."""
+    lines = ["+- statistical, ~ systematic (windows and forms, truncation)"]
+    if f"{kind}_K" in one:
+        attributes = one[f"{kind}_K"].attrs
+        lines.append(f"K ({attributes['convention']}): {attributes['definition']}")
+    seen: dict[str, list[str]] = {}
+    for label, row in _rows(one, one[f"{kind}_status"].dims):
+        texts = [row[f"{kind}_status"].item()]
+        if texts == ["ok"]:
+            warnings = row[f"{kind}_warnings"].item().split("; ")
+            texts = [f"weights: {row[f'{kind}_weights'].item()}", *filter(None, warnings)]
+        for text in texts:
+            seen.setdefault(text, []).append(label)
+    return lines + [f"{', '.join(labels)}: {text}" for text, labels in seen.items()]
+
+
+def _rows(dataset: xr.Dataset, dims: Sequence[Hashable]) -> Iterator[tuple[str, xr.Dataset]]:
+    """Yield (label, row) of every element of what has ``dims``."""
+    if not dims:
+        yield "", dataset
+        return
+    stacked = dataset.stack(row=dims)
+    for k in range(stacked.sizes["row"]):
+        row = stacked.isel(row=k)
+        yield " ".join(shown(row[dim].item()) for dim in dims if dim in row.coords), row

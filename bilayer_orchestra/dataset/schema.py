@@ -5,8 +5,6 @@ matters. Beside a value stand ``<name>_stderr`` (statistical) and ``<name>_bias`
 size of what may be left, never negative; NaN where it is not estimated).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,79 +12,74 @@ import numpy as np
 import xarray as xr
 
 from bilayer_orchestra.averages import Averages
-from bilayer_orchestra.dataset.reading import SITE_DIMS, site_dims
-from bilayer_orchestra.dataset.statement import complete
+from bilayer_orchestra.dataset.reading import SITE_DIMS, complete, site_dims
 from bilayer_orchestra.errors import DamagedFileError, OrchestraError
 from bilayer_orchestra.files import refuse_locked, replacing
-from bilayer_orchestra.observables import COMPANION, CUT, OBSERVABLES, OPTIONAL, Observable
+from bilayer_orchestra.observables import (
+    COMPANION,
+    CUT,
+    ENERGY_UNITS,
+    OBSERVABLES,
+    OPTIONAL,
+    Observable,
+)
 from bilayer_orchestra.terms import FloatArray, Site, Terms
 from bilayer_orchestra.timestamps import utc_now
 
 SCHEMA_VERSION = 1
 
-#: Scalars that describe a run: name -> (long name, definition, units).
+#: Scalars that describe a run: name -> (long name, definition).
 DIAGNOSTICS = {
     "energy_truncation": (
         "truncation error of the energy",
         "size of what may be left in <H>, H including the -mu N terms; NaN: not estimated",
-        "energy unit of the model file",
     ),
-    "energy_variance": (
-        "energy variance",
-        "<H^2> - <H>^2, H including the -mu N terms",
-        "energy unit squared",
-    ),
-    "discarded_weight": (
-        "discarded weight",
-        "largest sum of discarded eigenvalues, last sweep",
-        "1",
-    ),
-    "bond_dimension": ("bond dimension", "largest bond dimension of the final state", "1"),
+    "energy_variance": ("energy variance", "<H^2> - <H>^2, H including the -mu N terms"),
+    "discarded_weight": ("discarded weight", "largest sum of discarded eigenvalues, last sweep"),
+    "bond_dimension": ("bond dimension", "largest bond dimension of the final state"),
     "gap": (
         "gap",
         "energy from the ground level to the next level of the same sector (upper bound in DMRG)",
-        "energy unit of the model file",
     ),
-    "degeneracy": ("degeneracy", "number of states in the ground level", "1"),
-    "residual": ("residual", "largest ||H psi - E psi||", "energy unit of the model file"),
-    "log_partition": ("log of the partition function", "log Tr exp(-beta (H - mu N))", "1"),
+    "degeneracy": ("degeneracy", "number of states in the ground level"),
+    "residual": ("residual", "largest ||H psi - E psi||"),
+    "log_partition": ("log of the partition function", "log Tr exp(-beta (H - mu N))"),
     "second_start_deviation": (
         "deviation of a second start",
         "largest difference of pair and density matrices at equal bond dimension",
-        "1",
     ),
-    "bins": ("bins", "Monte Carlo bins that were averaged, all chains and time steps", "1"),
-    "chains": ("chains", "independent Markov chains of every time step", "1"),
-    "warmup_bins": ("warm-up", "bins dropped at the beginning of every chain", "1"),
+    "bins": ("bins", "Monte Carlo bins that were averaged, all chains and time steps"),
+    "chains": ("chains", "independent Markov chains of every time step"),
+    "warmup_bins": ("warm-up", "bins dropped at the beginning of every chain"),
     "autocorrelation_time": (
         "integrated autocorrelation time",
         "1/2 + sum_t rho(t), in bins; the slowest element of any observable",
-        "1",
     ),
     "effective_bins": (
         "independent bins",
         "bins / (2 autocorrelation time), of the worst time step",
-        "1",
     ),
-    "average_sign": ("average sign", "mean sign of the weight, of the worst chain", "1"),
-    "acceptance": ("acceptance", "accepted over proposed updates, lowest of all segments", "1"),
-    "precision": (
-        "numerical precision",
-        "largest change of the Green function at a stabilization",
-        "1",
-    ),
+    "average_sign": ("average sign", "mean sign of the weight, of the worst chain"),
+    "acceptance": ("acceptance", "accepted over proposed updates, lowest of all segments"),
+    "precision": ("numerical precision", "largest change of the Green function at a stabilization"),
+}
+#: Their units; the others have none.
+_UNITS = {
+    "energy_truncation": ENERGY_UNITS,
+    "energy_variance": "energy unit squared",
+    "gap": ENERGY_UNITS,
+    "residual": ENERGY_UNITS,
 }
 
-
-#: What may stand beside an observable: suffix -> (what it is, definition).
+#: What may stand beside an observable: what follows its name -> (what it is, definition).
 _ERRORS = {
-    "stderr": ("standard error", "statistical standard error"),
-    "deviation": (
-        "deviations",
+    "_stderr": ("standard error of ", "statistical standard error"),
+    "_deviation": (
+        "deviations of ",
         "covariance of any two elements X, Y of any variables = sum over block of their products",
     ),
-    "bias": (
-        "systematic error",
+    "_bias": (
+        "systematic error of ",
         "size of the systematic error that may be left, never negative (NaN: not estimated)",
     ),
 }
@@ -113,57 +106,47 @@ def build(terms: Terms, averages: Averages, selected: tuple[str, ...]) -> xr.Dat
     ]
     shape = tuple(len(values) for values in along.values())
 
-    def labelled(observable: Observable, array: FloatArray, *leading: str) -> xr.Variable:
+    def on_grid(observable: Observable, array: FloatArray) -> FloatArray:
         array = np.asarray(array, dtype=float)
         ends = 2 if observable.two_point else int("x" in observable.dims)
-        if ends:  # places without a site stay NaN
-            index = [one[:, None] for one in places] * (ends - 1) + places
-            grid: Any = np.full(array.shape[:-ends] + shape * ends, np.nan)
-            grid[(..., *index)] = array
-            array = grid
-        dims = (*leading, *observable.on(terms.dims))
-        return xr.Variable(dims, array, {"units": observable.units})
+        if not ends:
+            return array
+        index: list[Any] = [one[:, None] for one in places] * (ends - 1) + places
+        grid = np.full(array.shape[:-ends] + shape * ends, np.nan)  # places without a site stay NaN
+        grid[(..., *index)] = array
+        return grid
 
     variables: dict[str, xr.Variable] = {}
     for name, observable in OBSERVABLES.items():
         if name not in averages.values or (name in OPTIONAL and name not in selected):
             continue
-        values = averages.values[name]
-        variables[name] = labelled(observable, values)
-        variables[name].attrs |= {
-            "long_name": observable.long_name,
-            "definition": observable.definition,
-            **averages.attributes.get(name, {}),
+        arrays = {
+            "": averages.values[name],
+            "_stderr": averages.stderr.get(name),
+            "_deviation": averages.deviations.get(name),
+            "_bias": averages.bias.get(name, np.full(np.shape(averages.values[name]), np.nan)),
         }
-        errors = {
-            "stderr": averages.stderr.get(name),
-            "deviation": averages.deviations.get(name),
-            "bias": averages.bias.get(name, np.full(np.shape(values), np.nan)),
-        }
-        for suffix, array in errors.items():
+        for suffix, array in arrays.items():
             if array is None:
                 continue
-            what, definition = _ERRORS[suffix]
-            if suffix == "deviation":  # single precision is far below their own uncertainty
-                variable = labelled(observable, array, "block").astype(np.float32)
-            else:
-                variable = labelled(observable, array)
-            variable.attrs |= {
-                "long_name": f"{what} of {observable.long_name}",
-                "definition": definition,
-            }
-            variables[f"{name}_{suffix}"] = variable
+            grid, dims = on_grid(observable, array), observable.on(terms.dims)
+            if suffix == "_deviation":  # single precision is far below their own uncertainty
+                grid, dims = grid.astype(np.float32), ("block", *dims)
+            what, definition = _ERRORS.get(suffix, ("", observable.definition))
+            about = {"units": observable.units, "long_name": what + observable.long_name}
+            variables[name + suffix] = xr.Variable(dims, grid, about | {"definition": definition})
+        variables[name].attrs |= averages.attributes.get(name, {})
     for name, value in averages.diagnostics.items():
-        long_name, definition, units = DIAGNOSTICS[name]
-        attributes = {"units": units, "long_name": long_name, "definition": definition}
-        variables[name] = xr.Variable((), value, attributes)
+        long_name, definition = DIAGNOSTICS[name]
+        about = {"units": _UNITS.get(name, "1"), "long_name": long_name}
+        variables[name] = xr.Variable((), value, about | {"definition": definition})
     coordinates: dict[str, Any] = {
         "spin": ["up", "down"],
         CUT: (CUT, np.arange(1, terms.n_sites), {"long_name": "sites on the left of the cut"}),
     }
-    for dim, values in along.items():
+    for dim, labels in along.items():
         about = {"long_name": "position along the chain"} if dim == "x" else {}
-        coordinates |= {name: (name, values, about) for name in (dim, f"{dim}_")}
+        coordinates |= {name: (name, labels, about) for name in (dim, f"{dim}_")}
     used = {dim for variable in variables.values() for dim in variable.dims}
     dataset = xr.Dataset(variables, {k: v for k, v in coordinates.items() if k in used})
     if terms.dims != Site._fields:

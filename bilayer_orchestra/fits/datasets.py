@@ -10,7 +10,7 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from bilayer_orchestra import __version__
-from bilayer_orchestra.dataset.parameters import conditions, model_data
+from bilayer_orchestra.dataset.reading import conditions, model_data
 from bilayer_orchestra.dataset.schema import append_history
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.choice import grouped

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from bilayer_orchestra.dataset.labels import need_chains
+from bilayer_orchestra.dataset.reading import need_chains
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.observables import FITTED
 

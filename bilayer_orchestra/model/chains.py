@@ -1,17 +1,13 @@
 """What geometries of coupled chains share: labels, bonds, the order of the sites."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from bilayer_orchestra.model.filling import listed, particles, with_state
-from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.model.state import CanonicalState
+from bilayer_orchestra.model.filling import listed, particles
+from bilayer_orchestra.model.spec import CanonicalState, Model
 from bilayer_orchestra.settings import SpecModel
 from bilayer_orchestra.terms import FloatArray, Site, Terms
 
@@ -37,38 +33,78 @@ def _state_or_filling(schema: dict[str, Any]) -> None:
 
 
 class CoupledChains(Model):
-    """Chains of equal length, coupled rung by rung; site order A0 B0 A1 B1 ..."""
+    """Chains of equal length, coupled rung by rung; site order A0 B0 A1 B1 ...
+
+    ``layers`` is a section whose keys are the layers, each with a ``hopping``.
+    """
 
     length: Annotated[int, Field(ge=1, le=MAX_LENGTH, description="number of rungs L")]
     boundary: Annotated[
         Literal["open", "periodic"], Field(description="boundary condition along the chains")
     ] = "open"
+    layers: Any
 
     @property
     def periodic(self) -> bool:
         """Whether the ends of the chains meet."""
         return self.boundary == "periodic"
 
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Labels rung by rung: nearest neighbours stay close, which DMRG needs."""
+        layers = type(self.layers).model_fields
+        return tuple(Site(layer, x) for x in range(self.length) for layer in layers)
+
+    def rungs(self) -> tuple[float, ...]:
+        """Return the hopping amplitude from each layer to the next."""
+        raise NotImplementedError
+
+    def on_sites(self, name: str) -> FloatArray:
+        """Return a number of the layers, such as ``interaction``, on every site, shape (N,)."""
+        return np.tile([getattr(layer, name) for _, layer in self.layers], self.length)
+
+    def one_body(self) -> FloatArray:
+        """Return h, shape (N, N).
+
+        A periodic chain of two sites has its bond twice (once around each way), hence 2 t; one of
+        a single site has no bond.
+        """
+        along = np.eye(self.length, k=1)
+        if self.periodic and self.length > 1:
+            along[-1, 0] += 1.0
+        hoppings = np.diag([layer.hopping for _, layer in self.layers])
+        bonds = np.kron(along, hoppings) + np.kron(np.eye(self.length), np.diag(self.rungs(), 1))
+        return 0.0 - bonds - bonds.T  # from zero: -0.0 would look like another model in a hash
+
 
 class HubbardChains(CoupledChains):
     """Chains with hopping, interaction and chemical potential, and hopping from one to the next.
 
-    A geometry of any number of chains: its ``layers`` is a section whose keys are the layers, each
-    a :class:`ChainLayer`; ``rungs`` says the amplitudes between neighbouring layers. With a section
+    A geometry of any number of chains: each of its ``layers`` is a :class:`ChainLayer`; ``rungs``
+    says the amplitudes between neighbouring layers. With a section
     ``filling`` (a :class:`~bilayer_orchestra.model.filling.Filling` of the same layers) its
     chemical potentials can be searched for.
     """
 
     model_config = ConfigDict(json_schema_extra=_state_or_filling)
 
-    layers: Any
-
     @model_validator(mode="before")
     @classmethod
     def _ground_state_of_filling(cls, data: Any) -> Any:
+        """Add the ground state of equal spins to a file that names a filling but no state.
+
+        Whether its particle number is right, or the filling can be read at all, is validated later.
+        """
         if not isinstance(data, dict) or data.get("state") is not None:
             return data
-        return data if data.get("filling") is None else with_state(data)
+        if data.get("filling") is None:
+            return data
+        try:
+            densities = [value for key, value in data["filling"].items() if key != "tolerance"]
+            half = max(1, round(int(data["length"]) * sum(map(float, densities)) / 2))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+            half = 1
+        return data | {"state": {"n_up": half, "n_down": half}}
 
     @model_validator(mode="after")
     def _filling_has_these_particles(self) -> Self:
@@ -77,86 +113,19 @@ class HubbardChains(CoupledChains):
         wished = particles(self.wished, self.length, self.state.n_up == self.state.n_down)
         given = self.state.n_up + self.state.n_down
         if given != wished:
-            densities = self.wished.densities().values()
             raise PydanticCustomError(
                 "filling",
-                "has {given} electrons, but {densities} per site on {length} rungs make "
-                "{wished}; leave `state` out for equal spins",
-                {
-                    "given": given,
-                    "wished": wished,
-                    "densities": listed([f"{density:g}" for density in densities]),
-                    "length": self.length,
-                    "path": ("state",),
-                },
+                f"has {given} electrons, but {listed(self.wished)} per site on {self.length} rungs "
+                f"make {wished}; leave `state` out for equal spins",
+                {"path": ("state",)},
             )
         return self
 
-    def chains(self) -> dict[str, ChainLayer]:
-        """Return the layers by name, in the order of the sites of a rung."""
-        return {name: getattr(self.layers, name) for name in type(self.layers).model_fields}
-
-    def rungs(self) -> tuple[float, ...]:
-        """Return the hopping amplitude from each layer to the next."""
-        raise NotImplementedError
-
     def potentials(self) -> dict[str, str]:
         """Return layer -> path of its chemical potential in the file."""
-        return {name: f"layers.{name}.chemical_potential" for name in self.chains()}
-
-    @property
-    def sites(self) -> tuple[Site, ...]:
-        """Site labels, rung by rung."""
-        return rung_by_rung(self.length, tuple(self.chains()))
+        return {name: f"layers.{name}.chemical_potential" for name, _ in self.layers}
 
     def terms(self) -> Terms:
         """Return the model without physics words, from which every engine starts."""
-        chains = self.chains().values()
-        one_body = chains_one_body(
-            self.length, self.periodic, [chain.hopping for chain in chains], self.rungs()
-        )
-        interaction = np.tile([chain.interaction for chain in chains], self.length)
-        potential = np.tile([chain.chemical_potential for chain in chains], self.length)
-        return Terms(self.sites, one_body, interaction, potential, self.state.as_terms())
-
-
-def rung_by_rung(length: int, layers: Sequence[str]) -> tuple[Site, ...]:
-    """Return the labels rung by rung: nearest neighbours stay close, which DMRG needs."""
-    return tuple(Site(layer, x) for x in range(length) for layer in layers)
-
-
-def chains_one_body(
-    length: int, periodic: bool, hoppings: Sequence[float], rungs: Sequence[float]
-) -> FloatArray:
-    """Return h, shape (n L, n L), of n chains whose sites are ordered rung by rung.
-
-    A periodic chain of two sites has its bond twice (once around each way), hence 2 t; one of
-    a single site has no bond.
-
-    Parameters
-    ----------
-    length : int
-        Number of rungs L.
-    periodic : bool
-        Whether the ends of the chains meet.
-    hoppings : sequence of float
-        Amplitude t along each of the n chains.
-    rungs : sequence of float
-        Amplitude from each chain to the next, n - 1 of them.
-    """
-    count = len(hoppings)
-    matrix = np.zeros((count * length, count * length))
-
-    def bond(a: int, b: int, hopping: float) -> None:
-        matrix[a, b] -= hopping
-        matrix[b, a] -= hopping
-
-    for x in range(length):
-        for offset, hopping in enumerate(rungs):
-            bond(count * x + offset, count * x + offset + 1, hopping)
-        following = (x + 1) % length
-        if following == x or (following == 0 and not periodic):
-            continue
-        for offset, hopping in enumerate(hoppings):
-            bond(count * x + offset, count * following + offset, hopping)
-    return matrix
+        interaction, potential = self.on_sites("interaction"), self.on_sites("chemical_potential")
+        return Terms(self.sites, self.one_body(), interaction, potential, self.state.as_terms())

@@ -1,9 +1,6 @@
 """Density targets: the layers' densities instead of their chemical potentials."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -51,9 +48,10 @@ def filling_field() -> Any:
     )
 
 
-def listed(words: Sequence[str]) -> str:
-    """Return words as a sentence has them: ``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+def listed(filling: Filling) -> str:
+    """Return the densities as a sentence has them: ``a, b and c``."""
+    *others, last = (f"{density:g}" for density in filling.densities().values())
+    return " and ".join(filter(None, [", ".join(others), last]))
 
 
 def particles(filling: Filling, length: int, spin_balanced: bool) -> int:
@@ -80,18 +78,12 @@ def particles(filling: Filling, length: int, spin_balanced: bool) -> int:
     if abs(number - nearest) <= _ROUNDING * max(1.0, number) and nearest > 0:
         return nearest
     what = "an even number" if spin_balanced else "a whole number"
+    choices = " or ".join(_choices(densities, length, unit))
     raise PydanticCustomError(
         "filling",
-        "{densities} electrons per site make {number} electrons on {length} rungs, and a "
-        "ground state has {what} of them; nearest: {choices}",
-        {
-            "densities": listed([f"{density:g}" for density in densities.values()]),
-            "number": f"{number:g}",
-            "length": length,
-            "what": what,
-            "choices": " or ".join(_choices(densities, length, unit)),
-            "path": ("filling",),
-        },
+        f"{listed(filling)} electrons per site make {number:g} electrons on {length} rungs, and a "
+        f"ground state has {what} of them; nearest: {choices}",
+        {"path": ("filling",)},
     )
 
 
@@ -109,16 +101,3 @@ def _choices(densities: dict[str, float], length: int, unit: int) -> list[str]:
     pairs = ((other, other * total / unit) for other in lengths)
     fitting = [other for other, units in pairs if abs(units - round(units)) < _ROUNDING * length]
     return texts + [f"length: {other}" for other in fitting[:1]]
-
-
-def with_state(data: dict[str, Any]) -> dict[str, Any]:
-    """Add the ground state of equal spins to a file that names a filling but no state.
-
-    Whether its particle number is right, or the filling can be read at all, is validated later.
-    """
-    try:
-        densities = [value for key, value in data["filling"].items() if key != "tolerance"]
-        half = max(1, round(int(data["length"]) * sum(map(float, densities)) / 2))
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
-        half = 1
-    return data | {"state": {"n_up": half, "n_down": half}}

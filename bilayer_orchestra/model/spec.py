@@ -1,31 +1,90 @@
 """What every model file has, whatever its geometry, and what the rest of the program asks of it.
 
-A geometry is a subclass of :class:`Model` (see :mod:`bilayer_orchestra.model.kinds`): it yields
-Terms, and says how what was measured on them is reported.
+A geometry is a subclass of :class:`Model`: it yields Terms, and says how what was measured on them
+is reported. Geometries come in through entry points; the `model` key of a file names one.
 """
 
-from __future__ import annotations
-
+import difflib
 import functools
 import io
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field, create_model, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import models_json_schema
 from pydantic_core import PydanticCustomError
+from ruamel.yaml import YAML
 
+from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.engines.registry import engines
+from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.model.filling import Filling
-from bilayer_orchestra.model.state import CanonicalState, State
+from bilayer_orchestra.plugins import Plugins
 from bilayer_orchestra.settings import NAME, SpecModel
-from bilayer_orchestra.terms import FloatArray, Site, Terms
+from bilayer_orchestra.terms import Canonical, FloatArray, GrandCanonical, Site, Terms
+from bilayer_orchestra.yaml_text import PlaceOf, describe_all, in_file_order, set_value
 
-if TYPE_CHECKING:
-    from typing import Self
 
-    from bilayer_orchestra.averages import Averages
+class CanonicalState(SpecModel):
+    """Ground state (T = 0) with fixed particle numbers."""
 
+    n_up: Annotated[int, Field(ge=0, description="number of spin-up electrons")]
+    n_down: Annotated[int, Field(ge=0, description="number of spin-down electrons")]
+
+    def as_terms(self) -> Canonical:
+        """Return the state as engines get it."""
+        return Canonical(self.n_up, self.n_down)
+
+
+class ThermalState(SpecModel):
+    """Grand-canonical state at inverse temperature beta, with the layers' chemical potentials."""
+
+    beta: Annotated[float, Field(gt=0, le=1e6, description="inverse temperature 1/T")]
+
+    def as_terms(self) -> GrandCanonical:
+        """Return the state as engines get it."""
+        return GrandCanonical(self.beta)
+
+
+def _which(value: Any) -> str:
+    if isinstance(value, ThermalState):
+        return "thermal"
+    return "thermal" if isinstance(value, dict) and "beta" in value else "canonical"
+
+
+def _one_of_both(value: Any) -> Any:
+    """Refuse a mixture and a missing choice with one message each."""
+    if not isinstance(value, dict):
+        return value
+    canonical = {"n_up", "n_down"} & set(value)
+    if "beta" in value and canonical:
+        raise PydanticCustomError(
+            "state",
+            "should be either {n_up, n_down} (ground state) or {beta} (thermal), not both",
+        )
+    if not value:
+        raise PydanticCustomError(
+            "state", "is missing its content: {n_up, n_down} (ground state) or {beta} (thermal)"
+        )
+    return value
+
+
+State = Annotated[
+    Annotated[CanonicalState, Tag("canonical")] | Annotated[ThermalState, Tag("thermal")],
+    Discriminator(_which),
+    BeforeValidator(_one_of_both),
+]
 
 #: The section ``numerics``: one part per installed engine, read by that engine only.
 Numerics: type[SpecModel] = create_model(  # type: ignore[call-overload]
@@ -73,10 +132,21 @@ class Model(SpecModel):
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Self:
         """Validate plain data; on this class itself, as the geometry that its `model` key names."""
-        from bilayer_orchestra.model.kinds import kind_of
-
         chosen = kind_of(obj) if cls is Model else cls
         return super(Model, chosen).model_validate(obj, **options)  # type: ignore[return-value]
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _installed(cls, value: Any) -> Any:
+        if value in kinds() or cls is AbsentModel:
+            return value
+        names = " or ".join(f"'{name}'" for name in kinds())
+        if close := difflib.get_close_matches(str(value), kinds(), n=1):
+            raise PydanticCustomError("nearly", f"should be {names}; did you mean `{close[0]}`?")
+        raise PydanticCustomError(
+            "absent",
+            f"should be {names}; others come with distributions that are not installed here",
+        )
 
     @field_validator("observables", mode="before")
     @classmethod
@@ -89,29 +159,19 @@ class Model(SpecModel):
     def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         repeated = sorted({name for name in value if value.count(name) > 1})
         if repeated:
-            raise PydanticCustomError(
-                "repeated", "{names} listed twice", {"names": ", ".join(repeated)}
-            )
+            raise PydanticCustomError("repeated", f"{', '.join(repeated)} listed twice")
         return value
 
     @model_validator(mode="after")
-    def _filling_fits(self) -> Model:
-        if isinstance(self.state, CanonicalState):
-            n_sites = len(self.sites)
-            for key in ("n_up", "n_down"):
-                number = getattr(self.state, key)
-                if number > n_sites:
-                    raise PydanticCustomError(
-                        "filling",
-                        "{key} = {number} does not fit: there are {n_sites} sites, one electron "
-                        "of each spin per site",
-                        {
-                            "key": key,
-                            "number": number,
-                            "n_sites": n_sites,
-                            "path": ("state", key),
-                        },
-                    )
+    def _filling_fits(self) -> Self:
+        for key, number in self.state if isinstance(self.state, CanonicalState) else ():
+            if number > len(self.sites):
+                raise PydanticCustomError(
+                    "filling",
+                    f"{key} = {number} does not fit: there are {len(self.sites)} sites, one "
+                    "electron of each spin per site",
+                    {"path": ("state", key)},
+                )
         return self
 
     @property
@@ -179,9 +239,13 @@ class Model(SpecModel):
         OrchestraError
             With one line for every problem.
         """
-        from bilayer_orchestra.model.load import replaced
-
-        return replaced(self, {**(values or {}), **more})
+        data = self.model_dump(mode="python", exclude_unset=True)
+        for path, value in {**(values or {}), **more}.items():
+            if (clash := set_value(data, path.split("."), value)) is not None:
+                raise SpecError(self.name, [f"{path}: `{clash}` has no keys inside"])
+        changed = validated(data, self.name)
+        assert isinstance(changed, type(self))
+        return changed
 
     def with_settings(self, engine: str, settings: SpecModel) -> Self:
         """Return the model with other settings of one engine."""
@@ -207,11 +271,129 @@ class Model(SpecModel):
 
     def to_yaml(self) -> str:
         """Return the model as a model file."""
-        from ruamel.yaml import YAML
-
         yaml = YAML(typ="safe", pure=True)
         yaml.default_flow_style = None  # innermost mappings on one line
         yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
         stream = io.StringIO()
         yaml.dump(self.to_data(), stream)
         return stream.getvalue()
+
+
+class AbsentModel(Model):
+    """What a file says, whatever it means."""
+
+    model_config = ConfigDict(extra="allow")
+
+    state: Any = None
+    observables: Any = ()
+    numerics: Any = None
+
+    def terms(self) -> Terms:
+        """Raise OrchestraError: only the geometry knows."""
+        raise OrchestraError(
+            f"the geometry `{self.model}` is not installed here; there are: {', '.join(kinds())}"
+        )
+
+    def to_data(self) -> dict[str, Any]:
+        """Return what was said."""
+        return self.model_dump(mode="json", exclude={"numerics"}, exclude_unset=True)
+
+
+#: What a file without `model` is.
+DEFAULT = "bilayer"
+
+
+def _accept(name: str, loaded: object) -> type[Model]:
+    if not (isinstance(loaded, type) and issubclass(loaded, Model)):
+        raise OrchestraError(f"{loaded!r} is not a class that derives from Model")
+    return loaded
+
+
+GEOMETRIES: Plugins[type[Model]] = Plugins("bilayer_orchestra.geometries", "geometry", _accept)
+
+
+@functools.cache
+def kinds() -> dict[str, type[Model]]:
+    """Return the installed geometries by name, the default first."""
+    found = GEOMETRIES.all()
+    if DEFAULT not in found:  # a checkout that went on without its installation
+        raise OrchestraError(
+            "the geometries of this program are not registered; install it again (`pip install .`)"
+        )
+    return {DEFAULT: found[DEFAULT]} | found
+
+
+def kind_of(data: Any) -> type[Model]:
+    """Return the class that reads ``data``; its validation complains about an unknown name.
+
+    A misspelt name is read as the nearest one, and without that the keys decide, so that the rest
+    of the file is judged as meant.
+    """
+    if not isinstance(data, dict):
+        return kinds()[DEFAULT]
+    close = difflib.get_close_matches(str(data.get("model")), kinds(), n=1)
+    if close:
+        return kinds()[close[0]]
+    return max(kinds().values(), key=lambda kind: len(kind.model_fields.keys() & data.keys()))
+
+
+def is_absent(data: dict[str, Any]) -> bool:
+    """Return whether the geometry of a model file is not installed here."""
+    return str(data.get("model", DEFAULT)) not in kinds()
+
+
+def validated(
+    data: dict[str, Any],
+    source: str,
+    place_of: PlaceOf = lambda path: "",
+    problems: Sequence[str] = (),
+) -> Model:
+    """Return the model that plain data describe.
+
+    Parameters
+    ----------
+    data : dict
+        The content of a model file.
+    source : str
+        What messages call it.
+    place_of : callable
+        Says where the value of a path stands.
+    problems : sequence of str
+        What is wrong with the file already.
+
+    Raises
+    ------
+    SpecError
+        With one line for each problem.
+    """
+    kind = kind_of(data)
+    try:
+        model = kind.model_validate(data)
+    except ValidationError as error:
+        problems = [*problems, *describe_all(place_of, error.errors(), kind)]
+        raise SpecError(source, in_file_order(problems)) from error
+    if problems:
+        raise SpecError(source, list(problems))
+    return model
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the model file: one branch per geometry."""
+    pairs: list[tuple[type[Model], Literal["validation"]]]
+    pairs = [(kind, "validation") for kind in kinds().values()]
+    references, definitions = models_json_schema(pairs)  # sections of one name stay apart
+    branches = {name: references[kind, "validation"] for name, kind in kinds().items()}
+    # if/then/else, unlike oneOf, lets an editor complete and complain for the branch that is meant
+    document = branches.pop(DEFAULT)
+    for name, branch in branches.items():
+        document = {
+            "if": {"properties": {"model": {"const": name}}, "required": ["model"]},
+            "then": branch,
+            "else": document,
+        }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Model file of bilayer_orchestra",
+        "type": "object",
+        **definitions,
+    } | document

@@ -10,7 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from bilayer_orchestra import __version__
 from bilayer_orchestra.checking.comparison import LEVEL
 from bilayer_orchestra.checking.verdict import Verdict
-from bilayer_orchestra.dataset.parameters import parameters
+from bilayer_orchestra.dataset.reading import parameters
 from bilayer_orchestra.files import write_text_atomic
 from bilayer_orchestra.plots.try_to_draw import try_to_draw
 from bilayer_orchestra.resources import resource

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from bilayer_orchestra.checking.verdict import Verdict
-from bilayer_orchestra.dataset.statement import is_stochastic
+from bilayer_orchestra.dataset.reading import is_stochastic
 from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.plots.common import curve, own_style, panels
 

@@ -20,8 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter, NullLocator
 
-from bilayer_orchestra.dataset.labels import need_chains
-from bilayer_orchestra.dataset.parameters import conditions, model_data, parameters
+from bilayer_orchestra.dataset.reading import conditions, model_data, need_chains, parameters
 from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.files import replacing
 from bilayer_orchestra.fits.pairs import pairs_of, series_of
@@ -240,7 +239,7 @@ def title(figure: Figure, text: str, data: dict[str, Any], note: str) -> None:
     text : str
         Its first line.
     data : dict
-        The model; see :func:`bilayer_orchestra.dataset.parameters.model_data`.
+        The model; see :func:`bilayer_orchestra.dataset.reading.model_data`.
     note : str
         What the reader must know of its points.
     """

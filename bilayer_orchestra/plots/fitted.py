@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from bilayer_orchestra.dataset.parameters import model_data
+from bilayer_orchestra.dataset.reading import model_data
 from bilayer_orchestra.fits.datasets import rounded
 from bilayer_orchestra.observables import FITTED
 from bilayer_orchestra.plots.common import (

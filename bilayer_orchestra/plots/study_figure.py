@@ -6,7 +6,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from bilayer_orchestra.dataset.parameters import model_data
+from bilayer_orchestra.dataset.reading import model_data
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.plots.common import NOTE, own_style, save, title
 from bilayer_orchestra.plots.study_correlations import comparison, decay, temperature

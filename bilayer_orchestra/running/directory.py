@@ -30,7 +30,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter
 
-from bilayer_orchestra.dataset.parameters import yaml_data
+from bilayer_orchestra.dataset.reading import yaml_data
 from bilayer_orchestra.engine_side.files import START, start_event
 from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.errors import OrchestraError, RunBusyError

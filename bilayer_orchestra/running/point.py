@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bilayer_orchestra import __version__
-from bilayer_orchestra.dataset.statement import statement
+from bilayer_orchestra.dataset.reading import statement
 from bilayer_orchestra.engines.base import Engine, Request
 from bilayer_orchestra.engines.registry import refuse_other_ensembles
 from bilayer_orchestra.errors import DamagedFileError, EngineError, OrchestraError

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bilayer_orchestra.averages import Averages
-from bilayer_orchestra.dataset.parameters import yaml_data
+from bilayer_orchestra.dataset.reading import yaml_data
 from bilayer_orchestra.engines.base import Engine, Job, Request
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.model.spec import Model

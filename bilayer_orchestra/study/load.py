@@ -15,21 +15,19 @@ from pydantic import ValidationError
 
 from bilayer_orchestra.engines.registry import ENGINES
 from bilayer_orchestra.errors import SpecError
-from bilayer_orchestra.model.absent import AbsentModel, is_absent
-from bilayer_orchestra.model.kinds import kind_of
-from bilayer_orchestra.model.load import (
-    describe_all,
-    in_file_order,
-    is_study,
-    read_text,
-    section_of,
-    set_value,
-)
-from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.model.load import is_study, read_text
+from bilayer_orchestra.model.spec import AbsentModel, Model, is_absent, kind_of
 from bilayer_orchestra.study.axes import TUNING, Axis, AxisError, collisions, read_axes, shown
 from bilayer_orchestra.study.spec import Study
 from bilayer_orchestra.user_files import user_path
-from bilayer_orchestra.yaml_text import KeyPath, YamlText
+from bilayer_orchestra.yaml_text import (
+    KeyPath,
+    YamlText,
+    describe_all,
+    in_file_order,
+    section_of,
+    set_value,
+)
 
 #: More points than this are a typing error, not a study.
 MAX_POINTS = 20_000
@@ -137,7 +135,8 @@ def load_study(path: Path, stored: bool = False) -> LoadedStudy:
         try:
             points.append(Point(name, index, kind.model_validate(data), settings))
         except ValidationError as error:
-            for text in describe_all(_PointPlaces(base, axes, index), error.errors(), kind):
+            place_of = _PointPlaces(base, axes, index).place_of
+            for text in describe_all(place_of, error.errors(), kind):
                 problems.setdefault(text, []).append(name)
     if problems:
         lines = [
@@ -162,7 +161,7 @@ def _read(yaml: YamlText, stored: bool) -> tuple[Study, tuple[Axis, ...]]:
     try:
         study = Study.model_validate(yaml.data, context={"stored": stored})
     except ValidationError as error:
-        problems += describe_all(yaml, error.errors(), Study)
+        problems += describe_all(yaml.place_of, error.errors(), Study)
         raise SpecError(yaml.source, in_file_order(problems)) from error
     problems += _figure_problems(yaml, study, axes)
     if problems:

@@ -8,7 +8,7 @@ from pathlib import Path
 from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.engines.registry import ENGINES
 from bilayer_orchestra.errors import OrchestraError, SpecError
-from bilayer_orchestra.model.absent import AbsentModel
+from bilayer_orchestra.model.spec import AbsentModel
 from bilayer_orchestra.running.choice import AUTO, engine_for, installed
 from bilayer_orchestra.running.directory import NOT_OURS
 from bilayer_orchestra.running.point import checked_request

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pytest
 
-from bilayer_orchestra.dataset.reading import by_site
-from bilayer_orchestra.dataset.statement import is_stochastic, systematics_of
+from bilayer_orchestra.dataset.reading import by_site, is_stochastic, systematics_of
 from bilayer_orchestra.engines.base import CONTRACT, Engine
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError, SpecError

@@ -18,8 +18,7 @@ import numpy as np
 from bilayer_orchestra.dataset.schema import append_history
 from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.files import write_text_atomic
-from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.model.state import CanonicalState
+from bilayer_orchestra.model.spec import CanonicalState, Model
 from bilayer_orchestra.observables import COMPANION, ENERGY_UNITS
 from bilayer_orchestra.running.directory import MODEL, RunDirectory, request_hash
 from bilayer_orchestra.running.point import (

@@ -10,8 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.model.state import ThermalState
+from bilayer_orchestra.model.spec import Model, ThermalState
 from bilayer_orchestra.terms import FloatArray
 from bilayer_orchestra.tuning.guess import largest_coupling, layer_guesses
 from bilayer_orchestra.tuning.response import Measurement, Prediction, predict, quantum_share

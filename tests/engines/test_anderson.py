@@ -8,7 +8,6 @@ import pytest
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.model.load import parse_model
-from bilayer_orchestra.model.particle_hole import translated
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.running.point import make_request
 from tests.support.alf import missing_alf
@@ -154,13 +153,12 @@ def noisy(rng, n, blocks=7) -> tuple[Averages, dict[str, np.ndarray]]:
 def test_errors_follow_from_changed_averages():
     """Deviations and bias are those of the map itself, by finite differences."""
     rng = np.random.default_rng(1)
-    n = 4
-    measured, deviations = noisy(rng, n)
-    sublattice, interaction, field = np.array([1, -1, -1, 1.0]), rng.random(n), rng.random(n)
-    result = translated(measured, sublattice, interaction, field, None)
+    measured, deviations = noisy(rng, 4)
+    model = anderson({"n_up": 2, "n_down": 2}, f={"interaction": 0.7, **H}, c={"interaction": 0.2})
+    result = model.reported(measured)
     for block in range(7):
         moved = Averages({k: v + deviations[k][block] for k, v in measured.values.items()})
-        shifted = translated(moved, sublattice, interaction, field, None)
+        shifted = model.reported(moved)
         for name, value in shifted.values.items():
             np.testing.assert_allclose(
                 result.deviations[name][block],
@@ -176,7 +174,7 @@ def test_errors_follow_from_changed_averages():
     for _ in range(50):
         signed = {k: rng.choice([-1, 1], size=b.shape) * b for k, b in measured.bias.items()}
         moved = Averages({k: v + signed[k] for k, v in measured.values.items()})
-        shifted = translated(moved, sublattice, interaction, field, None)
+        shifted = model.reported(moved)
         for name, value in shifted.values.items():
             change = np.abs(value - result.values[name])
             assert (result.bias[name] >= change - 1e-5).all(), name
@@ -186,7 +184,7 @@ def test_errors_follow_from_changed_averages():
 def test_what_was_not_estimated_stays_so():
     measured, _ = noisy(np.random.default_rng(2), 4)
     del measured.bias["density"], measured.deviations["pair"], measured.stderr["pair"]
-    result = translated(measured, np.array([1, -1, -1, 1.0]), np.ones(4), np.zeros(4), None)
+    result = anderson({"n_up": 2, "n_down": 2}).reported(measured)
     assert "spin_flip" not in result.stderr
     assert "spin_spin" not in result.bias  # it needs the densities
     assert "spin_flip" in result.bias

@@ -9,8 +9,7 @@ from io import StringIO
 import pytest
 
 from bilayer_orchestra import heartbeat
-from bilayer_orchestra.display.console import Output
-from bilayer_orchestra.display.progress import progress
+from bilayer_orchestra.display import Output, progress
 from bilayer_orchestra.engine_side.files import PROGRESS, report
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.running.point import _Poller, make_request, run_point

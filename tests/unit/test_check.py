@@ -16,7 +16,7 @@ from bilayer_orchestra.checking.plan import compare_files
 from bilayer_orchestra.checking.report import write_report
 from bilayer_orchestra.checking.verdict import Verdict, holm, judge_all
 from bilayer_orchestra.cli.app import app
-from bilayer_orchestra.dataset.statement import statement
+from bilayer_orchestra.dataset.reading import statement
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.observables import OBSERVABLES
 from tests.support.checks import judge

@@ -12,7 +12,7 @@ import xarray as xr
 from typer.testing import CliRunner
 
 from bilayer_orchestra.cli.app import app
-from bilayer_orchestra.cli.plotting import plot
+from bilayer_orchestra.cli.results import plot
 from bilayer_orchestra.dataset.schema import DIAGNOSTICS, open_result
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import DamagedFileError, OrchestraError, SpecError

@@ -16,7 +16,7 @@ import typer.main
 
 from bilayer_orchestra.cli.app import app
 from bilayer_orchestra.engines.registry import known_configuration
-from bilayer_orchestra.model.kinds import kinds
+from bilayer_orchestra.model.spec import kinds
 from bilayer_orchestra.runtimes.slurm.site import Site
 from bilayer_orchestra.study.spec import Study
 from tests.support.paths import ROOT

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 import bilayer_orchestra.cli
+from bilayer_orchestra import display
+from bilayer_orchestra.cli import verdicts
 from bilayer_orchestra.cli.checking import EXIT_CODES
-from bilayer_orchestra.cli.exit_codes import ExitCode
 from bilayer_orchestra.cli.main import main
-from bilayer_orchestra.display import points
-from bilayer_orchestra.display.console import Output
+from bilayer_orchestra.display import Output
 from bilayer_orchestra.engines.exact.engine import ExactEngine
-from bilayer_orchestra.errors import Interrupted
+from bilayer_orchestra.errors import ExitCode, Interrupted
 from bilayer_orchestra.model import load
 from tests.support.models import make_model
 from tests.support.paths import ROOT
@@ -155,6 +155,7 @@ def raising(error):
 def test_every_failure_has_its_code(orchestra, model, monkeypatch, error, code, of_check):
     """An exit code of `check` that means a verdict never stands for a failure."""
     monkeypatch.setattr(load, "load_model", raising(error))
+    monkeypatch.setattr(verdicts, "load_model", raising(error))
     for command, expected in (("run", code), ("check", of_check)):
         ended, _, errors = orchestra(command, model)
         assert ended == expected
@@ -205,7 +206,7 @@ def test_warnings_of_libraries_show_no_source(orchestra, model, monkeypatch):
 
 def test_a_log_shows_a_sign_of_life(monkeypatch):
     """A sweep that computes one long point is heard of, also if its engine says nothing."""
-    monkeypatch.setattr(points, "HEARTBEAT", 1e-3)
+    monkeypatch.setattr(display, "HEARTBEAT", 1e-3)
 
     class Log(io.StringIO):
         heard = threading.Event()
@@ -216,7 +217,7 @@ def test_a_log_shows_a_sign_of_life(monkeypatch):
             return super().write(text)
 
     log = Log()
-    with points.points_shown(Output(file=log, width=200), 3) as show:
+    with display.points_shown(Output(file=log, width=200), 3) as show:
         show.progress("long", "sweep 7")
         assert log.heard.wait(60)
     length = len(log.getvalue())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bilayer_orchestra.cli.plotting import plot
+from bilayer_orchestra.cli.results import plot
 from bilayer_orchestra.dataset.schema import open_result, write_atomic
 from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.plots.common import curve

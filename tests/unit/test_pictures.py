@@ -20,7 +20,7 @@ pytest.importorskip("matplotlib")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from bilayer_orchestra.cli.plotting import plot
+from bilayer_orchestra.cli.results import plot
 from bilayer_orchestra.dataset.schema import open_result, write_atomic
 from bilayer_orchestra.fits.datasets import fit
 from bilayer_orchestra.plots import common as plotting

@@ -17,8 +17,8 @@ from bilayer_orchestra.checking.comparison import Pair
 from bilayer_orchestra.checking.elements import classes_of, elements_of, natural_scale
 from bilayer_orchestra.checking.verdict import judge_all
 from bilayer_orchestra.cli.app import app
+from bilayer_orchestra.dataset.reading import statement
 from bilayer_orchestra.dataset.schema import build
-from bilayer_orchestra.dataset.statement import statement
 from bilayer_orchestra.observables import OBSERVABLES
 from tests.support.checks import judge
 from tests.support.models import make_model

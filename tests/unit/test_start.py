@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.model import kinds as kinds_module
+from bilayer_orchestra.model import spec
 from bilayer_orchestra.runtimes.base import Submitted
 from bilayer_orchestra.runtimes.slurm.queue import Queue
 from bilayer_orchestra.runtimes.slurm.state import submitted_state
@@ -63,10 +63,10 @@ def test_what_was_moved_can_be_imported():
 
 
 def test_a_checkout_that_went_on_without_its_installation_says_so(monkeypatch):
-    monkeypatch.setattr(kinds_module, "GEOMETRIES", SimpleNamespace(all=dict))
-    kinds_module.kinds.cache_clear()
+    monkeypatch.setattr(spec, "GEOMETRIES", SimpleNamespace(all=dict))
+    spec.kinds.cache_clear()
     try:
         with pytest.raises(OrchestraError, match="install it again"):
-            kinds_module.kinds()
+            spec.kinds()
     finally:
-        kinds_module.kinds.cache_clear()
+        spec.kinds.cache_clear()

@@ -31,10 +31,10 @@ from bilayer_orchestra.configuration import config_file
 from bilayer_orchestra.errors import SpecError
 from bilayer_orchestra.files import other_owner
 from bilayer_orchestra.images.use import recipes
-from bilayer_orchestra.model.load import describe_all, in_file_order, read_text
+from bilayer_orchestra.model.load import read_text
 from bilayer_orchestra.settings import LINE, WORD, SpecModel
 from bilayer_orchestra.user_files import expand, user_path
-from bilayer_orchestra.yaml_text import KeyPath, syntax_problem
+from bilayer_orchestra.yaml_text import KeyPath, describe_all, in_file_order, syntax_problem
 
 Word = Annotated[str, Field(min_length=1, pattern=WORD)]
 Line = Annotated[str, Field(min_length=1, pattern=LINE)]
@@ -139,7 +139,7 @@ def load_site(named: str | None, beside: Path, images: dict[str, str]) -> Site:
     try:
         site = Site.model_validate(data)
     except ValidationError as error:
-        problems = describe_all(_TomlLines(text), error.errors(), Site)
+        problems = describe_all(_TomlLines(text).place_of, error.errors(), Site)
         raise SpecError(str(path), in_file_order(problems)) from error
     known = recipes()
     unknown = [kind for kind in site.images if kind not in known]
