@@ -106,6 +106,7 @@ def _compare_engines(
     from bilayer_orchestra.engines.registry import get_engine
     from bilayer_orchestra.errors import OrchestraError
     from bilayer_orchestra.model.load import load_model
+    from bilayer_orchestra.running.directory import runs_directory
 
     if len(targets) != 1:
         raise OrchestraError("give one model file, or two or more results (.nc)")
@@ -117,7 +118,7 @@ def _compare_engines(
         names, without = usable_engines(model)
         for line in without:
             console.say(line)
-    root = output or Path("runs") / model.name
+    root = runs_directory(model.name, output)
     with progress(console) as show:
         return Check(model, names, root, show, distance, any_version).run(), root
 
@@ -213,8 +214,8 @@ def _each_alone(
     from bilayer_orchestra.display.progress import progress
     from bilayer_orchestra.model.load import load_model
     from bilayer_orchestra.running.choice import engine_for
-    from bilayer_orchestra.running.versions import run_directory
-    from bilayer_orchestra.runtimes.local import LocalRuntime
+    from bilayer_orchestra.running.directory import runs_directory
+    from bilayer_orchestra.running.point import Runner
     from bilayer_orchestra.tuning.point import run_model
 
     results: list[tuple[str, xr.Dataset]] = []
@@ -224,12 +225,12 @@ def _each_alone(
             results.append((f"{target} ({dataset.attrs['engine']})", dataset))
             continue
         model = load_model(target, overrides)
-        root = output or Path("runs") / model.name
         with progress(console) as show:
+            root = runs_directory(model.name, output)
+            runner = Runner(root, tell=show, any_version=any_version)
             for name in names or ["auto"]:
                 engine = engine_for(model, name)
-                run = run_directory(root, model, engine, any_version)
-                solved = run_model(model, engine, LocalRuntime(), root, show, run=run).dataset
+                solved = run_model(model, engine, runner).dataset
                 results.append((f"{model.name} with {engine.name}", solved))
     words: list[Word] = []
     for label, dataset in results:

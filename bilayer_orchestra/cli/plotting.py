@@ -10,7 +10,7 @@ from bilayer_orchestra.cli.options import Style
 if TYPE_CHECKING:
     import xarray as xr
 
-    from bilayer_orchestra.study.figure import Figure
+    from bilayer_orchestra.study.spec import Figure
 
 
 def plot(
@@ -103,7 +103,7 @@ def _of_study(study_file: Path, runs: Path | None) -> "tuple[Path, Figure, str]"
 def _stored_figure(text: str, data: Path) -> "Figure":
     from bilayer_orchestra.dataset.parameters import yaml_data
     from bilayer_orchestra.errors import OrchestraError
-    from bilayer_orchestra.study.figure import Figure
+    from bilayer_orchestra.study.spec import Figure
 
     section = yaml_data(text).get("figure")
     if section is None:

@@ -1,5 +1,6 @@
 """``orchestra run``, ``orchestra render`` and ``orchestra status``: one model."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,23 +55,19 @@ def run(
     from bilayer_orchestra.images.use import image_table
     from bilayer_orchestra.model.load import load_model
     from bilayer_orchestra.plots.try_to_draw import check_style, try_to_draw
+    from bilayer_orchestra.running.directory import runs_directory
+    from bilayer_orchestra.running.point import Runner
     from bilayer_orchestra.running.published import publish
-    from bilayer_orchestra.tuning.solve import Options, solve
+    from bilayer_orchestra.runtimes.base import get_runtime
+    from bilayer_orchestra.tuning.point import solve
 
     check_style(style)
     console, model = output_console(), load_model(model_file, tuple(overrides or ()))
-    root = output or Path("runs") / model.name
-    with progress(console) as show:
-        how = Options(
-            images=image_table(image or []),
-            site=site,
-            on_progress=show,
-            wait_for_others=wait,
-            wait_for_queue=not detach,
-            meanwhile=_load_plotting if plot else lambda: None,
-            any_version=any_version,
-        )
-        outcome = solve(model, backend, runtime, root, how)
+    root, meanwhile = runs_directory(model.name, output), _load_plotting if plot else lambda: None
+    place = get_runtime(runtime, image_table(image or []), model.wished is not None, site)
+    with closing(place), progress(console) as show:
+        runner = Runner(root, place, show, wait, any_version, meanwhile)
+        outcome = solve(model, backend, runner, detach)
     if outcome is None:
         console.say(f"submitted; the same command picks up the result: {root}")
         return

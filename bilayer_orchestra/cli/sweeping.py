@@ -1,6 +1,5 @@
 """``orchestra sweep`` and ``orchestra collect``: the points of a study."""
 
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,34 +43,30 @@ def sweep(
     points are submitted; `orchestra status` and `orchestra collect` do the rest.
     """
     from bilayer_orchestra.display.console import output_console
-    from bilayer_orchestra.display.points import points_shown
     from bilayer_orchestra.errors import OrchestraError
     from bilayer_orchestra.runtimes.slurm.runtime import SlurmRuntime
     from bilayer_orchestra.study.load import load_study
-    from bilayer_orchestra.study.submit import submit_study
-    from bilayer_orchestra.study.tasks import make_tasks, study_root
-    from bilayer_orchestra.study.whole import run_study, study_runtime
+    from bilayer_orchestra.study.run import run_study, study_runner, submit_study
+    from bilayer_orchestra.study.tasks import make_tasks
 
     console, study = output_console(), load_study(study_file)
-    root, place = study_root(study, output), study_runtime(study, runtime, image, site)
-    if isinstance(place, SlurmRuntime):
+    runner = study_runner(study, output, runtime, site, image or (), any_version)
+    if isinstance(runner.runtime, SlurmRuntime):
         if strict:
             raise OrchestraError(
                 "--strict judges results, and what is submitted has none yet; give it to "
                 "`orchestra collect`"
             )
-        submit_study(study, root, place, console.say, dry_run, any_version)
+        submit_study(study, runner, console, dry_run)
     elif dry_run:
-        for task in make_tasks(study, root, place, any_version):
+        for task in make_tasks(study, runner):
             typer.echo(f"{task.run.status()[0]:9s} {task.name}  {task.run.path}")
     else:
-        show = functools.partial(points_shown, console)
-        ended = run_study(study, root, place, show, console.say, jobs, any_version)
-        failed = bool(ended.failures or ended.others)
+        ended = run_study(study, runner, console, jobs)
         if ended.stopped is not None:
-            _finish(ended.collected, study, root, failed=False, strict=False)
+            _finish(ended.collected, study, runner.root, failed=False, strict=False)
             raise ended.stopped
-        _finish(ended.collected, study, root, failed, strict)
+        _finish(ended.collected, study, runner.root, ended.failed, strict)
 
 
 def collect(
@@ -88,13 +83,12 @@ def collect(
     With --strict, exit code 1 says that a point is missing.
     """
     from bilayer_orchestra.study.load import load_study
-    from bilayer_orchestra.study.tasks import study_root
-    from bilayer_orchestra.study.whole import collect_study, study_runtime
+    from bilayer_orchestra.study.run import collect_study, study_runner
 
     study = load_study(study_file, stored=True)
-    root, place = study_root(study, output), study_runtime(study, runtime, image, site)
-    collected = collect_study(study, root, place, any_version)
-    _finish(collected, study, root, strict and bool(collected.missing), strict)
+    runner = study_runner(study, output, runtime, site, image or (), any_version)
+    collected = collect_study(study, runner)
+    _finish(collected, study, runner.root, strict and bool(collected.missing), strict)
 
 
 def _finish(
@@ -105,7 +99,7 @@ def _finish(
     To a script, what is missing goes before what is not converged.
     """
     from bilayer_orchestra.display.console import output_console
-    from bilayer_orchestra.study.whole import store
+    from bilayer_orchestra.study.run import store
 
     say, dataset = output_console().say, collected.dataset
     path = store(collected, study, root, say)

@@ -22,7 +22,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -95,6 +95,11 @@ class Record:
     place: dict[str, str] | None = None  # where it was submitted to, for the dataset
     said: dict[str, Any] | None = None  # what the model file says, without defaults; see `said`
 
+    @property
+    def process(self) -> str:
+        """Who began it, in words."""
+        return f"process {self.pid} on {self.host} since {self.started}"
+
 
 _RECORD = TypeAdapter(Record)
 #: Of the facts about where an engine ran.
@@ -125,14 +130,21 @@ def request_hash(model: Model, engine: Engine, version: str | None = None) -> st
         identity["filling"] = [*filling.model_dump().values(), TUNING_REVISION]
     if model.TRANSLATION:
         identity["translation"] = [model.model, model.TRANSLATION]
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
-    return sha256(text)
+    return _hash_of(identity)
 
 
 def terms_hash(terms: Terms) -> str:
     """Return the hash of what was solved; results of different engines share it."""
-    text = json.dumps(terms.to_dict(), sort_keys=True, separators=(",", ":"))
-    return sha256(text)
+    return _hash_of(terms.to_dict())
+
+
+def _hash_of(data: dict[str, Any]) -> str:
+    return sha256(json.dumps(data, sort_keys=True, separators=(",", ":")))
+
+
+def runs_directory(name: str, output: str | Path | None = None) -> Path:
+    """Return the directory of the runs of a model: the one that is asked for, or ``runs/NAME``."""
+    return Path("runs") / name if output is None else Path(output)
 
 
 class RunDirectory:
@@ -210,15 +222,13 @@ class RunDirectory:
         that cannot be copied is done without.
         """
         source, target = other.job / state_name, self.job / START
+        copy = shutil.copytree if source.is_dir() else shutil.copyfile
         if target.exists() or (self.job / state_name).exists() or not source.exists():
             return
         partial = target.with_name(f"{START}.partial")
         _remove(partial)
         try:
-            if source.is_dir():
-                shutil.copytree(source, partial)
-            else:
-                shutil.copyfile(source, partial)
+            copy(source, partial)
         except OSError:
             _remove(partial)
             return
@@ -234,13 +244,9 @@ class RunDirectory:
 
     def started_from(self) -> str | None:
         """Return the name of the run whose state the job began from, if it did."""
-        event = start_event(self.job)
-        if event is None or event["step"] != "begun":  # nothing there, or nothing that fits
-            return None
-        try:
-            return (self.path / STARTED_FROM).read_text().strip()
-        except OSError:
-            return None
+        event, note = start_event(self.job) or {}, self.path / STARTED_FROM
+        begun = event.get("step") == "begun"  # else nothing was there, or nothing that fits
+        return note.read_text().strip() if begun and note.exists() else None
 
     def executed(self) -> dict[str, str] | None:
         """Return where the engine ran, if it ended well here but its result was not stored yet."""
@@ -255,11 +261,12 @@ class RunDirectory:
         (self.path / EXECUTED).unlink(missing_ok=True)
 
     @contextmanager
-    def locked(self, wait: bool, on_wait: Any = lambda holder: None) -> Iterator[int]:
+    def locked(self, wait: bool, tell: Callable[[str], None] = lambda line: None) -> Iterator[int]:
         """Hold the lock; yields its file descriptor, which the engine inherits.
 
-        An engine that outlives its orchestrator therefore keeps the directory locked. Where the
-        file system has no locks, that is said once, and nothing is held.
+        An engine that outlives its orchestrator therefore keeps the directory locked; whom one
+        waits for is told. Where the file system has no locks, that is said once, and nothing is
+        held.
 
         Raises
         ------
@@ -275,22 +282,18 @@ class RunDirectory:
         except OSError as error:
             raise OrchestraError(f"cannot write to {self.path}: {error.strerror}") from error
         try:
-            announced = False
+            told = False
             while (held := try_lock(descriptor, fcntl.LOCK_EX)) is False:
                 record = self.record()
-                holder = (
-                    f"process {record.pid} on {record.host} since {record.started}"
-                    if record and record.pid
-                    else "another process"
-                )
+                holder = record.process if record and record.pid else "another process"
                 if not wait:
                     raise RunBusyError(
                         f"{self.path} is held by {holder}; it is computing this very point "
                         "(drop --no-wait to wait for its result)"
                     )
-                if not announced:
-                    on_wait(holder)
-                    announced = True
+                if not told:
+                    tell(f"waiting for {holder}, who computes this point")
+                    told = True
                 time.sleep(0.2)
             if held is None:
                 _warn_once(
@@ -337,8 +340,8 @@ class RunDirectory:
         elif state == "running":
             used = self.in_use()
             if used is None:
-                where = f"process {record.pid} on {record.host} since {record.started}"
-                state, message = "unknown", f"{where} did not say that it ended, and no lock tells"
+                state = "unknown"
+                message = f"{record.process} did not say that it ended, and no lock tells"
             elif not used:
                 state, message = "failed", "interrupted"
                 message += "" if foreign else "; the same command resumes it"

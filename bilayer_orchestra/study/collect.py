@@ -1,23 +1,21 @@
 """One labelled dataset over all axes of a study: what is finished, and NaN for what is not."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import xarray as xr
 
 from bilayer_orchestra import __version__
+from bilayer_orchestra.dataset.schema import SCHEMA_VERSION, append_history
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.running.point import set_aside, stored
-from bilayer_orchestra.study.absent import NOT_FOUND, AbsentEngine
 from bilayer_orchestra.study.axes import FACTS
 from bilayer_orchestra.study.load import LoadedStudy
-from bilayer_orchestra.study.tasks import Task
+from bilayer_orchestra.study.tasks import NOT_FOUND, AbsentEngine, Task
 from bilayer_orchestra.timestamps import utc_now
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 
 @dataclass(frozen=True)
@@ -39,10 +37,6 @@ def collect(
     states : dict, optional
         (state, message) of every task by name, where somebody asked the scheduler already.
     """
-    import numpy as np
-
-    from bilayer_orchestra.dataset.schema import SCHEMA_VERSION, append_history
-
     several = len(study.spec.backends) > 1
     dims = (*(axis.label for axis in study.axes), *(("backend",) if several else ()))
     shape = (*study.shape, *((len(study.spec.backends),) if several else ()))
@@ -120,9 +114,6 @@ def _combine(
     What has dimensions of its own stays in a run's own file: deviations, whose blocks differ from
     run to run, and the history of a search for chemical potentials.
     """
-    import numpy as np
-    import xarray as xr
-
     labels = {
         str(dim): None
         for result in results.values()

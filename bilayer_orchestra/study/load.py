@@ -141,7 +141,7 @@ def load_study(path: Path, stored: bool = False) -> LoadedStudy:
                 problems.setdefault(text, []).append(name)
     if problems:
         lines = [
-            text if len(names) == count else f"{text} (in {_several(names)})"
+            text if len(names) == count else f"{text} (in {and_others(names)})"
             for text, names in problems.items()
         ]
         raise SpecError(source, in_file_order(lines))
@@ -262,8 +262,9 @@ def _inside(section: Any, key: str | int) -> Any:
     return section.get(key) if isinstance(section, dict) else None
 
 
-def _several(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{len(names)} points, first {names[0]}"
+def and_others(names: list[str]) -> str:
+    """Return the first name, and how many more there are."""
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
 
 
 def _merge(target: dict[str, Any], source: dict[str, Any]) -> None:

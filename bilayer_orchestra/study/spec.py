@@ -1,15 +1,37 @@
-"""The study file: a base model, named axes, backends, and where the points run."""
-
-from __future__ import annotations
+"""The study file: a base model, named axes, backends, where the points run, and a figure."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from bilayer_orchestra.runtimes.registry import RuntimeName
+from bilayer_orchestra.runtimes.base import RuntimeName
 from bilayer_orchestra.settings import NAME, SpecModel
-from bilayer_orchestra.study.figure import Figure
+
+Kind = Literal["decay", "comparison", "exponents", "temperature"]
+
+
+class Figure(SpecModel):
+    """One figure of a study.
+
+    ``decay``: pair and density correlations of both layers against distance, a curve for each value
+    of ``along``. ``comparison``: pair and density correlations in one panel for each layer.
+    ``exponents``: what decides how the correlations decay (K of pairs, the metal's length xi) along
+    an axis. ``temperature``: correlators at several temperatures, on top of the ground state's.
+    """
+
+    kind: Annotated[Kind, Field(description="decay, comparison, exponents or temperature")]
+    along: Annotated[
+        str, Field(min_length=1, description="the axis of the curves, or of the abscissa")
+    ]
+    panels: Annotated[
+        str | None, Field(description="the axis whose values get panels of their own, or colours")
+    ] = None
+    reference: Annotated[
+        str | None,
+        Field(description="temperature: the value of `along` that is the ground state [the first]"),
+    ] = None
+    title: Annotated[str, Field(max_length=200)] = ""
 
 
 class Study(SpecModel):

@@ -40,7 +40,7 @@ Word = Annotated[str, Field(min_length=1, pattern=WORD)]
 Line = Annotated[str, Field(min_length=1, pattern=LINE)]
 
 
-class Site(SpecModel):
+class SiteProfile(SpecModel):
     """One cluster."""
 
     partition: Annotated[Word | None, Field(description="sbatch --partition")] = None
@@ -103,7 +103,7 @@ class Site(SpecModel):
         return self.cpus_per_point or (self.cpus if self.points_per_task == 1 else 1)
 
 
-def load_site(named: str | None, beside: Path, images: dict[str, str]) -> Site:
+def load_site(named: str | None, beside: Path, images: dict[str, str]) -> SiteProfile:
     """Read a site profile.
 
     Parameters
@@ -117,7 +117,7 @@ def load_site(named: str | None, beside: Path, images: dict[str, str]) -> Site:
         Kind of image -> file; goes before the profile's.
     """
     if named is None:
-        return Site(images=images)
+        return SiteProfile(images=images)
     path = _find(named, beside)
     if (owner := other_owner(path)) not in (None, "root") or path.stat().st_mode & stat.S_IWOTH:
         who = f"belongs to {owner}" if owner else "is writable by everybody"
@@ -137,9 +137,9 @@ def load_site(named: str | None, beside: Path, images: dict[str, str]) -> Site:
     if not data:
         raise SpecError(str(path), ["says nothing; without --site all is the cluster's default"])
     try:
-        site = Site.model_validate(data)
+        site = SiteProfile.model_validate(data)
     except ValidationError as error:
-        problems = describe_all(_TomlLines(text), error.errors(), Site)
+        problems = describe_all(_TomlLines(text), error.errors(), SiteProfile)
         raise SpecError(str(path), in_file_order(problems)) from error
     known = recipes()
     unknown = [kind for kind in site.images if kind not in known]
