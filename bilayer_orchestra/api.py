@@ -170,11 +170,11 @@ def sweep(
 
     loaded, console = load_study(Path(study)), Output(quiet=True) if quiet else output_console()
     runner = study_runner(loaded, output, runtime, site, any_version=any_version)
-    ended = run_study(loaded, runner, console, jobs)
-    store(ended.collected, loaded, runner.root, console.say)
-    if ended.stopped is not None:
-        raise ended.stopped
-    return ended.collected.dataset
+    collected = run_study(loaded, runner, console, jobs)
+    store(collected, loaded, runner.root, console.say)
+    if collected.stopped is not None:
+        raise collected.stopped
+    return collected.dataset
 
 
 def check(

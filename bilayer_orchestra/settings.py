@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 WORD = r"^[^\s'\"\\#]+$"
 LINE = r"^[^\r\n]+$"
+
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=NAME)]
+#: YAML and TOML have lists where strict validation wants tuples.
+AS_TUPLE = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 
 #: Names of the branches of unions; they are no part of a value's path in the file.
 UNION_TAGS = frozenset({"canonical", "thermal", "one", "word", "several"})

@@ -86,12 +86,11 @@ def _of_study(study_file: Path, runs: Path | None) -> "tuple[Path, Figure, str]"
     """Return the collected dataset of a study, its figure, and its text."""
     from bilayer_orchestra.errors import OrchestraError
     from bilayer_orchestra.study.load import load_study
-    from bilayer_orchestra.study.tasks import study_root
 
     study = load_study(study_file)
     if study.spec.figure is None:
         raise OrchestraError(f"{study_file} has no `figure` section, so there is nothing to draw")
-    data = study_root(study, runs) / f"{study.name}.nc"
+    data = study.root(runs) / f"{study.name}.nc"
     if not data.exists():
         raise OrchestraError(
             f"{data} is not there; run `orchestra sweep {study_file}`, or `orchestra collect` on "

@@ -62,11 +62,11 @@ def sweep(
         for task in make_tasks(study, runner):
             typer.echo(f"{task.run.status()[0]:9s} {task.name}  {task.run.path}")
     else:
-        ended = run_study(study, runner, console, jobs)
-        if ended.stopped is not None:
-            _finish(ended.collected, study, runner.root, failed=False, strict=False)
-            raise ended.stopped
-        _finish(ended.collected, study, runner.root, ended.failed, strict)
+        collected = run_study(study, runner, console, jobs)
+        if collected.stopped is not None:
+            _finish(collected, study, runner.root, failed=False, strict=False)
+            raise collected.stopped
+        _finish(collected, study, runner.root, collected.failed, strict)
 
 
 def collect(

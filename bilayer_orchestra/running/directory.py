@@ -30,23 +30,11 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter
 
+from bilayer_orchestra import files
 from bilayer_orchestra.dataset.parameters import yaml_data
 from bilayer_orchestra.engine_side.files import START, start_event
 from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.errors import OrchestraError, RunBusyError
-from bilayer_orchestra.files import (
-    ELSEWHERE,
-    FILE,
-    is_cut_off,
-    locked_elsewhere,
-    make_directory,
-    other_owner,
-    own_directory,
-    secure,
-    sha256,
-    try_lock,
-    write_text_atomic,
-)
 from bilayer_orchestra.job import Job
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.terms import Terms
@@ -72,7 +60,7 @@ JOB_DIRECTORY = "job"
 #: Holds the name of the run whose state the job began from.
 STARTED_FROM = "started_from"
 #: What is said of a run of another user.
-NOT_OURS = f"it is read, but neither run nor submitted; {ELSEWHERE}"
+NOT_OURS = f"it is read, but neither run nor submitted; {files.ELSEWHERE}"
 #: Raised when tuned chemical potentials change for the same request.
 TUNING_REVISION = 1
 
@@ -94,6 +82,21 @@ class Record:
     job: str | None = None  # the scheduler's name of the task, such as 4711_3
     place: dict[str, str] | None = None  # where it was submitted to, for the dataset
     said: dict[str, Any] | None = None  # what the model file says, without defaults; see `said`
+
+    @classmethod
+    def begun(cls, model: Model, engine: Engine) -> Record:
+        """Return the record of a run that starts now in this process."""
+        return cls(
+            state="running",
+            backend=engine.name,
+            engine=engine.version(),
+            model=model.name,
+            hash=request_hash(model, engine),
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            started=utc_now(),
+            said=said(model, engine.name),
+        )
 
     @property
     def process(self) -> str:
@@ -139,7 +142,7 @@ def terms_hash(terms: Terms) -> str:
 
 
 def _hash_of(data: dict[str, Any]) -> str:
-    return sha256(json.dumps(data, sort_keys=True, separators=(",", ":")))
+    return files.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")))
 
 
 def runs_directory(name: str, output: str | Path | None = None) -> Path:
@@ -181,12 +184,12 @@ class RunDirectory:
     def finished(self) -> bool:
         """Whether the result is there, complete, and may be read."""
         result = self.result
-        return os.access(result, os.R_OK) and result.is_file() and not is_cut_off(result)
+        return os.access(result, os.R_OK) and result.is_file() and not files.is_cut_off(result)
 
     @property
     def foreign(self) -> str | None:
         """The other user to whom this run belongs; None if it is ours, or not there yet."""
-        return other_owner(self.path)
+        return files.other_owner(self.path)
 
     def record(self) -> Record | None:
         """Return the stored record, or None if there is no run here."""
@@ -201,19 +204,19 @@ class RunDirectory:
 
     def write_record(self, record: Record) -> None:
         """Replace ``run.json`` by rename."""
-        write_text_atomic(self.path / STATE_FILE, json.dumps(asdict(record), indent=1) + "\n")
+        files.write_text_atomic(self.path / STATE_FILE, json.dumps(asdict(record), indent=1) + "\n")
 
     def write_job(self, job: Job, model_yaml: str) -> None:
         """Write the rendered files; files that the engine left there stay, for resuming."""
-        own_directory(self.job, NOT_OURS)
+        files.own_directory(self.job, NOT_OURS)
         for begun in (*self.path.glob(".*.tmp"), *self.job.glob(".*.tmp")):
             begun.unlink(missing_ok=True)  # whoever wrote it was killed: the lock is ours
-        write_text_atomic(self.path / MODEL, model_yaml)
+        files.write_text_atomic(self.path / MODEL, model_yaml)
         for name, text in job.files.items():
             target = self.job / name
-            make_directory(target.parent)
-            write_text_atomic(target, text)
-        secure(self.job, NOT_OURS)
+            files.make_directory(target.parent)
+            files.write_text_atomic(target, text)
+        files.secure(self.job, NOT_OURS)
 
     def begin_from(self, other: RunDirectory, state_name: str) -> None:
         """Let the job begin from the state that ``other`` ended with, unless it has begun already.
@@ -232,9 +235,9 @@ class RunDirectory:
         except OSError:
             _remove(partial)
             return
-        write_text_atomic(self.path / STARTED_FROM, other.path.name + "\n")
+        files.write_text_atomic(self.path / STARTED_FROM, other.path.name + "\n")
         partial.rename(target)
-        secure(self.job, NOT_OURS)
+        files.secure(self.job, NOT_OURS)
 
     def forget_start(self) -> str | None:
         """Remove the copied state once the job ended; return why it was not used, if it was not."""
@@ -254,7 +257,7 @@ class RunDirectory:
 
     def mark_executed(self, place: dict[str, str]) -> None:
         """Note that the engine ended well."""
-        write_text_atomic(self.path / EXECUTED, json.dumps(place) + "\n")
+        files.write_text_atomic(self.path / EXECUTED, json.dumps(place) + "\n")
 
     def forget_execution(self) -> None:
         """Make the next attempt run the engine again."""
@@ -275,15 +278,15 @@ class RunDirectory:
         ForeignFileError
             If the run, or something in it, belongs to another user.
         """
-        own_directory(self.path, NOT_OURS)
+        files.own_directory(self.path, NOT_OURS)
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-            descriptor = os.open(self.path / LOCK, flags, FILE)
+            descriptor = os.open(self.path / LOCK, flags, files.FILE)
         except OSError as error:
             raise OrchestraError(f"cannot write to {self.path}: {error.strerror}") from error
         try:
             told = False
-            while (held := try_lock(descriptor, fcntl.LOCK_EX)) is False:
+            while (held := files.try_lock(descriptor, fcntl.LOCK_EX)) is False:
                 record = self.record()
                 holder = record.process if record and record.pid else "another process"
                 if not wait:
@@ -300,7 +303,8 @@ class RunDirectory:
                     f"the file system of {self.path.parent} has no locks: two processes that "
                     "compute one point there are not kept apart"
                 )
-            secure(self.path, NOT_OURS)  # an earlier version left some of it writable for a group
+            # an earlier version left some of it writable for a group
+            files.secure(self.path, NOT_OURS)
             yield descriptor
         finally:
             os.close(descriptor)
@@ -354,22 +358,7 @@ class RunDirectory:
 
     def in_use(self) -> bool | None:
         """Return whether an orchestrator or an engine holds the lock now; None: nobody can tell."""
-        return locked_elsewhere(self.path / LOCK)
-
-
-def started_record(model: Model, engine: Engine) -> Record:
-    """Return the record of a run that starts now in this process."""
-    return Record(
-        state="running",
-        backend=engine.name,
-        engine=engine.version(),
-        model=model.name,
-        hash=request_hash(model, engine),
-        pid=os.getpid(),
-        host=socket.gethostname(),
-        started=utc_now(),
-        said=said(model, engine.name),
-    )
+        return files.locked_elsewhere(self.path / LOCK)
 
 
 def said(model: Model, engine: str) -> dict[str, Any]:

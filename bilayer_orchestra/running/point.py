@@ -24,12 +24,7 @@ from bilayer_orchestra.errors import (
 )
 from bilayer_orchestra.heartbeat import Heartbeat
 from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.running.directory import (
-    RunDirectory,
-    request_hash,
-    started_record,
-    terms_hash,
-)
+from bilayer_orchestra.running.directory import Record, RunDirectory, request_hash, terms_hash
 from bilayer_orchestra.runtimes.base import AttachedRuntime, Runtime
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.timestamps import utc_now
@@ -198,9 +193,7 @@ def run_point(
             if (problem := run.forget_start()) is not None:
                 runner.tell(f"the state of another run was not used: {problem}")
         with LIBRARIES:
-            dataset = _label(model, engine, request, run, place)
-            store(dataset, run)
-        return dataset
+            return _label(model, engine, request, run, place)
 
     return solve_once(model, engine, run, runner, compute)
 
@@ -223,7 +216,7 @@ def solve_once(
     runner : Runner
         Who is told, and whether to wait for another process.
     compute : callable
-        Makes and stores the dataset; receives the descriptor of the lock that is held meanwhile.
+        Makes the dataset; receives the descriptor of the lock that is held meanwhile.
     """
     if (found := stored(run)) is not None:
         return found
@@ -231,11 +224,12 @@ def solve_once(
         if (found := stored(run)) is not None:  # by whoever held the lock before
             return found
         remark = run.set_aside() if run.result.exists() else ""
-        record = started_record(model, engine)
+        record = Record.begun(model, engine)
         _log.info("%s is computed with %s", run.path, record.engine)
         run.write_record(record)
         try:
             dataset = compute(lock)
+            _store(dataset, run)
         except BaseException as error:
             message = str(error) or type(error).__name__
             run.write_record(replace(record, state="failed", ended=utc_now(), message=message))
@@ -357,13 +351,14 @@ def _label(
     return dataset
 
 
-def store(dataset: xr.Dataset, run: RunDirectory) -> None:
+def _store(dataset: xr.Dataset, run: RunDirectory) -> None:
     """Write the result; what the engine computed is kept if that fails."""
     from bilayer_orchestra.dataset.schema import write_atomic
 
     dataset.attrs["run"] = run.path.name  # a copy elsewhere still says where it comes from
     try:
-        write_atomic(dataset, run.result)
+        with LIBRARIES:
+            write_atomic(dataset, run.result)
     except OrchestraError as error:
         raise OrchestraError(
             f"{error} What the engine computed is kept in {run.job}; run again to store it."

@@ -10,7 +10,7 @@ from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.errors import EngineError, OrchestraError, RunBusyError
 from bilayer_orchestra.machine import cores
 from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.running.directory import RunDirectory, State, started_record
+from bilayer_orchestra.running.directory import Record, RunDirectory, State
 from bilayer_orchestra.running.point import (
     Outcome,
     Runner,
@@ -25,9 +25,6 @@ from bilayer_orchestra.runtimes.slurm.state import Submitted, forget_markers, st
 
 #: Seconds between two looks at a submitted point: a scheduler is not asked more often.
 LOOK = 10.0
-QUEUED_SEARCH = (
-    "run it without a queue's runtime within a job of its own, or give the chemical potentials"
-)
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,15 @@ class QueuedPoint:
 
 
 def placed(point: QueuedPoint, runtime: SlurmRuntime) -> PlacedJob:
-    """Return the rendered job of a point; writes nothing."""
+    """Return the rendered job of a point; writes nothing.
+
+    Raises
+    ------
+    OrchestraError
+        If it takes several runs.
+    """
+    remedy = "run it without a queue's runtime within a job of its own"
+    refuse_search(point.model, f"{remedy}, or give the chemical potentials")
     request = make_request(point.model, point.engine)
     with cores(runtime.site.point_cpus):
         job = point.engine.render(request)
@@ -95,7 +100,7 @@ def submit(chunk: Chunk, points: Sequence[QueuedPoint], runtime: SlurmRuntime) -
         for index, one in ((k, one) for k, pack in enumerate(chunk.packs) for one in pack):
             point, job = by_path[one.run], f"{number}_{index}"
             record = replace(
-                started_record(point.model, point.engine),
+                Record.begun(point.model, point.engine),
                 state="pending",
                 message=f"submitted as job {job}",
                 pid=None,
@@ -112,7 +117,7 @@ def submit(chunk: Chunk, points: Sequence[QueuedPoint], runtime: SlurmRuntime) -
 
 
 def label_computed(points: Sequence[QueuedPoint]) -> dict[str, tuple[State, str]]:
-    """Turn what was computed into results; return (state, message) of every other point by name."""
+    """Turn what was computed into results; return (state, message) of every point by name."""
     failures: dict[str, tuple[State, str]] = {}
     for point in points:
         run, record, facts = point.run, point.run.record(), computed(point.run.path)
@@ -127,8 +132,7 @@ def label_computed(points: Sequence[QueuedPoint]) -> dict[str, tuple[State, str]
         except EngineError as error:
             forget_markers(run.path)  # the next submission computes it again
             failures[point.name] = ("failed", str(error))
-    left = {point.name: point.run for point in points if not point.run.finished}
-    return {**known_states(left), **failures}
+    return {**known_states({point.name: point.run for point in points}), **failures}
 
 
 def known_states(runs: dict[str, RunDirectory]) -> dict[str, tuple[State, str]]:
@@ -164,11 +168,10 @@ def run_queued(point: QueuedPoint, runner: Runner, detach: bool = False) -> Outc
     EngineError
         If it failed in the queue while we waited.
     """
-    refuse_search(point.model, QUEUED_SEARCH)
     runtime, submitted, said = runner.runtime, False, ""
     assert isinstance(runtime, SlurmRuntime)
     while (found := stored(point.run)) is None:
-        state, message = label_computed([point]).get(point.name, ("finished", ""))
+        state, message = label_computed([point])[point.name]
         if state == "finished" and point.run.finished:
             continue
         record = point.run.record()

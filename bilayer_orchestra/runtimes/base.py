@@ -48,6 +48,8 @@ class AttachedRuntime(Runtime):
             Already written to ``directory``.
         tools : Tools
             Where its programs are.
+        directory : Path
+            Where it runs.
         lock : int
             File descriptor of the run's lock; the engine inherits it.
         on_poll : callable
@@ -97,5 +99,5 @@ def get_runtime(
         from bilayer_orchestra.runtimes.slurm.runtime import SlurmRuntime
         from bilayer_orchestra.runtimes.slurm.site import load_site
 
-        return SlurmRuntime(load_site(site, beside, dict(images or {})))
+        return SlurmRuntime(load_site(site, beside, dict(images or {})), site)
     raise OrchestraError(f"there is no runtime `{name}`; known: {', '.join(get_args(RuntimeName))}")

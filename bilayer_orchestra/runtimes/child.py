@@ -211,6 +211,8 @@ class Workers:
         ----------
         module : str
             Python module that calls :func:`bilayer_orchestra.engine_side.worker.serve`.
+        directory : Path
+            Where the job is.
         environment : dict
             The whole environment of the worker; another environment means another worker.
         lock : int

@@ -9,7 +9,7 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from bilayer_orchestra.dataset.schema import write_atomic
@@ -18,21 +18,15 @@ from bilayer_orchestra.display.points import PointsShown, points_shown
 from bilayer_orchestra.errors import Interrupted, OrchestraError
 from bilayer_orchestra.files import make_directory, other_owner
 from bilayer_orchestra.images.use import image_table
-from bilayer_orchestra.running.point import Runner, refuse_search, set_aside
+from bilayer_orchestra.running.point import Runner, set_aside
 from bilayer_orchestra.running.published import make_room, of_study, owner
-from bilayer_orchestra.running.queued import (
-    QUEUED_SEARCH,
-    known_states,
-    label_computed,
-    placed,
-    submit,
-)
+from bilayer_orchestra.running.queued import known_states, label_computed, placed, submit
 from bilayer_orchestra.runtimes.base import get_runtime
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.runtimes.slurm.runtime import Chunk, SlurmRuntime, task_script
 from bilayer_orchestra.study.collect import Collected, collect
 from bilayer_orchestra.study.load import LoadedStudy
-from bilayer_orchestra.study.tasks import Task, make_tasks, split_by_owner, study_root
+from bilayer_orchestra.study.tasks import AbsentEngine, Task, make_tasks, split_by_owner
 from bilayer_orchestra.tuning.point import run_model
 
 #: States in which nothing is left to do for a queue.
@@ -41,25 +35,6 @@ _STARTED = ("finished", "running", "pending")
 _NOT_SUBMITTED = "not submitted yet"
 #: States in the order in which they are counted.
 _WORDS = (*_STARTED, "failed", "unknown", _NOT_SUBMITTED)
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What became of a study.
-
-    Parameters
-    ----------
-    collected : Collected
-        What is finished by now, as one dataset.
-    failed : bool
-        Whether a point failed just now, or is another user's to finish.
-    stopped : BaseException or None
-        What interrupted the points; to be raised again when the dataset is stored.
-    """
-
-    collected: Collected
-    failed: bool = False
-    stopped: BaseException | None = None
 
 
 def study_runner(
@@ -87,10 +62,10 @@ def study_runner(
     """
     name, profile = runtime or study.spec.runtime, site or study.spec.site
     place = get_runtime(name, image_table(list(images)), True, profile, study.path.parent)
-    return Runner(study_root(study, output), place, any_version=any_version)
+    return Runner(study.root(output), place, any_version=any_version)
 
 
-def run_study(study: LoadedStudy, runner: Runner, console: Output, jobs: int = 1) -> Ended:
+def run_study(study: LoadedStudy, runner: Runner, console: Output, jobs: int = 1) -> Collected:
     """Run what is missing, or submit it to a queue; combine what is there.
 
     Parameters
@@ -107,7 +82,7 @@ def run_study(study: LoadedStudy, runner: Runner, console: Output, jobs: int = 1
     with contextlib.closing(runner.runtime):
         if isinstance(runner.runtime, SlurmRuntime):
             submit_study(study, runner, console)
-            return Ended(collect(study, make_tasks(study, runner)))
+            return collect(study, make_tasks(study, runner))
         tasks = make_tasks(study, runner)
         make_directory(runner.root)
         ours, others = split_by_owner(tasks)
@@ -119,7 +94,7 @@ def run_study(study: LoadedStudy, runner: Runner, console: Output, jobs: int = 1
                 failures = run_points(ours, runner, jobs, shown)
             except (Interrupted, KeyboardInterrupt) as interruption:
                 stopped = interruption
-    return Ended(collect(study, tasks), bool(failures or others), stopped)
+    return replace(collect(study, tasks), failed=bool(failures or others), stopped=stopped)
 
 
 def run_points(tasks: list[Task], runner: Runner, jobs: int, shown: PointsShown) -> dict[str, str]:
@@ -183,16 +158,12 @@ def submit_study(
     """
     runtime, say, tasks = runner.runtime, console.say, make_tasks(study, runner)
     assert isinstance(runtime, SlurmRuntime)
-    for task in tasks:
-        refuse_search(task.model, QUEUED_SEARCH)
     ours, others = split_by_owner(tasks)
-    known = {}
-    if not dry_run:
-        for task in ours:
-            if not task.run.finished and task.run.result.exists():
-                say(f"{task.name}: {set_aside(task.run)}")
-        known = label_computed(tasks)
-    known |= known_states({task.name: task.run for task in tasks if task.name not in known})
+    for task in [] if dry_run else ours:
+        if not task.run.finished and task.run.result.exists():
+            say(f"{task.name}: {set_aside(task.run)}")
+    runs = {task.name: task.run for task in tasks}
+    known = known_states(runs) if dry_run else label_computed(tasks)
     states = {task.name: _state(task, known[task.name][0]) for task in tasks}
     counts = Counter(states.values())
     for line in (", ".join(f"{counts[word]} {word}" for word in _WORDS if counts[word]), *others):
@@ -219,8 +190,8 @@ def submit_study(
         say(f"job {number}: {len(chunk.jobs)} points in {packs} tasks, {chunk.directory}")
     say(f"then      orchestra status {shlex.quote(str(runner.root))}")
     words = ["orchestra", "collect", str(study.path), "--runtime", runtime.name]
-    words += ["--site", runtime.site.source] if runtime.site.source else []
-    words += ["--output", str(runner.root)] if runner.root != study_root(study) else []
+    words += ["--site", runtime.named] if runtime.named else []
+    words += ["--output", str(runner.root)] if runner.root != study.root() else []
     say(f"          {shlex.join(words)}")
 
 
@@ -249,11 +220,11 @@ def _state(task: Task, state: str) -> str:
 
 def collect_study(study: LoadedStudy, runner: Runner) -> Collected:
     """Combine what is finished; label what was computed in the meantime."""
-    tasks, states = make_tasks(study, runner), None
-    if any((record := task.run.record()) and record.job for task in tasks):
-        states = label_computed(tasks)
+    tasks = make_tasks(study, runner)
+    solvable = [task for task in tasks if not isinstance(task.engine, AbsentEngine)]
+    states = label_computed(solvable)
     here = replace(runner, runtime=LocalRuntime(), wait=False, any_version=False)
-    for task in split_by_owner(tasks)[0]:
+    for task in split_by_owner(solvable)[0]:
         if not task.run.result.exists() and task.run.executed():
             with contextlib.suppress(OrchestraError):  # which its status tells
                 run_model(task.model, task.engine, here)

@@ -6,7 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from bilayer_orchestra.runtimes.base import RuntimeName
-from bilayer_orchestra.settings import NAME, SpecModel
+from bilayer_orchestra.settings import AS_TUPLE, Name, SpecModel
 
 Kind = Literal["decay", "comparison", "exponents", "temperature"]
 
@@ -45,13 +45,7 @@ class Study(SpecModel):
 
     version: Annotated[Literal[1], Field(description="version of this file format")]
     name: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=64,
-            pattern=NAME,
-            description="letters, digits, dot, dash, underscore; names the dataset",
-        ),
+        Name, Field(description="letters, digits, dot, dash, underscore; names the dataset")
     ]
     model: Annotated[
         Any, Field(description="the base model: inline, or a path relative to this file")
@@ -64,7 +58,7 @@ class Study(SpecModel):
         Field(description="label -> {model value -> list of values}; these move together"),
     ] = Field(default_factory=dict)
     backends: Annotated[
-        tuple[str, ...], Field(min_length=1, description="auto, or names of engines")
+        tuple[str, ...], AS_TUPLE, Field(min_length=1, description="auto, or names of engines")
     ] = ("auto",)
     numerics: Annotated[
         dict[str, Any], Field(description="as in the model file; goes before the base model's")
@@ -90,11 +84,6 @@ class Study(SpecModel):
             )
         return value
 
-    @field_validator("backends", mode="before")
-    @classmethod
-    def _list_of_names(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
-
     @field_validator("backends")
     @classmethod
     def _known_backends(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
@@ -106,11 +95,7 @@ class Study(SpecModel):
                 raise PydanticCustomError(
                     "backend",
                     "names `{name}`; known: auto, {known}",
-                    {
-                        "name": name,
-                        "known": ", ".join(ENGINES.names()),
-                        "path": ("backends", k),
-                    },
+                    {"name": name, "known": ", ".join(ENGINES.names()), "path": ("backends", k)},
                 )
         if len(set(value)) < len(value):
             raise PydanticCustomError("repeated", "names a backend twice")

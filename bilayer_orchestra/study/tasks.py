@@ -7,6 +7,7 @@ has to be what was said when the run began, or all that its result states.
 
 import contextlib
 import functools
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,11 @@ from bilayer_orchestra.errors import MissingEngineError, OrchestraError, SpecErr
 from bilayer_orchestra.model.absent import AbsentModel
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.running.choice import AUTO, engine_for, installed
-from bilayer_orchestra.running.directory import (
-    NOT_OURS,
-    RunDirectory,
-    find_runs,
-    runs_directory,
-    said,
-)
+from bilayer_orchestra.running.directory import NOT_OURS, RunDirectory, find_runs, said
 from bilayer_orchestra.running.point import Runner, checked_request, stored
 from bilayer_orchestra.running.queued import QueuedPoint
 from bilayer_orchestra.settings import SpecModel
-from bilayer_orchestra.study.load import LoadedStudy, Point, and_others
+from bilayer_orchestra.study.load import LoadedStudy, and_others
 
 Data = dict[str, Any]
 #: What is said of a point that no run states.
@@ -45,19 +40,11 @@ class Task(QueuedPoint):
 
     Parameters
     ----------
-    point : Point
-        Its place in the study.
-    label : str
-        The engine as the study file names it (``auto`` is one of them).
+    index : tuple of int
+        Its place in the dataset of the study: on every axis and, if there are several, the engine.
     """
 
-    point: Point
-    label: str
-
-
-def study_root(study: LoadedStudy, output: str | Path | None = None) -> Path:
-    """Return the directory of the runs: that of the base model, shared with single runs."""
-    return runs_directory(study.points[0].model.name, output)
+    index: tuple[int, ...]
 
 
 def split_by_owner(tasks: list[Task]) -> tuple[list[Task], list[str]]:
@@ -65,14 +52,14 @@ def split_by_owner(tasks: list[Task]) -> tuple[list[Task], list[str]]:
 
     A finished point is read, whosever it is.
     """
-    others: dict[str, list[str]] = {}
+    others: defaultdict[str, list[str]] = defaultdict(list)
     ours = []
     for task in tasks:
         owner = None if task.run.finished else task.run.foreign
         if owner is None:
             ours.append(task)
         else:
-            others.setdefault(owner, []).append(task.name)
+            others[owner].append(task.name)
     lines = [
         f"{and_others(names)}: {'belong' if names[1:] else 'belongs'} to {owner}; {NOT_OURS}"
         for owner, names in others.items()
@@ -89,12 +76,14 @@ def make_tasks(study: LoadedStudy, runner: Runner) -> list[Task]:
         With one line for every distinct reason why a point cannot be solved.
     """
     tasks: list[Task] = []
-    problems: dict[str, list[str]] = {}
+    problems: defaultdict[str, list[str]] = defaultdict(list)
     adapted: dict[str, Engine] = {}
     on_disk = StoredRuns(runner.root)
     for point in study.points:
-        for label in study.spec.backends:
-            name = point.name if len(study.spec.backends) == 1 else f"{point.name},{label}"
+        for number, label in enumerate(study.spec.backends):
+            name, index = point.name, point.index
+            if len(study.spec.backends) > 1:
+                name, index = f"{name},{label}", (*index, number)
             engine: Engine
             try:
                 if label not in (AUTO, *ENGINES.names()) or isinstance(point.model, AbsentModel):
@@ -108,9 +97,9 @@ def make_tasks(study: LoadedStudy, runner: Runner) -> list[Task]:
                     checked_request(point.model, engine)
                     run = runner.run_directory(point.model, engine)
             except OrchestraError as error:
-                problems.setdefault(str(error), []).append(name)
+                problems[str(error)].append(name)
                 continue
-            tasks.append(Task(name, point.model, engine, run, point, label))
+            tasks.append(Task(name, point.model, engine, run, index))
     if problems:
         lines = [f"{and_others(names)}: {text}" for text, names in problems.items()]
         raise SpecError(str(study.path), lines)
@@ -139,6 +128,7 @@ class AbsentEngine(Engine):
         raise MissingEngineError(self.version())
 
 
+@dataclass
 class StoredRuns:
     """The runs below a directory, by what they say of themselves; they are read once.
 
@@ -146,8 +136,7 @@ class StoredRuns:
     and its model file do: they decide only what is said of it.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    root: Path
 
     def find(self, model: Model, engine: str, settings: dict[str, Any]) -> RunDirectory:
         """Return the run that says the same; one that is not there if none does, or several do.
@@ -162,24 +151,17 @@ class StoredRuns:
         settings : dict
             All that the study says of engines' settings, by name.
         """
-        wanted = model.to_data()
-        wanted.pop("numerics", None)
-        words = said(model, engine)
-        found = [
-            run
-            for run, used, data, own, asked in self._stated
-            if engine in (used, AUTO)
-            and (
-                (data == wanted and own == settings.get(used, {}))
-                or asked == words | {"numerics": settings.get(used) or {}}
-            )
-        ]
+        wanted, words, found = model.to_data(), said(model, engine), []
+        for run, used, stated, asked in self._stated:
+            own = {"numerics": settings.get(used) or {}}
+            if engine in (used, AUTO) and (stated == wanted | own or asked == words | own):
+                found.append(run)
         absent = RunDirectory(self.root / f"{model.name}-{engine}-absent")
         return found[0] if len(found) == 1 else absent
 
     @functools.cached_property
-    def _stated(self) -> list[tuple[RunDirectory, str, Data, Data, Data | None]]:
-        """Every run with its engine, its model, the engine's settings, and what was said."""
+    def _stated(self) -> list[tuple[RunDirectory, str, Data, Data | None]]:
+        """Every run with its engine, its model with the engine's settings, and what was said."""
         rows = []
         for run in find_runs(self.root):
             result, record = None, run.record()
@@ -192,6 +174,7 @@ class StoredRuns:
                 engine, data = record.backend, run.model_data()
             else:
                 continue
-            settings = (data.pop("numerics", None) or {}).get(engine, {})
-            rows.append((run, engine, data, settings, record.said if record else None))
+            settings = (data.get("numerics") or {}).get(engine, {})
+            asked = record.said if record else None
+            rows.append((run, engine, data | {"numerics": settings}, asked))
         return rows

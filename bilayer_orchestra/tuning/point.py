@@ -16,13 +16,11 @@ from bilayer_orchestra.model.state import CanonicalState
 from bilayer_orchestra.running.choice import engine_for, installed
 from bilayer_orchestra.running.directory import MODEL
 from bilayer_orchestra.running.point import (
-    LIBRARIES,
     Outcome,
     Runner,
     checked_request,
     run_point,
     solve_once,
-    store,
 )
 from bilayer_orchestra.running.queued import QueuedPoint, run_queued
 from bilayer_orchestra.runtimes.slurm.runtime import SlurmRuntime
@@ -86,10 +84,6 @@ def run_model(model: Model, engine: Engine, runner: Runner) -> Outcome:
         threading.Thread(target=runner.meanwhile, daemon=True).start()
         ground = isinstance(model.state, CanonicalState)
         search = (GroundSearch if ground else ThermalSearch)(model, engine, run, runner)
-        found = search.find()
-        with LIBRARIES:
-            dataset = search.label(found)
-            store(dataset, run)
-        return dataset
+        return search.label(search.find())
 
     return solve_once(model, engine, run, runner, compute)

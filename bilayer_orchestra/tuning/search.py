@@ -4,7 +4,6 @@ Runs are ordinary run directories, so that none is ever computed twice. A search
 taken apart, interactions in mean field. That is only a start: what is found does not depend on it.
 """
 
-import json
 import math
 import time
 from collections.abc import Iterable
@@ -176,13 +175,13 @@ class Search:
     def _seconds(self, run: RunDirectory, elapsed: float, reused: bool) -> float:
         """Return what the run cost when it was computed, which survives a kill of the search."""
         path = run.path / SECONDS
-        if reused:
-            try:
-                return float(json.loads(path.read_text()))
-            except (OSError, ValueError, TypeError):
-                return float("nan")
-        write_text_atomic(path, json.dumps(round(elapsed, 3)) + "\n")
-        return elapsed
+        if not reused:
+            write_text_atomic(path, f"{elapsed:.3f}\n")
+            return elapsed
+        try:
+            return float(path.read_text())
+        except (OSError, ValueError):
+            return math.nan
 
     def label(self, found: Found) -> xr.Dataset:
         """Return the last run's dataset with the tuned values and the history of the search."""

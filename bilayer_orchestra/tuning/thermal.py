@@ -102,26 +102,23 @@ def predict(runs: list[Measurement], target: FloatArray, scale: float, share: fl
     share : float
         What part of the relative fluctuations is quantum mechanical, see :func:`quantum_share`.
     """
-    unit = np.eye(len(target))
-    guess = runs[int(np.argmin([np.abs(run.density - target).max() for run in runs]))].mu
+    measured, missing = np.array([run.mu for run in runs]), [target - run.density for run in runs]
+    responses = np.array([run.response(share) for run in runs])
+    inverses = np.linalg.inv(responses)
+    steps = np.einsum("kij,kj->ki", inverses, missing)
+    lengths = np.maximum(np.linalg.norm(steps, axis=1), 1e-12)
+    noise = inverses @ [run.covariance for run in runs] @ inverses.transpose(0, 2, 1)
+    guess = measured[np.argmin(np.abs(missing).max(axis=1))]
     for _ in range(20):
-        shifts, covariances, responses = [], [], []
-        for run in runs:
-            response = run.response(share)
-            inverse = np.linalg.inv(response)
-            step = inverse @ (target - run.density)
-            distance = float(np.linalg.norm(guess - run.mu)) / scale
-            error = (CURVATURE * distance * max(float(np.linalg.norm(step)), 1e-12)) ** 2
-            shifts.append(run.mu + step)
-            covariances.append(inverse @ run.covariance @ inverse.T + error * unit)
-            responses.append(response)
-        weights = [np.linalg.inv(c + 1e-30 * unit) for c in covariances]
-        covariance = np.linalg.inv(sum(weights))
-        mu = covariance @ sum(w @ s for w, s in zip(weights, shifts, strict=True))
+        distances = np.linalg.norm(guess - measured, axis=1) / scale
+        errors = (CURVATURE * distances * lengths) ** 2 + 1e-30
+        weights = np.linalg.inv(noise + errors[:, None, None] * np.eye(len(target)))
+        covariance = np.linalg.inv(weights.sum(axis=0))
+        mu = covariance @ np.einsum("kij,kj->i", weights, measured + steps)
         if np.abs(mu - guess).max() < 1e-12 * max(1.0, float(np.abs(mu).max())):
             break
         guess = mu
-    nearest = int(np.argmax([np.trace(w) for w in weights]))
+    nearest = np.argmax(np.trace(weights, axis1=1, axis2=2))
     return Prediction(mu, covariance, responses[nearest])
 
 
@@ -203,7 +200,14 @@ class ThermalSearch(Search):
             if np.abs(step.density - self.target).max() <= tolerance:
                 return Found(step, np.abs(shift), tolerance)
             mu = self.base.mu + self._cut(shift)
-        raise OrchestraError(self._failure())
+        best = min(self.measured, key=lambda run: float(np.abs(self._miss(run)).max()))
+        wished = self.named("{}: {:g}", self.target, ", ")
+        found = self.named("{}: {:.6g}", best.density, ", ")
+        raise OrchestraError(
+            f"filling {wished} was not reached in {MAX_RUNS} runs; the nearest, at "
+            f"{self.named('mu_{} = {:.8g}', best.mu)}, has {found}. At low temperature the "
+            "densities of a small system change in steps: raise the temperature or the length"
+        )
 
     def with_noise(self) -> Found:
         """Short runs until they predict the target well enough, then runs of full length."""
@@ -222,9 +226,8 @@ class ThermalSearch(Search):
             mu = self.base.mu + cut
             near = np.abs(prediction.response @ (mu - step.mu)).max()
             noise = float(prediction.density_error.max())
-            if cut is shift and (noise <= GOOD * tolerance or spent + effort > SHORT_TOTAL):
-                break
-            if spent > MOST_SHORT:
+            worth = noise <= GOOD * tolerance or spent + effort > SHORT_TOTAL
+            if (cut is shift and worth) or spent > MOST_SHORT:
                 break
             if near <= 3 * float(step.stderr.max()):
                 effort *= 2  # noise is what remains: longer runs, not more of them
@@ -280,16 +283,10 @@ class ThermalSearch(Search):
         chosen = correlation.sel(layer=self.layers, layer_=self.layers)
         matrix = chosen.transpose("layer", "layer_").values
         # few degrees of freedom: the error itself is uncertain (variance of Student's t)
-        degrees = step.degrees
-        inflation = degrees / (degrees - 2) if 2 < degrees < np.inf else 1.0
-        self.measured.append(
-            Measurement(
-                step.mu,
-                step.density,
-                inflation * step.covariance,
-                self.beta / self.length * 0.5 * (matrix + matrix.T),
-            )
-        )
+        inflation = step.degrees / (step.degrees - 2) if 2 < step.degrees < np.inf else 1.0
+        fluctuations = self.beta / self.length * 0.5 * (matrix + matrix.T)
+        covariance = inflation * step.covariance
+        self.measured.append(Measurement(step.mu, step.density, covariance, fluctuations))
         return step
 
     def _predict(self) -> Prediction:
@@ -297,13 +294,3 @@ class ThermalSearch(Search):
 
     def _share(self) -> float:
         return quantum_share(self.measured, self.memory, self.share)
-
-    def _failure(self) -> str:
-        best = min(self.measured, key=lambda run: float(np.abs(self._miss(run)).max()))
-        wished = self.named("{}: {:g}", self.target, ", ")
-        found = self.named("{}: {:.6g}", best.density, ", ")
-        return (
-            f"filling {wished} was not reached in {MAX_RUNS} runs; the nearest, at "
-            f"{self.named('mu_{} = {:.8g}', best.mu)}, has {found}. At low temperature the "
-            "densities of a small system change in steps: raise the temperature or the length"
-        )

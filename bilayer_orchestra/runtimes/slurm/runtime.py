@@ -4,8 +4,6 @@ One array job holds many of them, and the SHA-256 of all that it starts. Its she
 from templates/slurm; every word is quoted.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import re
@@ -18,17 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from bilayer_orchestra import files
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.files import (
-    ELSEWHERE,
-    file_sha256,
-    other_owner,
-    own_directory,
-    secure,
-    sha256,
-    user_name,
-    write_text_atomic,
-)
 from bilayer_orchestra.job import Job, Tools
 from bilayer_orchestra.resources import fill, resource
 from bilayer_orchestra.runtimes.base import Runtime
@@ -101,12 +90,14 @@ class SlurmRuntime(Runtime):
     ----------
     site : SiteProfile
         What its scheduler wants to hear.
+    named : str, optional
+        How the profile was named.
     """
 
     name = "slurm"
 
-    def __init__(self, site: SiteProfile) -> None:
-        self.site, self.images = site, site.images
+    def __init__(self, site: SiteProfile, named: str | None = None) -> None:
+        self.site, self.images, self.named = site, site.images, named
 
     def contains(self, kind: str | None) -> bool:
         """Engines run from the images that the site names, others are native."""
@@ -127,8 +118,8 @@ class SlurmRuntime(Runtime):
         packs = _batched(jobs, self.site.points_per_task)
         stamp = utc_now().replace(":", "").replace("-", "")[:15]
         folder = root / f"{name}.slurm"
-        if other_owner(folder) is not None:  # who has the same study in this directory
-            folder = root / f"{name}.{user_name(os.geteuid())}.slurm"
+        if files.other_owner(folder) is not None:  # who has the same study in this directory
+            folder = root / f"{name}.{files.user_name(os.geteuid())}.slurm"
         return [
             Chunk(name, _fresh(folder / f"{stamp}-{number}"), group)
             for number, group in enumerate(_batched(packs, self.site.array_limit))
@@ -168,7 +159,7 @@ class SlurmRuntime(Runtime):
             modules.append(f"module load {shlex.join(site.modules)} || exit 1")
         tools = [one.tools for one in chunk.jobs if one.tools.image is not None]
         images = {one.image: one.image_digest.removeprefix("sha256:") for one in tools}
-        sums = [[sha256(task_script(one, site)) for one in pack] for pack in chunk.packs]
+        sums = [[files.sha256(task_script(one, site)) for one in pack] for pack in chunk.packs]
         values = {
             "DIRECTIVES": "\n".join(f"#SBATCH {option}" for option in options),
             "MODULES": "\n".join(modules),
@@ -190,9 +181,9 @@ class SlurmRuntime(Runtime):
         """
         _link(chunk)
         for one in chunk.jobs:
-            write_text_atomic(one.run / TASK, task_script(one, self.site))
+            files.write_text_atomic(one.run / TASK, task_script(one, self.site))
         script, command = chunk.directory / BATCH, self.command(chunk)
-        write_text_atomic(script, self.batch_script(chunk))
+        files.write_text_atomic(script, self.batch_script(chunk))
         try:
             answer = subprocess.run(command, capture_output=True, text=True, check=False)
         except OSError as error:
@@ -214,7 +205,7 @@ class SlurmRuntime(Runtime):
             raise OrchestraError(
                 f"sbatch {did} and said:\n{text}\nthe call was: {shlex.join(command)}"
             )
-        write_text_atomic(chunk.directory / "job", number + "\n")
+        files.write_text_atomic(chunk.directory / "job", number + "\n")
         return number
 
 
@@ -241,8 +232,8 @@ def task_script(placed: PlacedJob, site: SiteProfile) -> str:
     else:
         command = contained_command(site.container, directory, job, tools, site.binds)
     lines = [f"    export {name}={shlex.quote(value)}" for name, value in environment.items()]
-    sums = [f"{sha256(text)}  {name}" for name, text in job.files.items()]
-    sums += [f"{file_sha256(binary)}  {binary}" for binary in tools.binaries]
+    sums = [f"{files.sha256(text)}  {name}" for name, text in job.files.items()]
+    sums += [f"{files.file_sha256(binary)}  {binary}" for binary in tools.binaries]
     values = {
         "ENVIRONMENT": "\n".join(lines),
         "COMMAND": shlex.join(command),
@@ -278,7 +269,7 @@ def _link(chunk: Chunk) -> None:
     """Name the points of every array task by links, in which any character survives."""
     links = chunk.directory / TASKS
     for directory in (chunk.directory.parent, chunk.directory):
-        own_directory(directory, ELSEWHERE)
+        files.own_directory(directory, files.ELSEWHERE)
     try:
         for index, pack in enumerate(chunk.packs):
             (links / str(index)).mkdir(parents=True)
@@ -287,7 +278,7 @@ def _link(chunk: Chunk) -> None:
                 (links / str(index) / f"{position:04d}").symlink_to(target)
     except OSError as error:
         raise OrchestraError(f"cannot write {links}: {error.strerror}") from error
-    secure(chunk.directory, ELSEWHERE)
+    files.secure(chunk.directory, files.ELSEWHERE)
 
 
 def _batched(items: Sequence[T], size: int) -> list[list[T]]:

@@ -23,30 +23,19 @@ BACK_OFF = (1.0, 3.0)
 PATIENCE = 5.0
 WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED", "SPECIAL_EXIT"}
 RUNNING = {"RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "STOPPED", "RESIZING"}
-#: States of ended jobs, in words.
-ENDED = {
-    "TIMEOUT": "time limit",
-    "DEADLINE": "time limit",
-    "OUT_OF_MEMORY": "out of memory",
-    "NODE_FAIL": "node failure",
-    "BOOT_FAIL": "node failure",
-    "CANCELLED": "cancelled",
-    "PREEMPTED": "preempted",
-    "REVOKED": "cancelled",
-    "FAILED": "engine error",
-    "COMPLETED": "ended",
-}
 #: Seconds after which a task without a sign of life is not called running; it shows one a minute.
 SILENCE = 300.0
-#: What Slurm writes into the log of a task that it ended.
-_LOG_WORDS = (
-    (re.compile(r"orchestra: refused"), "changed since it was submitted"),
-    (re.compile(r"DUE TO TIME LIMIT"), "time limit"),
-    (re.compile(r"DUE TO NODE FAILURE|NODE_FAIL"), "node failure"),
-    (re.compile(r"oom.kill|out.of.memory", re.IGNORECASE), "out of memory"),
-    (re.compile(r"DUE TO PREEMPTION"), "preempted"),
-    (re.compile(r"CANCELLED AT"), "cancelled"),
-)
+#: Why a task ended -> states that say so, and what Slurm, or our script, writes into its log then.
+_CAUSES = {
+    "changed since it was submitted": ((), "orchestra: refused"),
+    "time limit": (("TIMEOUT", "DEADLINE"), "DUE TO TIME LIMIT"),
+    "node failure": (("NODE_FAIL", "BOOT_FAIL"), "DUE TO NODE FAILURE|NODE_FAIL"),
+    "out of memory": (("OUT_OF_MEMORY",), "(?i)oom.kill|out.of.memory"),
+    "preempted": (("PREEMPTED",), "DUE TO PREEMPTION"),
+    "cancelled": (("CANCELLED", "REVOKED"), "CANCELLED AT"),
+    "engine error": (("FAILED",), None),
+    "ended": (("COMPLETED",), None),
+}
 #: Name of the file that a task leaves in ``task/`` at its end.
 _ENDED = re.compile(r"ended-(\d+)-([a-z]+)")
 _AGAIN = "; the same sweep submits it again, and it resumes"
@@ -124,21 +113,23 @@ def ask_queue(users: Iterable[int] = ()) -> Queue:
 def job_of(script: Path) -> str | None:
     """Return the job that runs the batch script ``script``, if the scheduler knows one."""
     words = ("--noheader", "--states=all", f"--user={os.geteuid()}", "--format=%F|%o")
-    try:
-        rows = _rows("squeue", *words, columns=2)
-    except (OSError, subprocess.SubprocessError):
-        return None
+    rows = _rows_if_any("squeue", *words)
     return next((job for job, command in rows if command == str(script)), None)
 
 
 def ask_accounting(jobs: list[str]) -> dict[str, str]:
     """Return the state of ended tasks from sacct; empty where there is no accounting."""
     arrays = ",".join(sorted({job.partition("_")[0] for job in jobs}))
-    try:
-        rows = _rows("sacct", "-n", "-P", "-X", "-j", arrays, "-o", "JobID,State", columns=2)
-    except (OSError, subprocess.SubprocessError):
-        return {}
+    rows = _rows_if_any("sacct", "-n", "-P", "-X", "-j", arrays, "-o", "JobID,State")
     return {job: state.split()[0] for job, state in rows if state.strip()}
+
+
+def _rows_if_any(*command: str) -> list[list[str]]:
+    """Return the lines of two columns that a command prints; none if it fails."""
+    try:
+        return _rows(*command, columns=2)
+    except (OSError, subprocess.SubprocessError):
+        return []
 
 
 def _rows(*command: str, columns: int = 3) -> list[list[str]]:
@@ -247,7 +238,9 @@ def submitted_state(
 
 def _by_disk(one: Submitted, marker: Marker | None, problem: str) -> tuple[State, str]:
     silent = f"the scheduler does not answer: {problem}"
-    if (marker is not None and marker.code is not None) or _cause_in(end_of(_log(one))):
+    if (marker is not None and marker.code is not None) or _cause_in(
+        end_of(_file(one, "task-{}.log"))
+    ):
         return "failed", _why(one, marker)
     if marker is None:
         return "pending", f"submitted as job {one.job}, not started; {silent}"
@@ -262,8 +255,9 @@ def _by_disk(one: Submitted, marker: Marker | None, problem: str) -> tuple[State
 
 def _why(one: Submitted, marker: Marker | None, word: str = "") -> str:
     """Say why a task ended, with its last lines."""
-    log = end_of(_log(one))
-    cause = _cause_in(log) or ENDED.get(word, "")
+    log = end_of(_file(one, "task-{}.log"))
+    stated = (cause for cause, (states, _) in _CAUSES.items() if word in states)
+    cause = _cause_in(log) or next(stated, "")
     code = marker.code if marker else None
     vague = cause in ("", "ended", "engine error")
     if marker and marker.reason == "timelimit":
@@ -288,12 +282,13 @@ def last_lines(run: Path) -> str:
 
 def _cause_in(log: str) -> str:
     # the newest word counts: a task that was requeued may have several
-    found = [(match.end(), word) for one, word in _LOG_WORDS for match in one.finditer(log)]
+    found = [
+        (match.end(), cause)
+        for cause, (_, pattern) in _CAUSES.items()
+        if pattern is not None
+        for match in re.finditer(pattern, log)
+    ]
     return max(found)[1] if found else ""
-
-
-def _log(one: Submitted) -> Path:
-    return _file(one, "task-{}.log")
 
 
 def _file(one: Submitted, name: str) -> Path:
