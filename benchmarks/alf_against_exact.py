@@ -22,8 +22,7 @@ from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.running.point import make_request, run_point
-from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.running.point import Runner, make_request, run_point
 from bilayer_orchestra.testing.statistics import chi_squared
 
 MATRICES = ("pair", "green", "density_density", "spin_spin")
@@ -70,7 +69,7 @@ def random_model(kind: str, number: int, seed: int, seconds: float) -> Model:
 
 def averages_of(model: Model, name: str, place: Path) -> Averages:
     backend = get_engine(name)
-    run = run_point(model, backend, LocalRuntime(), place).run
+    run = run_point(model, backend, Runner(place)).run
     return backend.parse(run.job, make_request(model, backend))
 
 

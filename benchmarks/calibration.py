@@ -26,8 +26,7 @@ from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.running.point import make_request, run_point
-from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.running.point import Runner, make_request, run_point
 
 #: What is allowed where no systematic error is stated.
 UNSTATED = 1e-6
@@ -157,7 +156,7 @@ def judged(found: Averages, exact: Averages) -> PairVerdict:
 def averages_of(model: Model, name: str, place: Path) -> Averages:
     """Return the averages of a run, in the order of sites."""
     backend = get_engine(name)
-    run = run_point(model, backend, LocalRuntime(), place).run
+    run = run_point(model, backend, Runner(place)).run
     return backend.parse(run.job, make_request(model, backend))
 
 

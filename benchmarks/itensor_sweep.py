@@ -19,7 +19,7 @@ from pathlib import Path
 from bilayer_orchestra.engines.itensor.julia import find_julia, juliacall_problem
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.model.load import load_model
-from bilayer_orchestra.running.point import run_point
+from bilayer_orchestra.running.point import Runner, run_point
 from bilayer_orchestra.runtimes.local import LocalRuntime
 
 MODEL = Path(__file__).parents[1] / "examples" / "bilayer.yaml"
@@ -37,7 +37,7 @@ def solve(points: int, many: bool, root: Path) -> tuple[float, float]:
         for k in range(points):
             small = ("length=2", "state.n_up=1", "state.n_down=1", f"t_perp={0.3 + 0.05 * k}")
             model = load_model(MODEL, small)
-            run_point(model, get_engine("itensor"), runtime, root)
+            run_point(model, get_engine("itensor"), Runner(root, runtime))
     return time.perf_counter() - begin, spent() - before
 
 

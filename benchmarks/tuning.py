@@ -18,11 +18,10 @@ from scipy.optimize import brentq
 
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.model.bilayer import BilayerModel
-from bilayer_orchestra.running.point import run_point
-from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.running.point import Runner, run_point
 from bilayer_orchestra.tuning.ground import TOLERANCE
-from bilayer_orchestra.tuning.guess import layer_guess
 from bilayer_orchestra.tuning.point import run_model
+from bilayer_orchestra.tuning.search import layer_guess
 
 CASES = [  # P, M, t_perp, U, boundary
     (0.5, 1.0, 0.5, -4.0, "open"),
@@ -63,7 +62,7 @@ def runs_of(model: BilayerModel, method: Callable[..., object], root: Path) -> i
     def miss(mu: float) -> float:
         nonlocal count
         count += 1
-        dataset = run_point(model.at(0.0, mu), backend, LocalRuntime(), root).dataset
+        dataset = run_point(model.at(0.0, mu), backend, Runner(root)).dataset
         value = float(dataset["density"].sum("spin").mean("x").sel(layer="M")) - target
         if abs(value) <= TOLERANCE:
             raise ReachedError
@@ -116,7 +115,7 @@ def main() -> None:
         root = Path(name)
         for case in CASES:
             model = bilayer(4, *case)
-            outcome = run_model(model, get_engine("exact"), LocalRuntime(), root)
+            outcome = run_model(model, get_engine("exact"), Runner(root))
             counts = (
                 outcome.dataset.sizes["step"],
                 runs_of(model, brent, root),
@@ -130,7 +129,7 @@ def main() -> None:
             )
         if "--dmrg" in sys.argv:
             model = bilayer(8, 0.5, 0.25, 0.5, -4.0, "open")
-            dataset = run_model(model, get_engine("block2"), LocalRuntime(), root).dataset
+            dataset = run_model(model, get_engine("block2"), Runner(root)).dataset
             print(
                 f"block2, 8 rungs: {dataset.sizes['step']} runs, "
                 f"{float(dataset['tuning_cost']):.2f} times one plain run"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,10 @@ from bilayer_orchestra.fits.datasets import fit
 from bilayer_orchestra.model.load import load_model as _load_file
 from bilayer_orchestra.model.load import model_from
 from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.tuning.solve import Options, solve
+from bilayer_orchestra.running.directory import runs_directory
+from bilayer_orchestra.running.point import Runner
+from bilayer_orchestra.runtimes.base import get_runtime
+from bilayer_orchestra.tuning.point import solve
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,16 +124,11 @@ def run(
     OrchestraError
         If the model cannot be solved.
     """
-    with progress(output_console(), quiet) as show:
-        how = Options(
-            images=images or {},
-            site=site,
-            on_progress=show,
-            wait_for_queue=wait,
-            any_version=any_version,
-        )
-        root = None if output is None else Path(output)
-        outcome = solve(model, engine, runtime, root, how)
+    place = get_runtime(runtime, images, model.wished is not None, site)
+    with closing(place), progress(output_console(), quiet) as show:
+        root = runs_directory(model.name, output)
+        runner = Runner(root, place, show, any_version=any_version)
+        outcome = solve(model, engine, runner, detach=not wait)
     return None if outcome is None else outcome.dataset
 
 
@@ -166,20 +164,16 @@ def sweep(
     OrchestraError
         If the study cannot be run; a point that fails is a hole with its reason in ``message``.
     """
-    from bilayer_orchestra.display import points_shown
     from bilayer_orchestra.study.load import load_study
-    from bilayer_orchestra.study.tasks import study_root
-    from bilayer_orchestra.study.whole import run_study, store, study_runtime
+    from bilayer_orchestra.study.run import run_study, store, study_runner
 
     loaded, console = load_study(Path(study)), Output(quiet=True) if quiet else output_console()
-    root = study_root(loaded, None if output is None else Path(output))
-    place = study_runtime(loaded, runtime, site=site)
-    show = functools.partial(points_shown, console)
-    ended = run_study(loaded, root, place, show, console.say, jobs, any_version)
-    store(ended.collected, loaded, root, console.say)
-    if ended.stopped is not None:
-        raise ended.stopped
-    return ended.collected.dataset
+    runner = study_runner(loaded, output, runtime, site, any_version=any_version)
+    collected = run_study(loaded, runner, console, jobs)
+    store(collected, loaded, runner.root, console.say)
+    if collected.stopped is not None:
+        raise collected.stopped
+    return collected.dataset
 
 
 def check(
@@ -215,6 +209,6 @@ def check(
         first = next(iter(what.values()))
         return compare_files(dict(what), str(first.attrs["model_name"]), distance)
     names = list(engines) if engines is not None else usable_engines(what)[0]
-    root = Path("runs") / what.name if output is None else Path(output)
+    root = runs_directory(what.name, output)
     with progress(output_console(), quiet) as show:
         return Check(what, names, root, show, distance, any_version).run()

@@ -1,7 +1,5 @@
 """What a runtime executes: a rendered job, and where its programs are. No physics in either."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,3 +69,9 @@ class Tools:
     image: Path | None = None
     image_digest: str = ""
     launched: Mapping[str, str] = field(default_factory=dict)
+
+    def image_facts(self) -> dict[str, str]:
+        """Return what the dataset says about the image; nothing if there is none."""
+        if self.image is None:
+            return {}
+        return {"image": self.image.name, "image_digest": self.image_digest}

@@ -3,11 +3,15 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 WORD = r"^[^\s'\"\\#]+$"
 LINE = r"^[^\r\n]+$"
+
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=NAME)]
+#: YAML and TOML have lists where strict validation wants tuples.
+AS_TUPLE = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 
 #: Of an engine's random numbers, and of its threads: the same in all that have them.
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]

@@ -18,7 +18,7 @@ from mkdocs.structure.files import File
 
 from bilayer_orchestra.cli.app import app
 from bilayer_orchestra.model.spec import json_schema
-from bilayer_orchestra.runtimes.slurm.site import Site
+from bilayer_orchestra.runtimes.slurm.site import SiteProfile
 from bilayer_orchestra.study.spec import Study
 
 ROOT = Path(__file__).parent.parent
@@ -38,10 +38,10 @@ API = {
     ),
     "running": (
         "Running",
-        ["tuning.solve", "running.point", "running.directory", "runtimes.base", "job"],
+        ["tuning.point", "running.point", "running.directory", "runtimes.base", "job"],
     ),
-    "study": ("Studies", ["study.spec", "study.load", "study.whole", "study.collect"]),
-    "tuning": ("Density targets", ["tuning.point", "tuning.ground", "tuning.thermal"]),
+    "study": ("Studies", ["study.spec", "study.load", "study.run", "study.collect"]),
+    "tuning": ("Density targets", ["tuning.search", "tuning.ground", "tuning.thermal"]),
     "check": (
         "Comparison of engines",
         [
@@ -109,7 +109,7 @@ def pages() -> dict[str, str]:
         + with_parts(Study.model_json_schema()),
         "reference/site.md": "# The site profile\n\n"
         "What `--runtime slurm` knows of a cluster, a TOML file; [how it is used](../hpc.md).\n\n"
-        + with_parts(Site.model_json_schema()),
+        + with_parts(SiteProfile.model_json_schema()),
         "reference/commands.md": commands_page(),
         "contributing.md": (ROOT / "CONTRIBUTING.md").read_text().replace("](docs/", "]("),
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(),

@@ -12,7 +12,7 @@ from hypothesis import settings
 
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.running.point import Runner
 from bilayer_orchestra.tuning.point import run_model
 
 # how long an example takes says nothing here: other things run on the machine as well
@@ -43,6 +43,6 @@ def solve(tmp_path: Path) -> Callable[[Model, str], xr.Dataset]:
     """Run a model on a backend, as the command line does, and return its dataset."""
 
     def run(model: Model, backend: str) -> xr.Dataset:
-        return run_model(model, get_engine(backend), LocalRuntime(), tmp_path / "runs").dataset
+        return run_model(model, get_engine(backend), Runner(tmp_path / "runs")).dataset
 
     return run

@@ -21,8 +21,7 @@ from bilayer_orchestra.errors import OrchestraError, OtherVersionError
 from bilayer_orchestra.model.load import load_model
 from bilayer_orchestra.observables import FITTED
 from bilayer_orchestra.running.directory import find_runs, request_hash
-from bilayer_orchestra.running.point import make_request
-from bilayer_orchestra.running.versions import run_directory
+from bilayer_orchestra.running.point import Runner, make_request
 from bilayer_orchestra.runtimes.base import AttachedRuntime
 from bilayer_orchestra.tuning.point import run_model
 
@@ -53,13 +52,13 @@ def run(request, monkeypatch):
 def test_identities_are_the_same(run):
     case, model, engine, expected = run
     assert request_hash(model, engine) == expected["hash"]
-    assert run_directory(GOLDEN / case, model, engine).path.name == expected["run"]
+    assert Runner(GOLDEN / case).run_directory(model, engine).path.name == expected["run"]
 
 
 def test_results_are_reused(run, tmp_path):
     case, model, engine, expected = run
     shutil.copytree(GOLDEN / case, tmp_path / "runs")
-    outcome = run_model(model, engine, NoRuntime(), tmp_path / "runs")
+    outcome = run_model(model, engine, Runner(tmp_path / "runs", NoRuntime()))
     assert outcome.reused
     assert float(outcome.dataset["energy"]) == expected["energy"]
     assert int(outcome.dataset.attrs["converged"]) == expected["converged"]
@@ -115,10 +114,12 @@ def test_another_version_is_named_and_offered_and_never_computed_again_in_silenc
     case, model, engine, expected = run
     monkeypatch.setattr(engine, "version", lambda: "another version")
     with pytest.raises(OrchestraError, match="computed with ") as caught:
-        run_directory(GOLDEN / case, model, engine, None)
+        Runner(GOLDEN / case, any_version=None).run_directory(model, engine)
     assert expected["version"] in str(caught.value)
-    assert run_directory(GOLDEN / case, model, engine, True).path.name == expected["run"]
-    assert run_directory(GOLDEN / case, model, engine, False).path.name != expected["run"]
+    for taken in (True, False):
+        runner = Runner(GOLDEN / case, any_version=taken)
+        name = runner.run_directory(model, engine).path.name
+        assert (name == expected["run"]) == taken
 
 
 @pytest.mark.parametrize("case", ["ring", "thermal", "anderson"])

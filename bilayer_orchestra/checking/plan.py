@@ -30,8 +30,7 @@ from bilayer_orchestra.engines.registry import engines, get_engine
 from bilayer_orchestra.errors import OrchestraError, OtherVersionError
 from bilayer_orchestra.model.load import parse_model
 from bilayer_orchestra.model.spec import CanonicalState, Model
-from bilayer_orchestra.running.point import checked_request, make_request
-from bilayer_orchestra.running.versions import run_directory
+from bilayer_orchestra.running.point import Runner, checked_request, make_request
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.tuning.point import run_model
 
@@ -57,7 +56,7 @@ class Check:
     distance : int
         Sites so far apart must agree.
     any_version : bool or None
-        See :func:`bilayer_orchestra.running.versions.run_directory`.
+        See :class:`bilayer_orchestra.running.point.Runner`.
     """
 
     model: Model
@@ -110,8 +109,8 @@ class Check:
 
     def _solve(self, model: Model, engine: Engine, text: str) -> xr.Dataset:
         self.show(f"{model.name}: {text}")
-        run = run_directory(self.root, model, engine, self.any_version)
-        return run_model(model, engine, self.runtime, self.root, self.show, run=run).dataset
+        runner = Runner(self.root, self.runtime, self.show, any_version=self.any_version)
+        return run_model(model, engine, runner).dataset
 
     def _keep(self, model: Model, engine: Engine, label: str, more: str = "") -> xr.Dataset:
         """Solve one model of those that are compared."""

@@ -202,7 +202,7 @@ def plot(
     from bilayer_orchestra.dataset.schema import open_result, write_atomic
     from bilayer_orchestra.display import output_console
     from bilayer_orchestra.plots.try_to_draw import draw
-    from bilayer_orchestra.study.figure import Figure
+    from bilayer_orchestra.study.spec import Figure
 
     of_file, data = "", target
     if target.suffix in (".yaml", ".yml"):
@@ -252,10 +252,9 @@ def plot(
 def _collected(study_file: Path, runs: Path | None) -> tuple[str, Path]:
     """Return the text of a study, and its collected dataset."""
     from bilayer_orchestra.study.load import load_study
-    from bilayer_orchestra.study.tasks import study_root
 
     study = load_study(study_file)
-    data = study_root(study, runs) / f"{study.name}.nc"
+    data = study.root(runs) / f"{study.name}.nc"
     if not data.exists():
         raise OrchestraError(
             f"{data} is not there; run `orchestra sweep {study_file}`, or `orchestra collect` on "

@@ -1,6 +1,6 @@
 """One model: ``orchestra run``, ``render`` and ``status``; many: ``sweep`` and ``collect``."""
 
-import functools
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,23 +52,19 @@ def run(
     from bilayer_orchestra.images.use import image_table
     from bilayer_orchestra.model.load import load_model
     from bilayer_orchestra.plots.try_to_draw import check_style, try_to_draw
+    from bilayer_orchestra.running.directory import runs_directory
+    from bilayer_orchestra.running.point import Runner
     from bilayer_orchestra.running.published import publish
-    from bilayer_orchestra.tuning.solve import Options, solve
+    from bilayer_orchestra.runtimes.base import get_runtime
+    from bilayer_orchestra.tuning.point import solve
 
     check_style(style)
     console, model = output_console(), load_model(model_file, overrides)
-    root = output or Path("runs") / model.name
-    with progress(console) as show:
-        how = Options(
-            images=image_table(image or []),
-            site=site,
-            on_progress=show,
-            wait_for_others=wait,
-            wait_for_queue=not detach,
-            meanwhile=_load_plotting if plot else lambda: None,
-            any_version=any_version,
-        )
-        outcome = solve(model, backend, runtime, root, how)
+    root, meanwhile = runs_directory(model.name, output), _load_plotting if plot else lambda: None
+    place = get_runtime(runtime, image_table(image or []), model.wished is not None, site)
+    with closing(place), progress(console) as show:
+        runner = Runner(root, place, show, wait, any_version, meanwhile)
+        outcome = solve(model, backend, runner, detach)
     if outcome is None:
         console.say(f"submitted; the same command picks up the result: {root}")
         return
@@ -203,33 +199,30 @@ def sweep(
     dry_run
         show what would run or be submitted
     """
-    from bilayer_orchestra.display import output_console, points_shown
+    from bilayer_orchestra.display import output_console
     from bilayer_orchestra.runtimes.slurm.runtime import SlurmRuntime
     from bilayer_orchestra.study.load import load_study
-    from bilayer_orchestra.study.submit import submit_study
-    from bilayer_orchestra.study.tasks import make_tasks, study_root
-    from bilayer_orchestra.study.whole import run_study, study_runtime
+    from bilayer_orchestra.study.run import run_study, study_runner, submit_study
+    from bilayer_orchestra.study.tasks import make_tasks
 
     console, study = output_console(), load_study(study_file)
-    root, place = study_root(study, output), study_runtime(study, runtime, image, site)
-    if isinstance(place, SlurmRuntime):
+    runner = study_runner(study, output, runtime, site, image or (), any_version)
+    if isinstance(runner.runtime, SlurmRuntime):
         if strict:
             raise OrchestraError(
                 "--strict judges results, and what is submitted has none yet; give it to "
                 "`orchestra collect`"
             )
-        submit_study(study, root, place, console.say, dry_run, any_version)
+        submit_study(study, runner, console, dry_run)
     elif dry_run:
-        for task in make_tasks(study, root, place, any_version):
+        for task in make_tasks(study, runner):
             typer.echo(f"{task.run.status()[0]:9s} {task.name}  {task.run.path}")
     else:
-        show = functools.partial(points_shown, console)
-        ended = run_study(study, root, place, show, console.say, jobs, any_version)
-        failed = bool(ended.failures or ended.others)
-        if ended.stopped is not None:
-            _finish(ended.collected, study, root, failed=False, strict=False)
-            raise ended.stopped
-        _finish(ended.collected, study, root, failed, strict)
+        collected = run_study(study, runner, console, jobs)
+        if collected.stopped is not None:
+            _finish(collected, study, runner.root, failed=False, strict=False)
+            raise collected.stopped
+        _finish(collected, study, runner.root, collected.failed, strict)
 
 
 def collect(
@@ -253,13 +246,12 @@ def collect(
         directory of the runs [runs/NAME of the base model]
     """
     from bilayer_orchestra.study.load import load_study
-    from bilayer_orchestra.study.tasks import study_root
-    from bilayer_orchestra.study.whole import collect_study, study_runtime
+    from bilayer_orchestra.study.run import collect_study, study_runner
 
     study = load_study(study_file, stored=True)
-    root, place = study_root(study, output), study_runtime(study, runtime, image, site)
-    collected = collect_study(study, root, place, any_version)
-    _finish(collected, study, root, strict and bool(collected.missing), strict)
+    runner = study_runner(study, output, runtime, site, image or (), any_version)
+    collected = collect_study(study, runner)
+    _finish(collected, study, runner.root, strict and bool(collected.missing), strict)
 
 
 def _finish(
@@ -270,7 +262,7 @@ def _finish(
     To a script, what is missing goes before what is not converged.
     """
     from bilayer_orchestra.display import output_console
-    from bilayer_orchestra.study.whole import store
+    from bilayer_orchestra.study.run import store
 
     say, dataset = output_console().say, collected.dataset
     path = store(collected, study, root, say)

@@ -22,9 +22,9 @@ from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import load_model
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.running.choice import engine_for
+from bilayer_orchestra.running.directory import runs_directory
+from bilayer_orchestra.running.point import Runner
 from bilayer_orchestra.running.published import CHECK, refuse_own_source
-from bilayer_orchestra.running.versions import run_directory
-from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.tuning.point import run_model
 
 #: Outcome of an identity -> what it makes of the result; any other agrees.
@@ -48,7 +48,7 @@ class Asked:
     distance : int
         Sites so far apart must agree.
     any_version : bool or None
-        See :func:`bilayer_orchestra.running.versions.run_directory`.
+        See :class:`bilayer_orchestra.running.point.Runner`.
     """
 
     targets: list[Path]
@@ -61,7 +61,7 @@ class Asked:
     def _model(self, file: Path) -> tuple[Model, Path]:
         """Return the model of a file, and the directory of its runs."""
         model = load_model(file, self.overrides)
-        return model, self.output or Path("runs") / model.name
+        return model, runs_directory(model.name, self.output)
 
     def compare_engines(self) -> tuple[Verdict, Path]:
         """Return the verdict on a model that several engines solve, and the report's directory."""
@@ -110,10 +110,10 @@ class Asked:
                 continue
             model, root = self._model(target)
             with progress(console) as show:
+                runner = Runner(root, tell=show, any_version=self.any_version)
                 for name in self.names or ["auto"]:
                     engine = engine_for(model, name)
-                    run = run_directory(root, model, engine, self.any_version)
-                    solved = run_model(model, engine, LocalRuntime(), root, show, run=run).dataset
+                    solved = run_model(model, engine, runner).dataset
                     results.append((f"{model.name} with {engine.name}", solved))
         words: list[Word] = []
         for label, dataset in results:

@@ -21,7 +21,7 @@ from bilayer_orchestra.plots.study_axes import (
     unsure,
 )
 from bilayer_orchestra.study.axes import shown
-from bilayer_orchestra.study.figure import Figure
+from bilayer_orchestra.study.spec import Figure
 
 _NAMES = ("pair", "density_density")
 

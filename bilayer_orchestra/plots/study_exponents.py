@@ -9,7 +9,7 @@ from matplotlib.figure import Figure as Picture
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.datasets import fit
 from bilayer_orchestra.plots.study_axes import grid, legend, positions
-from bilayer_orchestra.study.figure import Figure
+from bilayer_orchestra.study.spec import Figure
 
 #: What stands below the picture.
 NOTE = (

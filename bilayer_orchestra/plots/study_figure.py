@@ -12,7 +12,7 @@ from bilayer_orchestra.plots.common import NOTE, own_style, save, title
 from bilayer_orchestra.plots.study_correlations import comparison, decay, temperature
 from bilayer_orchestra.plots.study_exponents import NOTE as FITTED
 from bilayer_orchestra.plots.study_exponents import exponents, fits
-from bilayer_orchestra.study.figure import Figure
+from bilayer_orchestra.study.spec import Figure
 
 _DRAWN = {
     "decay": decay,

@@ -1,7 +1,5 @@
 """Which engine solves a model: the choice that ``--backend auto`` makes, and where it runs."""
 
-from __future__ import annotations
-
 import math
 
 from bilayer_orchestra.engines.base import Engine

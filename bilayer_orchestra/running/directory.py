@@ -22,7 +22,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,23 +30,11 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter
 
+from bilayer_orchestra import files
 from bilayer_orchestra.dataset.reading import yaml_data
 from bilayer_orchestra.engine_side.files import START, start_event
 from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.errors import OrchestraError, RunBusyError
-from bilayer_orchestra.files import (
-    ELSEWHERE,
-    FILE,
-    is_cut_off,
-    locked_elsewhere,
-    make_directory,
-    other_owner,
-    own_directory,
-    secure,
-    sha256,
-    try_lock,
-    write_text_atomic,
-)
 from bilayer_orchestra.job import Job
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.terms import Terms
@@ -72,7 +60,7 @@ JOB_DIRECTORY = "job"
 #: Holds the name of the run whose state the job began from.
 STARTED_FROM = "started_from"
 #: What is said of a run of another user.
-NOT_OURS = f"it is read, but neither run nor submitted; {ELSEWHERE}"
+NOT_OURS = f"it is read, but neither run nor submitted; {files.ELSEWHERE}"
 #: Raised when tuned chemical potentials change for the same request.
 TUNING_REVISION = 1
 
@@ -94,6 +82,26 @@ class Record:
     job: str | None = None  # the scheduler's name of the task, such as 4711_3
     place: dict[str, str] | None = None  # where it was submitted to, for the dataset
     said: dict[str, Any] | None = None  # what the model file says, without defaults; see `said`
+
+    @classmethod
+    def begun(cls, model: Model, engine: Engine) -> Record:
+        """Return the record of a run that starts now in this process."""
+        return cls(
+            state="running",
+            backend=engine.name,
+            engine=engine.version(),
+            model=model.name,
+            hash=request_hash(model, engine),
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            started=utc_now(),
+            said=said(model, engine.name),
+        )
+
+    @property
+    def process(self) -> str:
+        """Who began it, in words."""
+        return f"process {self.pid} on {self.host} since {self.started}"
 
 
 _RECORD = TypeAdapter(Record)
@@ -125,14 +133,21 @@ def request_hash(model: Model, engine: Engine, version: str | None = None) -> st
         identity["filling"] = [*filling.model_dump().values(), TUNING_REVISION]
     if model.TRANSLATION:
         identity["translation"] = [model.model, model.TRANSLATION]
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
-    return sha256(text)
+    return _hash_of(identity)
 
 
 def terms_hash(terms: Terms) -> str:
     """Return the hash of what was solved; results of different engines share it."""
-    text = json.dumps(terms.to_dict(), sort_keys=True, separators=(",", ":"))
-    return sha256(text)
+    return _hash_of(terms.to_dict())
+
+
+def _hash_of(data: dict[str, Any]) -> str:
+    return files.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")))
+
+
+def runs_directory(name: str, output: str | Path | None = None) -> Path:
+    """Return the directory of the runs of a model: the one that is asked for, or ``runs/NAME``."""
+    return Path("runs") / name if output is None else Path(output)
 
 
 class RunDirectory:
@@ -169,12 +184,12 @@ class RunDirectory:
     def finished(self) -> bool:
         """Whether the result is there, complete, and may be read."""
         result = self.result
-        return os.access(result, os.R_OK) and result.is_file() and not is_cut_off(result)
+        return os.access(result, os.R_OK) and result.is_file() and not files.is_cut_off(result)
 
     @property
     def foreign(self) -> str | None:
         """The other user to whom this run belongs; None if it is ours, or not there yet."""
-        return other_owner(self.path)
+        return files.other_owner(self.path)
 
     def record(self) -> Record | None:
         """Return the stored record, or None if there is no run here."""
@@ -189,19 +204,19 @@ class RunDirectory:
 
     def write_record(self, record: Record) -> None:
         """Replace ``run.json`` by rename."""
-        write_text_atomic(self.path / STATE_FILE, json.dumps(asdict(record), indent=1) + "\n")
+        files.write_text_atomic(self.path / STATE_FILE, json.dumps(asdict(record), indent=1) + "\n")
 
     def write_job(self, job: Job, model_yaml: str) -> None:
         """Write the rendered files; files that the engine left there stay, for resuming."""
-        own_directory(self.job, NOT_OURS)
+        files.own_directory(self.job, NOT_OURS)
         for begun in (*self.path.glob(".*.tmp"), *self.job.glob(".*.tmp")):
             begun.unlink(missing_ok=True)  # whoever wrote it was killed: the lock is ours
-        write_text_atomic(self.path / MODEL, model_yaml)
+        files.write_text_atomic(self.path / MODEL, model_yaml)
         for name, text in job.files.items():
             target = self.job / name
-            make_directory(target.parent)
-            write_text_atomic(target, text)
-        secure(self.job, NOT_OURS)
+            files.make_directory(target.parent)
+            files.write_text_atomic(target, text)
+        files.secure(self.job, NOT_OURS)
 
     def begin_from(self, other: RunDirectory, state_name: str) -> None:
         """Let the job begin from the state that ``other`` ended with, unless it has begun already.
@@ -210,21 +225,19 @@ class RunDirectory:
         that cannot be copied is done without.
         """
         source, target = other.job / state_name, self.job / START
+        copy = shutil.copytree if source.is_dir() else shutil.copyfile
         if target.exists() or (self.job / state_name).exists() or not source.exists():
             return
         partial = target.with_name(f"{START}.partial")
         _remove(partial)
         try:
-            if source.is_dir():
-                shutil.copytree(source, partial)
-            else:
-                shutil.copyfile(source, partial)
+            copy(source, partial)
         except OSError:
             _remove(partial)
             return
-        write_text_atomic(self.path / STARTED_FROM, other.path.name + "\n")
+        files.write_text_atomic(self.path / STARTED_FROM, other.path.name + "\n")
         partial.rename(target)
-        secure(self.job, NOT_OURS)
+        files.secure(self.job, NOT_OURS)
 
     def forget_start(self) -> str | None:
         """Remove the copied state once the job ended; return why it was not used, if it was not."""
@@ -234,13 +247,9 @@ class RunDirectory:
 
     def started_from(self) -> str | None:
         """Return the name of the run whose state the job began from, if it did."""
-        event = start_event(self.job)
-        if event is None or event["step"] != "begun":  # nothing there, or nothing that fits
-            return None
-        try:
-            return (self.path / STARTED_FROM).read_text().strip()
-        except OSError:
-            return None
+        event, note = start_event(self.job) or {}, self.path / STARTED_FROM
+        begun = event.get("step") == "begun"  # else nothing was there, or nothing that fits
+        return note.read_text().strip() if begun and note.exists() else None
 
     def executed(self) -> dict[str, str] | None:
         """Return where the engine ran, if it ended well here but its result was not stored yet."""
@@ -248,18 +257,19 @@ class RunDirectory:
 
     def mark_executed(self, place: dict[str, str]) -> None:
         """Note that the engine ended well."""
-        write_text_atomic(self.path / EXECUTED, json.dumps(place) + "\n")
+        files.write_text_atomic(self.path / EXECUTED, json.dumps(place) + "\n")
 
     def forget_execution(self) -> None:
         """Make the next attempt run the engine again."""
         (self.path / EXECUTED).unlink(missing_ok=True)
 
     @contextmanager
-    def locked(self, wait: bool, on_wait: Any = lambda holder: None) -> Iterator[int]:
+    def locked(self, wait: bool, tell: Callable[[str], None] = lambda line: None) -> Iterator[int]:
         """Hold the lock; yields its file descriptor, which the engine inherits.
 
-        An engine that outlives its orchestrator therefore keeps the directory locked. Where the
-        file system has no locks, that is said once, and nothing is held.
+        An engine that outlives its orchestrator therefore keeps the directory locked; whom one
+        waits for is told. Where the file system has no locks, that is said once, and nothing is
+        held.
 
         Raises
         ------
@@ -268,36 +278,33 @@ class RunDirectory:
         ForeignFileError
             If the run, or something in it, belongs to another user.
         """
-        own_directory(self.path, NOT_OURS)
+        files.own_directory(self.path, NOT_OURS)
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-            descriptor = os.open(self.path / LOCK, flags, FILE)
+            descriptor = os.open(self.path / LOCK, flags, files.FILE)
         except OSError as error:
             raise OrchestraError(f"cannot write to {self.path}: {error.strerror}") from error
         try:
-            announced = False
-            while (held := try_lock(descriptor, fcntl.LOCK_EX)) is False:
+            told = False
+            while (held := files.try_lock(descriptor, fcntl.LOCK_EX)) is False:
                 record = self.record()
-                holder = (
-                    f"process {record.pid} on {record.host} since {record.started}"
-                    if record and record.pid
-                    else "another process"
-                )
+                holder = record.process if record and record.pid else "another process"
                 if not wait:
                     raise RunBusyError(
                         f"{self.path} is held by {holder}; it is computing this very point "
                         "(drop --no-wait to wait for its result)"
                     )
-                if not announced:
-                    on_wait(holder)
-                    announced = True
+                if not told:
+                    tell(f"waiting for {holder}, who computes this point")
+                    told = True
                 time.sleep(0.2)
             if held is None:
                 _warn_once(
                     f"the file system of {self.path.parent} has no locks: two processes that "
                     "compute one point there are not kept apart"
                 )
-            secure(self.path, NOT_OURS)  # an earlier version left some of it writable for a group
+            # an earlier version left some of it writable for a group
+            files.secure(self.path, NOT_OURS)
             yield descriptor
         finally:
             os.close(descriptor)
@@ -337,8 +344,8 @@ class RunDirectory:
         elif state == "running":
             used = self.in_use()
             if used is None:
-                where = f"process {record.pid} on {record.host} since {record.started}"
-                state, message = "unknown", f"{where} did not say that it ended, and no lock tells"
+                state = "unknown"
+                message = f"{record.process} did not say that it ended, and no lock tells"
             elif not used:
                 state, message = "failed", "interrupted"
                 message += "" if foreign else "; the same command resumes it"
@@ -351,22 +358,7 @@ class RunDirectory:
 
     def in_use(self) -> bool | None:
         """Return whether an orchestrator or an engine holds the lock now; None: nobody can tell."""
-        return locked_elsewhere(self.path / LOCK)
-
-
-def started_record(model: Model, engine: Engine) -> Record:
-    """Return the record of a run that starts now in this process."""
-    return Record(
-        state="running",
-        backend=engine.name,
-        engine=engine.version(),
-        model=model.name,
-        hash=request_hash(model, engine),
-        pid=os.getpid(),
-        host=socket.gethostname(),
-        started=utc_now(),
-        said=said(model, engine.name),
-    )
+        return files.locked_elsewhere(self.path / LOCK)
 
 
 def said(model: Model, engine: str) -> dict[str, Any]:

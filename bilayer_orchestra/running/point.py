@@ -7,7 +7,7 @@ import shlex
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,16 +15,18 @@ from bilayer_orchestra import __version__
 from bilayer_orchestra.dataset.reading import statement
 from bilayer_orchestra.engines.base import Engine, Request
 from bilayer_orchestra.engines.registry import refuse_other_ensembles
-from bilayer_orchestra.errors import DamagedFileError, EngineError, OrchestraError
+from bilayer_orchestra.errors import (
+    DamagedFileError,
+    EngineError,
+    Interrupted,
+    OrchestraError,
+    OtherVersionError,
+)
 from bilayer_orchestra.heartbeat import Heartbeat
 from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.running.directory import (
-    RunDirectory,
-    request_hash,
-    started_record,
-    terms_hash,
-)
-from bilayer_orchestra.runtimes.base import AttachedRuntime
+from bilayer_orchestra.running.directory import Record, RunDirectory, request_hash, terms_hash
+from bilayer_orchestra.runtimes.base import AttachedRuntime, Runtime
+from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.timestamps import utc_now
 
 if TYPE_CHECKING:
@@ -85,34 +87,83 @@ def refuse_search(model: Model, instead: str) -> None:
         )
 
 
-def run_point(
-    model: Model,
-    engine: Engine,
-    runtime: AttachedRuntime,
-    root: Path,
-    on_progress: Callable[[str], None] = lambda line: None,
-    wait: bool = True,
-    meanwhile: Callable[[], None] = lambda: None,
-    start: RunDirectory | None = None,
-    run: RunDirectory | None = None,
-) -> Outcome:
-    """Return the result of ``model`` on ``engine``, computing it only if it is not there yet.
+@dataclass(frozen=True)
+class Runner:
+    """Where runs live, and how they are computed; nothing of this changes a number.
 
     Parameters
     ----------
     root : Path
         Directory that holds the run directories.
-    on_progress : callable
+    runtime : Runtime
+        Where jobs run.
+    tell : callable
         Receives one line whenever there is something new to say.
     wait : bool
-        Whether to wait for another process that is computing this very point.
+        Whether to wait for another process that is computing the same point.
+    any_version : bool or None
+        What to do if a result is there from another version of its engine alone: take it (True),
+        compute again (False), or raise an error that names it (None; not where this version has
+        begun already).
     meanwhile : callable
-        Called in a thread while the engine works, and only if it has to: for slow imports.
+        Called in a thread while an engine works, and only if it has to: for slow imports.
+    stopping : Event
+        Set when engines shall end: signals reach one thread only.
+    """
+
+    root: Path
+    runtime: Runtime = field(default_factory=LocalRuntime)
+    tell: Callable[[str], None] = lambda line: None
+    wait: bool = True
+    any_version: bool | None = False
+    meanwhile: Callable[[], None] = lambda: None
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def run_directory(self, model: Model, engine: Engine) -> RunDirectory:
+        """Return the directory of a request, which may be one of another version of the engine.
+
+        A version is part of a run's identity: numbers of different ones are never mixed. After an
+        update the stored result is named and offered, and nothing is computed again in silence.
+
+        Raises
+        ------
+        OtherVersionError
+            If the choice is not made.
+        """
+        run = RunDirectory.for_request(self.root, model, engine)
+        begun = run.record() is not None  # with this version, which was chosen then
+        if self.any_version is False or run.finished or (self.any_version is None and begun):
+            return run
+        for other in map(RunDirectory, sorted(self.root.glob(f"{model.name}-{engine.name}-*"))):
+            record = other.record()
+            if record is None or not other.finished or record.engine == engine.version():
+                continue
+            if request_hash(model, engine, record.engine) != record.hash:
+                continue
+            if self.any_version:
+                return other
+            raise OtherVersionError(
+                f"{other.path} holds this point, computed with {record.engine}; --any-version "
+                f"takes it, --this-version computes it again with {engine.version()} (in Python: "
+                "any_version)"
+            )
+        return run
+
+
+def run_point(
+    model: Model, engine: Engine, runner: Runner, start: RunDirectory | None = None
+) -> Outcome:
+    """Return the result of ``model`` on ``engine``, computing it only if it is not there yet.
+
+    Parameters
+    ----------
+    model, engine
+        The request.
+    runner : Runner
+        Where and how; its runtime is one that waits for its jobs.
     start : RunDirectory, optional
         A finished run of this engine in the same sector: where the engine can, it begins from its
         state instead of a random one. The result is the same to its accuracy.
-    run : RunDirectory, optional
-        Where the result is, or will be; default: the directory of this request below ``root``.
 
     Raises
     ------
@@ -121,7 +172,8 @@ def run_point(
     """
     refuse_search(model, "bilayer_orchestra.tuning.point.run_model does them")
     request = checked_request(model, engine)
-    run = run or RunDirectory.for_request(root, model, engine)
+    run, runtime = runner.run_directory(model, engine), runner.runtime
+    assert isinstance(runtime, AttachedRuntime)
 
     def compute(lock: int) -> xr.Dataset:
         place = run.executed()
@@ -132,50 +184,52 @@ def run_point(
                 assert engine.state_name is not None
                 run.begin_from(start, engine.state_name)
             # the labelling libraries take a second to load; do it while the engine works
-            for work in (_load_libraries, meanwhile):
+            for work in (_load_libraries, runner.meanwhile):
                 threading.Thread(target=work, daemon=True).start()
-            poll = _Poller(engine, request, run.job, on_progress)
+            poll = poller(engine, request, run.job, runner)
             place = runtime.execute(job, engine.tools(), run.job, lock, poll)
-            poll()  # what came after the last look
             run.mark_executed(place)
+            poll()  # what came after the last look
             if (problem := run.forget_start()) is not None:
-                on_progress(f"the state of another run was not used: {problem}")
+                runner.tell(f"the state of another run was not used: {problem}")
         with LIBRARIES:
-            dataset = _label(model, engine, request, run, place)
-            store(dataset, run)
-        return dataset
+            return _label(model, engine, request, run, place)
 
-    return solve_once(model, engine, run, on_progress, wait, compute)
+    return solve_once(model, engine, run, runner, compute)
 
 
 def solve_once(
     model: Model,
     engine: Engine,
     run: RunDirectory,
-    on_progress: Callable[[str], None],
-    wait: bool,
+    runner: Runner,
     compute: Callable[[int], xr.Dataset],
 ) -> Outcome:
     """Return the stored result of ``run``; if there is none, compute it, alone and on record.
 
     Parameters
     ----------
+    model, engine
+        The request.
+    run : RunDirectory
+        Where its result is, or will be.
+    runner : Runner
+        Who is told, and whether to wait for another process.
     compute : callable
-        Makes and stores the dataset; receives the descriptor of the lock that is held meanwhile.
+        Makes the dataset; receives the descriptor of the lock that is held meanwhile.
     """
     if (found := stored(run)) is not None:
         return found
-    with run.locked(
-        wait, lambda holder: on_progress(f"waiting for {holder}, who computes this point")
-    ) as lock:
+    with run.locked(runner.wait, runner.tell) as lock:
         if (found := stored(run)) is not None:  # by whoever held the lock before
             return found
         remark = run.set_aside() if run.result.exists() else ""
-        record = started_record(model, engine)
+        record = Record.begun(model, engine)
         _log.info("%s is computed with %s", run.path, record.engine)
         run.write_record(record)
         try:
             dataset = compute(lock)
+            _store(dataset, run)
         except BaseException as error:
             message = str(error) or type(error).__name__
             run.write_record(replace(record, state="failed", ended=utc_now(), message=message))
@@ -185,26 +239,31 @@ def solve_once(
     return Outcome(run, dataset, reused=False, remark=remark)
 
 
-class _Poller:
-    """Passes on what a running job says, and that it still runs if it is silent."""
+def poller(engine: Engine, request: Request, directory: Path, runner: Runner) -> Callable[[], None]:
+    """Return what, called again and again, passes on what the job says, or that it still runs.
 
-    def __init__(
-        self,
-        engine: Engine,
-        request: Request,
-        directory: Path,
-        on_progress: Callable[[str], None],
-    ) -> None:
-        self.engine, self.request = engine, request
-        self.directory, self.heartbeat = directory, Heartbeat(on_progress)
-        engine.progress(directory, request)  # what an earlier attempt said is no news
+    Parameters
+    ----------
+    engine, request
+        Who computes what.
+    directory : Path
+        Where the job runs.
+    runner : Runner
+        Who is told; may want the job to end.
+    """
+    heartbeat = Heartbeat(runner.tell)
+    engine.progress(directory, request)  # what an earlier attempt said is no news
 
-    def __call__(self) -> None:
-        for line in self.engine.progress(self.directory, self.request):
-            self.heartbeat.news(line)
-        if self.engine.enough(self.directory, self.request):
-            (self.directory / STOP).touch()
-        self.heartbeat.beat()
+    def poll() -> None:
+        if runner.stopping.is_set():
+            raise Interrupted
+        for line in engine.progress(directory, request):
+            heartbeat.news(line)
+        if engine.enough(directory, request):
+            (directory / STOP).touch()
+        heartbeat.beat()
+
+    return poll
 
 
 def _load_libraries() -> None:
@@ -292,13 +351,14 @@ def _label(
     return dataset
 
 
-def store(dataset: xr.Dataset, run: RunDirectory) -> None:
+def _store(dataset: xr.Dataset, run: RunDirectory) -> None:
     """Write the result; what the engine computed is kept if that fails."""
     from bilayer_orchestra.dataset.schema import write_atomic
 
     dataset.attrs["run"] = run.path.name  # a copy elsewhere still says where it comes from
     try:
-        write_atomic(dataset, run.result)
+        with LIBRARIES:
+            write_atomic(dataset, run.result)
     except OrchestraError as error:
         raise OrchestraError(
             f"{error} What the engine computed is kept in {run.job}; run again to store it."

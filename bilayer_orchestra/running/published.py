@@ -122,13 +122,12 @@ def _is_published(path: Path) -> bool:
 
 def _free(root: Path, names: list[str]) -> Path:
     """Return a directory for what another run has left, in which none of ``names`` is there."""
-    places = (root / f"of-another-run{'-' * bool(k)}{k or ''}" for k in itertools.count())
-    return next(
-        place
-        for place in places
-        if not os.path.lexists(place)
-        or (place.is_dir() and not any(os.path.lexists(place / name) for name in names))
-    )
+    for k in itertools.count():
+        place = root / ("of-another-run" + (f"-{k}" if k else ""))
+        taken = any(os.path.lexists(place / name) for name in names)
+        if not os.path.lexists(place) or (place.is_dir() and not taken):
+            break
+    return place
 
 
 def publish(run: Path, root: Path, say: Callable[[str], None]) -> Path:

@@ -4,8 +4,6 @@
 profile names a Python; the script ends it with the job.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from pathlib import Path

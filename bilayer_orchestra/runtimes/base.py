@@ -1,13 +1,14 @@
 """What a runtime is: where a rendered job runs. It knows no physics."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
+from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.job import Job, Tools
+
+RuntimeName = Literal["local", "apptainer", "slurm"]
 
 
 class Runtime(ABC):
@@ -47,6 +48,8 @@ class AttachedRuntime(Runtime):
             Already written to ``directory``.
         tools : Tools
             Where its programs are.
+        directory : Path
+            Where it runs.
         lock : int
             File descriptor of the run's lock; the engine inherits it.
         on_poll : callable
@@ -64,51 +67,37 @@ class AttachedRuntime(Runtime):
         """
 
 
-@dataclass(frozen=True)
-class PlacedJob:
-    """A job for a queue.
+def get_runtime(
+    name: str,
+    images: Mapping[str, str] | None = None,
+    many: bool = False,
+    site: str | None = None,
+    beside: Path = Path(),
+) -> Runtime:
+    """Return the runtime called ``name``.
 
     Parameters
     ----------
-    run : Path
-        The run directory in whose ``job/`` it runs.
-    job, tools
-        What runs.
-    watch : tuple of str
-        Arguments of a Python, started in the run directory beside the job, that leaves the file
-        ``job/stop`` once the job has done enough; empty: there is nothing to watch.
+    name : str
+        One of those above.
+    images : mapping, optional
+        Kind of image -> file, before what the configuration file or the site profile says.
+    many : bool
+        Whether many jobs are to come, so that it pays to keep an engine; ``close`` it then.
+    site : str, optional
+        Site profile of the queue.
+    beside : Path
+        Directory in which a site profile is looked for first.
     """
+    from bilayer_orchestra.runtimes.local import ApptainerRuntime, LocalRuntime
 
-    run: Path
-    job: Job
-    tools: Tools
-    watch: tuple[str, ...] = ()
+    if name == "local":
+        return LocalRuntime(many)
+    if name == "apptainer":
+        return ApptainerRuntime(images or {})
+    if name == "slurm":
+        from bilayer_orchestra.runtimes.slurm.runtime import SlurmRuntime
+        from bilayer_orchestra.runtimes.slurm.site import load_site
 
-
-@dataclass(frozen=True)
-class Submitted:
-    """A job that a queue was given.
-
-    Parameters
-    ----------
-    run : Path
-        Its run directory.
-    job : str
-        The scheduler's name of it.
-    folder : Path or None
-        Directory of the submission, with its logs.
-    foreign : bool
-        Whether another user submitted it.
-    """
-
-    run: Path
-    job: str
-    folder: Path | None
-    foreign: bool
-
-
-def image_facts(tools: Tools) -> dict[str, str]:
-    """Return what the dataset says about the image; nothing if there is none."""
-    if tools.image is None:
-        return {}
-    return {"image": tools.image.name, "image_digest": tools.image_digest}
+        return SlurmRuntime(load_site(site, beside, dict(images or {})), site)
+    raise OrchestraError(f"there is no runtime `{name}`; known: {', '.join(get_args(RuntimeName))}")

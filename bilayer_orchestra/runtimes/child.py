@@ -1,23 +1,31 @@
-"""Child processes of this one that do not outlive it."""
+"""Child processes of this one that do not outlive it: one for every job, or for many.
 
-from __future__ import annotations
+Workers hold an engine and solve one job after the other, for engines whose start costs more than a
+small job. What happens in one (a crash, the kernel's out-of-memory killer) ends one job, and the
+next job gets a new worker.
+"""
 
+import contextlib
+import itertools
+import json
 import logging
-import platform
 import shlex
 import signal
+import socket
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from bilayer_orchestra.engine_side.worker import LOG
 from bilayer_orchestra.errors import EngineError
 from bilayer_orchestra.files import open_log, quoted
 
 _log = logging.getLogger(__name__)
 
-LOG = "engine.log"
 #: Begins every engine: what it writes is writable by nobody else, and its directory is looked at
 #: once it is inside, where nobody can put another one in its place.
 _ENTER = """umask go-w
@@ -142,8 +150,8 @@ def run_child(
     on_poll: Callable[[], None],
     program: str,
     grace: float = 0.0,
-) -> dict[str, str]:
-    """Run ``command`` in ``directory`` until it ends; return where that was.
+) -> None:
+    """Run ``command`` in ``directory`` until it ends.
 
     Parameters
     ----------
@@ -173,7 +181,6 @@ def run_child(
             child.stop()
     if child.process.returncode != 0:
         raise EngineError(child.explain_end(program, directory / LOG, start))
-    return {"host": platform.node()}
 
 
 def pauses() -> Iterator[float]:
@@ -181,3 +188,109 @@ def pauses() -> Iterator[float]:
     begin = time.monotonic()
     while True:
         yield min(POLL + (time.monotonic() - begin) / 50, SLOWEST_POLL)
+
+
+class Workers:
+    """Idle workers by module and environment; each is used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._idle: dict[object, list[_Worker]] = {}
+        self._lock = threading.Lock()
+
+    def execute(
+        self,
+        module: str,
+        environment: dict[str, str],
+        directory: Path,
+        lock: int,
+        on_poll: Callable[[], None],
+    ) -> None:
+        """Have a worker of ``module`` solve the job in ``directory``.
+
+        Parameters
+        ----------
+        module : str
+            Python module that calls :func:`bilayer_orchestra.engine_side.worker.serve`.
+        directory : Path
+            Where the job is.
+        environment : dict
+            The whole environment of the worker; another environment means another worker.
+        lock : int
+            Descriptor of the run's lock, which the worker holds, too.
+        on_poll : callable
+            Called several times per second; if it raises, the worker is stopped.
+
+        Raises
+        ------
+        EngineError
+            If the job fails or the worker dies.
+        """
+        with self._lock:
+            idle = self._idle.setdefault((module, frozenset(environment.items())), [])
+            worker = idle.pop() if idle else None
+        if worker is not None and worker.child.process.poll() is not None:
+            worker.stop()
+            worker = None
+        worker = worker or _Worker(module, environment, directory)
+        try:
+            worker.solve(directory, lock, on_poll)
+        except BaseException:
+            worker.stop()
+            raise
+        idle.append(worker)
+
+    def close(self) -> None:
+        """End all workers, which are idle by now."""
+        for worker in itertools.chain.from_iterable(self._idle.values()):
+            worker.stop(GRACE)
+        self._idle.clear()
+
+
+class _Worker:
+    def __init__(self, module: str, environment: dict[str, str], directory: Path) -> None:
+        self._name = module.split(".")[-2]
+        self._channel, far = socket.socketpair()
+        # -P: modules are never taken from the directory one happens to be in
+        command = [sys.executable, "-P", "-m", module, str(far.fileno())]
+        with far, open_log(directory / LOG) as log:
+            self.child = Child(command, directory, environment, log, far.fileno())
+
+    def solve(self, directory: Path, lock: int, on_poll: Callable[[], None]) -> None:
+        log = directory / LOG
+        with open_log(log) as stream:
+            stream.write(f"--- worker {self.child.process.pid}\n".encode())
+            start = stream.tell()
+        message = json.dumps({"directory": str(directory.absolute())}).encode() + b"\n"
+        try:
+            socket.send_fds(self._channel, [message], [lock])
+            answer = self._answer(on_poll)
+        except OSError:
+            answer = b""
+        if not answer:
+            raise EngineError(self.child.explain_end(self._name, log, start))
+        error = json.loads(answer)["error"]
+        if error is not None:
+            said = quoted(error) or f"  {SILENT}"
+            raise EngineError(f"the engine ({self._name}) failed, see {log}:\n{said}")
+
+    def _answer(self, on_poll: Callable[[], None]) -> bytes:
+        """Return the answer, or nothing if the worker died."""
+        answer = b""
+        for pause in pauses():
+            self._channel.settimeout(pause)
+            try:
+                piece = self._channel.recv(65536)
+            except TimeoutError:
+                on_poll()
+                continue
+            answer += piece
+            if not piece or answer.endswith(b"\n"):
+                break
+        return answer if answer.endswith(b"\n") else b""
+
+    def stop(self, patience: float = 0.0) -> None:
+        """End the worker; an idle one ends itself when it sees its channel close."""
+        self._channel.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.child.process.wait(patience)
+        self.child.stop()

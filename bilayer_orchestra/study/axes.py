@@ -1,7 +1,5 @@
 """The axes of a study: what varies, what the dimensions are called, and what is wrong with them."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import re
@@ -9,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from bilayer_orchestra.observables import COMPANION, OBSERVABLES
+from bilayer_orchestra.observables import COMPANION, FITTED, OBSERVABLES
 from bilayer_orchestra.yaml_text import KeyPath, odd_characters
 
 #: What every point says about itself in the dataset of a study -> what stands for "missing".
@@ -78,9 +76,8 @@ class Axis:
         """Return name -> (values, path of the model value; "" for names of several values)."""
         values = {name: (self.columns[path], path) for path, name in self.names.items()}
         _, path = values.get(self.label, ((), ""))
-        return {
-            self.label: (self.labels, path),
-            **{k: values[k] for k in values if k != self.label},
+        return {self.label: (self.labels, path)} | {
+            name: value for name, value in values.items() if name != self.label
         }
 
 
@@ -106,20 +103,18 @@ def read_axes(
                 axes.append(read(str(key), value, paths))
             except AxisError as problem:
                 problems.append(problem)
-    seen: list[str] = []
-    labels: set[str] = set()
-    for axis in axes:
-        for path in axis.columns:
-            problems += [
-                AxisError(axis.place, f"sets `{path}`, but `{other}` is an axis too")
-                for other in seen
-                if _overlap(path, other)
-            ]
-            seen.append(path)
-        for name in axis.coordinates():
-            if name in labels:
-                problems.append(AxisError(axis.place, f"is called `{name}`, as another axis is"))
-            labels.add(name)
+    sets = [(axis.place, path) for axis in axes for path in axis.columns]
+    called = [(axis.place, name) for axis in axes for name in axis.coordinates()]
+    problems += [
+        AxisError(place, f"sets `{path}`, but `{other}` is an axis too")
+        for (_, other), (place, path) in itertools.combinations(sets, 2)
+        if f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.")
+    ]
+    problems += [
+        AxisError(place, f"is called `{name}`, as another axis is")
+        for (_, other), (place, name) in itertools.combinations(called, 2)
+        if name == other
+    ]
     return axes, problems + collisions(axes, _means_something_else)
 
 
@@ -140,28 +135,22 @@ def collisions(axes: Iterable[Axis], taken: Callable[[str], bool]) -> list[AxisE
 def _means_something_else(name: str) -> bool:
     """Whether the dataset of a study may have a variable, dimension or attribute of that name."""
     from bilayer_orchestra.dataset.schema import DIAGNOSTICS
-    from bilayer_orchestra.observables import FITTED
 
-    base = COMPANION.sub("", name)
-    of_fits = name.startswith(tuple(f"{kind}_" for kind in FITTED))
     return (
-        of_fits
+        name.startswith(tuple(f"{kind}_" for kind in FITTED))
         or name in (*FACTS, *_TAKEN.split(), *DIAGNOSTICS)
-        or base in DIAGNOSTICS
-        or base in OBSERVABLES
+        or COMPANION.sub("", name) in (*DIAGNOSTICS, *OBSERVABLES)
     )
 
 
 def _crossed(key: str, value: Any, paths: list[str]) -> Axis:
     place: KeyPath = ("axes", key)
+    path, values, label = key, value, _short_name(key, paths)
     if isinstance(value, dict):
-        if set(value) != {"path", "values"} or not isinstance(value["path"], str):
-            raise AxisError(place, "should be a list of values, or {path: ..., values: [...]}")
-        _check_label(place, key)
-        path, values, label = value["path"], value["values"], key
-        place = (*place, "values")
-    else:
-        path, values, label = key, value, _short_name(key, paths)
+        right = set(value) == {"path", "values"} and isinstance(value["path"], str)
+        _need(right, place, "should be a list of values, or {path: ..., values: [...]}")
+        _need(_LABEL.fullmatch(key), place, "is a label: letters, digits and underscores")
+        path, values, label, place = value["path"], value["values"], key, (*place, "values")
     _check_path(place, path)
     if isinstance(values, dict):
         _check_names(place, values)
@@ -172,17 +161,16 @@ def _crossed(key: str, value: Any, paths: list[str]) -> Axis:
 
 def _zipped(label: str, group: Any, paths: list[str]) -> Axis:
     place: KeyPath = ("zip", label)
-    if not isinstance(group, dict) or not group:
-        raise AxisError(place, "should be a group: {model value: [..], another: [..]}")
-    _check_label(place, label)
+    right = isinstance(group, dict) and group
+    _need(right, place, "should be a group: {model value: [..], another: [..]}")
+    _need(_LABEL.fullmatch(label), place, "is a label: letters, digits and underscores")
     columns = {}
     for path, values in group.items():
         _check_path((*place, path), path)
         columns[path] = _values((*place, path), values, unique=False)
     lengths = {path: len(values) for path, values in columns.items()}
-    if len(set(lengths.values())) > 1:
-        counts = ", ".join(f"{path} has {count}" for path, count in lengths.items())
-        raise AxisError(place, f"needs lists of equal length: {counts}")
+    counts = ", ".join(f"{path} has {count}" for path, count in lengths.items())
+    _need(len(set(lengths.values())) == 1, place, f"needs lists of equal length: {counts}")
     first = next(iter(columns))
     labels: tuple[Scalar, ...] = columns[first]
     names = {path: _short_name(path, paths, _means_something_else) for path in columns}
@@ -191,10 +179,9 @@ def _zipped(label: str, group: Any, paths: list[str]) -> Axis:
     else:
         rows = zip(*columns.values(), strict=True)
         labels = tuple(" ".join(map(shown, row)) for row in rows)
-        if len(set(labels)) < len(labels):
-            raise AxisError(place, "has the same point twice")
-    if any(name == label and columns[path] != labels for path, name in names.items()):
-        raise AxisError(place, f"is called `{label}`, as one of its values is; take another label")
+        _need(len(set(labels)) == len(labels), place, "has the same point twice")
+    other = any(name == label and columns[path] != labels for path, name in names.items())
+    _need(not other, place, f"is called `{label}`, as one of its values is; take another label")
     return Axis(label, columns, labels, names, place)
 
 
@@ -206,50 +193,46 @@ def shown(value: Scalar) -> str:
     return short if float(short) == value else repr(value)
 
 
+def _need(right: object, place: KeyPath, text: str) -> None:
+    """Raise AxisError unless something is right."""
+    if not right:
+        raise AxisError(place, text)
+
+
 def _check_names(place: KeyPath, values: dict[Any, Any]) -> None:
     """Refuse what is no name or no value: a number, a word, a section or nothing."""
-    if not values:
-        raise AxisError(place, "should name at least one value")
+    _need(values, place, "should name at least one value")
     for name, value in values.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            text = "is no name: letters, digits, spaces and . _ - + ="
-            raise AxisError((*place, name), text)
-        if isinstance(value, list):
-            raise AxisError((*place, name), "should be one value, or a section of the model")
-    if any(one == other for one, other in itertools.combinations(values.values(), 2)):
-        raise AxisError(place, "has a value twice")
+        is_name = isinstance(name, str) and _NAME.fullmatch(name)
+        _need(is_name, (*place, name), "is no name: letters, digits, spaces and . _ - + =")
+        text = "should be one value, or a section of the model"
+        _need(not isinstance(value, list), (*place, name), text)
+    twice = any(one == other for one, other in itertools.combinations(values.values(), 2))
+    _need(not twice, place, "has a value twice")
 
 
 def _values(place: KeyPath, values: Any, unique: bool = True) -> tuple[Scalar, ...]:
-    if not isinstance(values, list) or not values:
-        raise AxisError(place, "should be a list of values, as in [0.3, 0.5]")
+    right = isinstance(values, list) and values
+    _need(right, place, "should be a list of values, as in [0.3, 0.5]")
     for k, value in enumerate(values):
-        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-            raise AxisError(
-                (*place, k),
-                "should be a number or a word; values that belong together go into `zip`",
-            )
-        if isinstance(value, float) and not math.isfinite(value):
-            raise AxisError((*place, k), "should be finite")
-    kinds = {isinstance(value, str) for value in values}
-    if len(kinds) > 1:
-        words = "".join(value for value in values if isinstance(value, str))
-        raise AxisError(place, f"mixes numbers and words{odd_characters(words)}")
-    if unique and len(set(values)) < len(values):
-        raise AxisError(place, "has a value twice")
+        scalar = isinstance(value, (int, float, str)) and not isinstance(value, bool)
+        text = "should be a number or a word; values that belong together go into `zip`"
+        _need(scalar, (*place, k), text)
+        finite = not isinstance(value, float) or math.isfinite(value)
+        _need(finite, (*place, k), "should be finite")
+    words = [value for value in values if isinstance(value, str)]
+    alike = len(words) in (0, len(values))
+    _need(alike, place, f"mixes numbers and words{odd_characters(''.join(words))}")
+    _need(not unique or len(set(values)) == len(values), place, "has a value twice")
     return tuple(values)
 
 
 def _check_path(place: KeyPath, path: str) -> None:
-    if not all(path.split(".")):
-        raise AxisError(place, "should be a model value such as t_perp or layers.P.interaction")
-    if path.split(".", maxsplit=1)[0] in ("version", "name"):
-        raise AxisError(place, "is no physics: the points of a study differ in their models")
-
-
-def _check_label(place: KeyPath, label: str) -> None:
-    if not _LABEL.fullmatch(label):
-        raise AxisError(place, "is a label: letters, digits and underscores")
+    first, *others = path.split(".")
+    text = "should be a model value such as t_perp or layers.P.interaction"
+    _need(first and all(others), place, text)
+    text = "is no physics: the points of a study differ in their models"
+    _need(first not in ("version", "name"), place, text)
 
 
 def _short_name(
@@ -263,9 +246,3 @@ def _short_name(
         if all(other[-count:] != keys[-count:] for other in others) and not taken(name):
             return name
     return "_".join(keys)
-
-
-def _overlap(one: str, other: str) -> bool:
-    a, b = one.split("."), other.split(".")
-    shorter = min(len(a), len(b))
-    return a[:shorter] == b[:shorter]

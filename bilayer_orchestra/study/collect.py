@@ -1,32 +1,46 @@
 """One labelled dataset over all axes of a study: what is finished, and NaN for what is not."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import xarray as xr
 
 from bilayer_orchestra import __version__
+from bilayer_orchestra.dataset.schema import SCHEMA_VERSION, append_history
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.running.point import set_aside, stored
-from bilayer_orchestra.study.absent import NOT_FOUND, AbsentEngine
 from bilayer_orchestra.study.axes import FACTS
 from bilayer_orchestra.study.load import LoadedStudy
-from bilayer_orchestra.study.tasks import Task
+from bilayer_orchestra.study.tasks import NOT_FOUND, AbsentEngine, Task
 from bilayer_orchestra.timestamps import utc_now
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 
 @dataclass(frozen=True)
 class Collected:
-    """The dataset, what is not in it yet, and what is not converged, by name of the task."""
+    """What is there of a study.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        What is finished by now, over all axes.
+    missing : dict
+        Name of a task -> (state, message), of what is not in it.
+    unconverged : dict
+        Name of a task -> reason, of what is not converged.
+    failed : bool
+        Whether a point failed just now, or is another user's to finish.
+    stopped : BaseException or None
+        What interrupted the points; to be raised again when the dataset is stored.
+    """
 
     dataset: xr.Dataset
-    missing: dict[str, tuple[str, str]]  # -> (state, message)
-    unconverged: dict[str, str]  # -> reason
+    missing: dict[str, tuple[str, str]]
+    unconverged: dict[str, str]
+    failed: bool = False
+    stopped: BaseException | None = None
 
 
 def collect(
@@ -36,30 +50,25 @@ def collect(
 
     Parameters
     ----------
+    study : LoadedStudy
+        The study.
+    tasks : list of Task
+        All of its points with every engine.
     states : dict, optional
         (state, message) of every task by name, where somebody asked the scheduler already.
     """
-    import numpy as np
-
-    from bilayer_orchestra.dataset.schema import SCHEMA_VERSION, append_history
-
     several = len(study.spec.backends) > 1
-    dims = (*(axis.label for axis in study.axes), *(("backend",) if several else ()))
-    shape = (*study.shape, *((len(study.spec.backends),) if several else ()))
+    dims = (*(axis.label for axis in study.axes), *(["backend"] if several else []))
+    shape = (*study.shape, *([len(study.spec.backends)] if several else []))
     results: dict[tuple[int, ...], xr.Dataset] = {}
     missing: dict[str, tuple[str, str]] = {}
     unconverged: dict[str, str] = {}
     facts = {
         name: np.full(shape, empty, dtype=object if isinstance(empty, str) else "i8")
-        for name, empty in FACTS.items()
+        for name, empty in (FACTS | dict.fromkeys(("status", "message", "run"), "")).items()
     }
-    for name in ("status", "message", "run"):
-        facts[name] = np.full(shape, "", dtype=object)
     for task in tasks:
-        index = (
-            *task.point.index,
-            *((study.spec.backends.index(task.label),) if several else ()),
-        )
+        index = task.index
         facts["run"][index] = task.run.path.name
         result, state, message = _result(task, states or {})
         if result is None:
@@ -120,9 +129,6 @@ def _combine(
     What has dimensions of its own stays in a run's own file: deviations, whose blocks differ from
     run to run, and the history of a search for chemical potentials.
     """
-    import numpy as np
-    import xarray as xr
-
     labels = {
         str(dim): None
         for result in results.values()
@@ -132,18 +138,13 @@ def _combine(
     }
     inner = {dim: _united(dim, results) for dim in ("spin", *labels)}
     variables: dict[str, xr.Variable] = {}
-    for result in results.values():
-        for name, variable in result.data_vars.items():
-            if str(name) in variables or not set(variable.dims) <= set(inner):
-                continue
-            sizes = tuple(len(inner[str(dim)]) for dim in variable.dims)
-            variables[str(name)] = xr.Variable(
-                (*dims, *variable.dims), np.full((*shape, *sizes), np.nan), variable.attrs
-            )
     for index, result in results.items():
+        names = [name for name, one in result.data_vars.items() if set(one.dims) <= set(inner)]
         known = {dim: values for dim, values in inner.items() if dim in result.dims}
-        whole = result[[name for name in variables if name in result]].reindex(known)
-        for name, placed in whole.data_vars.items():
+        for name, placed in result[names].reindex(known).data_vars.items():
+            if str(name) not in variables:
+                holes = np.full((*shape, *placed.shape), np.nan)
+                variables[str(name)] = xr.Variable((*dims, *placed.dims), holes, placed.attrs)
             target = variables[str(name)]
             target.values[index] = placed.transpose(*target.dims[len(dims) :]).values
     used = {str(dim) for variable in variables.values() for dim in variable.dims}
@@ -152,9 +153,7 @@ def _combine(
 
 
 def _united(dim: str, results: dict[tuple[int, ...], xr.Dataset]) -> list[Any]:
-    values: list[Any] = []
-    for result in results.values():
-        if dim in result.coords:
-            values += [one for one in result[dim].values.tolist() if one not in values]
+    having = [result for result in results.values() if dim in result.coords]
+    values = list(dict.fromkeys(one for result in having for one in result[dim].values.tolist()))
     numbers = all(isinstance(one, int) for one in values)
     return sorted(values) if numbers else values

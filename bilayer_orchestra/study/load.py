@@ -1,13 +1,12 @@
 """Read a study file and expand it to validated points: every problem in one go."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import itertools
 import math
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from bilayer_orchestra.engines.registry import ENGINES
 from bilayer_orchestra.errors import SpecError
 from bilayer_orchestra.model.load import is_study, read_text
 from bilayer_orchestra.model.spec import AbsentModel, Model, is_absent, kind_of
+from bilayer_orchestra.running.directory import runs_directory
 from bilayer_orchestra.study.axes import TUNING, Axis, AxisError, collisions, read_axes, shown
 from bilayer_orchestra.study.spec import Study
 from bilayer_orchestra.user_files import user_path
@@ -52,7 +52,7 @@ class Point:
     name: str
     index: tuple[int, ...]
     model: Model
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,10 @@ class LoadedStudy:
         """Number of positions on every axis."""
         return tuple(axis.size for axis in self.axes)
 
+    def root(self, output: str | Path | None = None) -> Path:
+        """Return the directory of the runs: that of the base model, shared with single runs."""
+        return runs_directory(self.points[0].model.name, output)
+
 
 def load_study(path: Path, stored: bool = False) -> LoadedStudy:
     """Read a study file, and its base model.
@@ -117,17 +121,18 @@ def load_study(path: Path, stored: bool = False) -> LoadedStudy:
         raise SpecError(source, [f"has {count} points; {MAX_POINTS} are the most"])
     base = _Base(study, yaml, path)
     points: list[Point] = []
-    problems: dict[str, list[str]] = {}  # -> the points that have it
+    problems: defaultdict[str, list[str]] = defaultdict(list)  # -> the points that have it
     for index in itertools.product(*(range(axis.size) for axis in axes)):
         name = point_name(axes, index)
-        data = copy.deepcopy(base.data)
+        data, base.on_axes = copy.deepcopy(base.data), {}
         for axis, k in zip(axes, index, strict=True):
             for dotted, values in axis.columns.items():
-                clash = set_value(data, dotted.split("."), values[k])
+                keys = dotted.split(".")
+                place = base.on_axes[tuple(keys)] = axis.place_of(dotted, k)
+                clash = set_value(data, keys, values[k])
                 if clash:
-                    place = yaml.place_of(axis.place_of(dotted, k))
-                    text = f"{place}`{dotted}`: `{clash}` has no keys inside"
-                    problems.setdefault(text, []).append(name)
+                    text = f"{yaml.place_of(place)}`{dotted}`: `{clash}` has no keys inside"
+                    problems[text].append(name)
         kind, settings = kind_of(data), data.get("numerics") or {}
         if stored and isinstance(settings, dict):
             data["numerics"] = {key: settings[key] for key in settings if key in ENGINES.names()}
@@ -135,12 +140,11 @@ def load_study(path: Path, stored: bool = False) -> LoadedStudy:
         try:
             points.append(Point(name, index, kind.model_validate(data), settings))
         except ValidationError as error:
-            place_of = _PointPlaces(base, axes, index).place_of
-            for text in describe_all(place_of, error.errors(), kind):
-                problems.setdefault(text, []).append(name)
+            for text in describe_all(base.place_of, error.errors(), kind):
+                problems[text].append(name)
     if problems:
         lines = [
-            text if len(names) == count else f"{text} (in {_several(names)})"
+            text if len(names) == count else f"{text} (in {and_others(names)})"
             for text, names in problems.items()
         ]
         raise SpecError(source, in_file_order(lines))
@@ -178,18 +182,18 @@ def _figure_problems(yaml: YamlText, study: Study, axes: list[Axis]) -> Iterator
     if study.figure is None:
         return
     labels = {axis.label: axis for axis in axes}
-    for key in ("along", "panels"):
-        name = getattr(study.figure, key)
-        if name is not None and name not in labels:
-            known, place = ", ".join(labels) or "none", yaml.place_of(("figure", key))
-            yield f"{place}`figure.{key}` names no axis; there are: {known}"
+    known = {"along": [*labels], "panels": [*labels]}
+    along = labels.get(study.figure.along)
+    if along is not None:
+        known["reference"] = [*map(shown, along.labels)]
+    for key, names in known.items():
+        name, place = getattr(study.figure, key), yaml.place_of(("figure", key))
+        if name is not None and name not in names:
+            of_axis = f"is no value of {study.figure.along}"
+            wrong = of_axis if key == "reference" else "names no axis"
+            yield f"{place}`figure.{key}` {wrong}; there are: {', '.join(names) or 'none'}"
     if study.figure.along == study.figure.panels:
         yield f"{yaml.place_of(('figure', 'panels'))}`figure.panels` is the axis of `along`, too"
-    reference, along = study.figure.reference, labels.get(study.figure.along)
-    if reference is not None and along is not None and reference not in map(shown, along.labels):
-        known = ", ".join(map(shown, along.labels))
-        place = yaml.place_of(("figure", "reference"))
-        yield f"{place}`figure.reference` is no value of {along.label}; there are: {known}"
 
 
 def point_name(axes: tuple[Axis, ...], index: tuple[int, ...]) -> str:
@@ -199,19 +203,20 @@ def point_name(axes: tuple[Axis, ...], index: tuple[int, ...]) -> str:
 
 
 class _Base:
-    """The base model's data, and where its values stand."""
+    """The base model's data, and where its values and those of one point stand."""
 
     def __init__(self, study: Study, yaml: YamlText, path: Path) -> None:
         self.study = yaml
         self.file: YamlText | None = None
         self.data: dict[str, Any]
+        #: Path of a value that an axis sets -> where it does.
+        self.on_axes: dict[KeyPath, KeyPath] = {}
         if isinstance(study.model, str):
             file = path.parent / user_path(study.model)
             self.file = text = YamlText(read_text(file), str(file))
-            if text.problems:
-                raise SpecError(str(file), text.problems)
-            if is_study(text.data) is True:
-                raise SpecError(str(file), ["is a study; `model` names the file of one model"])
+            is_one = ["is a study; `model` names the file of one model"]
+            if problems := text.problems or (is_one if is_study(text.data) else []):
+                raise SpecError(str(file), problems)
             self.data = text.data
         else:
             self.data = copy.deepcopy(study.model)
@@ -222,47 +227,34 @@ class _Base:
             _merge(self.data, {"numerics": study.numerics})
 
     def place_of(self, path: KeyPath) -> str:
-        """Return where a value stands that no axis sets, such as ``line 3: ``."""
+        """Return where a value stands, such as ``line 3: ``: on an axis, here, or in a file.
+
+        A section is where an axis sets something in it.
+        """
+        around = [path[:length] for length in range(len(path), 0, -1)]
+        inside = [one for one in self.on_axes if path and one[: len(path)] == path]
+        for one in (*around, *inside):
+            if one in self.on_axes:
+                return self.study.place_of(self.on_axes[one])
         if path[:1] == ("numerics",) and path in self.study.lines:
             merged, ours = (
                 functools.reduce(_inside, path, one) for one in (self.data, self.study.data)
             )
-            if isinstance(merged, dict) or not isinstance(
-                ours, dict
-            ):  # else the base has no section
+            no_section_in_base = isinstance(ours, dict) and not isinstance(merged, dict)
+            if not no_section_in_base:
                 return self.study.place_of(path)
         if self.file is None:
             return self.study.place_of(("model", *path))
         return f"{self.file.source}: {self.file.place_of(path)}"
 
 
-class _PointPlaces:
-    """Where the values of one point stand: on an axis, in the study, or in the base model."""
-
-    def __init__(self, base: _Base, axes: tuple[Axis, ...], index: tuple[int, ...]) -> None:
-        self.base = base
-        self.on_axes: dict[KeyPath, KeyPath] = {
-            tuple(dotted.split(".")): axis.place_of(dotted, k)
-            for axis, k in zip(axes, index, strict=True)
-            for dotted in axis.columns
-        }
-
-    def place_of(self, path: KeyPath) -> str:
-        """Return the place of a value; a section is where an axis sets something in it."""
-        around = [path[:length] for length in range(len(path), 0, -1)]
-        inside = [one for one in self.on_axes if path and one[: len(path)] == path]
-        for one in (*around, *inside):
-            if one in self.on_axes:
-                return self.base.study.place_of(self.on_axes[one])
-        return self.base.place_of(path)
-
-
 def _inside(section: Any, key: str | int) -> Any:
     return section.get(key) if isinstance(section, dict) else None
 
 
-def _several(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{len(names)} points, first {names[0]}"
+def and_others(names: list[str]) -> str:
+    """Return the first name, and how many more there are."""
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
 
 
 def _merge(target: dict[str, Any], source: dict[str, Any]) -> None:

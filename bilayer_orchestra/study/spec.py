@@ -1,15 +1,37 @@
-"""The study file: a base model, named axes, backends, and where the points run."""
-
-from __future__ import annotations
+"""The study file: a base model, named axes, backends, where the points run, and a figure."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from bilayer_orchestra.runtimes.registry import RuntimeName
-from bilayer_orchestra.settings import NAME, SpecModel
-from bilayer_orchestra.study.figure import Figure
+from bilayer_orchestra.runtimes.base import RuntimeName
+from bilayer_orchestra.settings import AS_TUPLE, Name, SpecModel
+
+Kind = Literal["decay", "comparison", "exponents", "temperature"]
+
+
+class Figure(SpecModel):
+    """One figure of a study.
+
+    ``decay``: pair and density correlations of both layers against distance, a curve for each value
+    of ``along``. ``comparison``: pair and density correlations in one panel for each layer.
+    ``exponents``: what decides how the correlations decay (K of pairs, the metal's length xi) along
+    an axis. ``temperature``: correlators at several temperatures, on top of the ground state's.
+    """
+
+    kind: Annotated[Kind, Field(description="decay, comparison, exponents or temperature")]
+    along: Annotated[
+        str, Field(min_length=1, description="the axis of the curves, or of the abscissa")
+    ]
+    panels: Annotated[
+        str | None, Field(description="the axis whose values get panels of their own, or colours")
+    ] = None
+    reference: Annotated[
+        str | None,
+        Field(description="temperature: the value of `along` that is the ground state [the first]"),
+    ] = None
+    title: Annotated[str, Field(max_length=200)] = ""
 
 
 class Study(SpecModel):
@@ -23,13 +45,7 @@ class Study(SpecModel):
 
     version: Annotated[Literal[1], Field(description="version of this file format")]
     name: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=64,
-            pattern=NAME,
-            description="letters, digits, dot, dash, underscore; names the dataset",
-        ),
+        Name, Field(description="letters, digits, dot, dash, underscore; names the dataset")
     ]
     model: Annotated[
         Any, Field(description="the base model: inline, or a path relative to this file")
@@ -42,7 +58,7 @@ class Study(SpecModel):
         Field(description="label -> {model value -> list of values}; these move together"),
     ] = Field(default_factory=dict)
     backends: Annotated[
-        tuple[str, ...], Field(min_length=1, description="auto, or names of engines")
+        tuple[str, ...], AS_TUPLE, Field(min_length=1, description="auto, or names of engines")
     ] = ("auto",)
     numerics: Annotated[
         dict[str, Any], Field(description="as in the model file; goes before the base model's")
@@ -68,11 +84,6 @@ class Study(SpecModel):
             )
         return value
 
-    @field_validator("backends", mode="before")
-    @classmethod
-    def _list_of_names(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
-
     @field_validator("backends")
     @classmethod
     def _known_backends(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
@@ -84,11 +95,7 @@ class Study(SpecModel):
                 raise PydanticCustomError(
                     "backend",
                     "names `{name}`; known: auto, {known}",
-                    {
-                        "name": name,
-                        "known": ", ".join(ENGINES.names()),
-                        "path": ("backends", k),
-                    },
+                    {"name": name, "known": ", ".join(ENGINES.names()), "path": ("backends", k)},
                 )
         if len(set(value)) < len(value):
             raise PydanticCustomError("repeated", "names a backend twice")

@@ -21,8 +21,7 @@ from bilayer_orchestra.model.bilayer import OBSERVABLES as SELECTABLE
 from bilayer_orchestra.model.load import parse_model, stored_model
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.running.directory import find_runs, request_hash
-from bilayer_orchestra.running.point import checked_request, run_point
-from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.running.point import Runner, checked_request, run_point
 from bilayer_orchestra.settings import SpecModel
 from bilayer_orchestra.terms import FloatArray, Terms
 from bilayer_orchestra.testing.cases import CASES, Case
@@ -76,9 +75,7 @@ class Solver:
         key = f"{case.name} {settings}"
         if key not in self._solved:
             model = self.model(case, **settings)
-            self._solved[key] = run_point(
-                model, self.engine, LocalRuntime(), self.root / case.name
-            ).dataset
+            self._solved[key] = run_point(model, self.engine, Runner(self.root / case.name)).dataset
         return self._solved[key]
 
 
@@ -331,7 +328,7 @@ class EngineConformance:
         root = tmp_path / "runs"
         self._kill(tmp_path / "model.yaml", root)
         said: list[str] = []
-        again = run_point(model, engine, LocalRuntime(), root, said.append)
+        again = run_point(model, engine, Runner(root, tell=said.append))
         if self.resumed is not None:
             assert any(self.resumed in line for line in said), f"it began again: {said[:5]}"
         undisturbed = solver.dataset(killed)

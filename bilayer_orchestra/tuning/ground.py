@@ -9,8 +9,6 @@ its density. The energy stays concave in what is left, so that each search is th
 :mod:`bilayer_orchestra.tuning.monotone`.
 """
 
-from __future__ import annotations
-
 import contextlib
 
 import numpy as np
@@ -18,9 +16,8 @@ import numpy as np
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.terms import FloatArray
-from bilayer_orchestra.tuning.guess import largest_coupling, layer_guesses
 from bilayer_orchestra.tuning.monotone import JumpError, OutOfRangeError, Point, monotone_root
-from bilayer_orchestra.tuning.steps import Found, Steps, cheaper_model, measuring, named
+from bilayer_orchestra.tuning.search import Found, Search
 
 #: Of a layer's density, if the model file says nothing.
 TOLERANCE = 1e-5
@@ -38,59 +35,46 @@ class CrossingError(OrchestraError):
     """Two levels cross where the density would be the wished one."""
 
 
-def tune_ground(model: Model, steps: Steps) -> Found:
-    """Return the run with the wished densities.
-
-    Raises
-    ------
-    OrchestraError
-        If the densities cannot be reached: a jump, with its two sides, or the end of the range.
-    """
-    assert model.wished is not None
-    tolerance = model.wished.allowed(TOLERANCE)
-    search = _Search(model, steps)
-    if (cheap := cheaper_model(model, steps.engine)) is not None:
-        with contextlib.suppress(CrossingError):  # accurate runs confirm, or refute, it
-            search.run(cheap, max(tolerance, CHEAP_TOLERANCE), final=False)
-    search.run(measuring(model, "density"), tolerance, final=True)
-    last = steps.done[-1]
-    # what the remaining miss is in mu; that of the first layer is fixed
-    uncertainty = np.abs(last.density - search.wished) / (search.slopes / search.length)
-    uncertainty[0] = 0.0
-    return Found(last, uncertainty, tolerance)
-
-
-class _Search:
+class GroundSearch(Search):
     """Potentials of all layers relative to the first one's, and where the next search begins."""
 
-    def __init__(self, model: Model, steps: Steps) -> None:
-        assert model.wished is not None
-        densities, terms = model.wished.densities(), model.terms()
-        self.steps, self.layers = steps, list(densities)
-        self.length = terms.n_sites // len(densities)
-        self.wished = np.array(list(densities.values()))
-        given, guesses = model.chemical_potentials(), layer_guesses(terms, densities)
-        self.base, self.guessed = given[0], guesses - guesses[0]
-        self.mu = np.where(given, given - self.base, self.guessed)
+    def find(self) -> Found:
+        """Return the run with the wished densities.
+
+        Raises
+        ------
+        OrchestraError
+            If they cannot be reached: a jump, with its two sides, or the end of the range.
+        """
+        tolerance = self.filling.allowed(TOLERANCE)
+        self.base, self.guessed = self.given[0], self.guesses - self.guesses[0]
+        self.mu = np.where(self.given, self.given - self.base, self.guessed)
         self.starts = [[float(mu)] for mu in self.mu]
         self.mu[0] = 0.0
-        self.scale = largest_coupling(terms)
-        self.slopes = np.full(len(densities), self.length / (4 * self.scale))  # dN/dmu
+        self.slopes = np.full(len(self.layers), self.length / (4 * self.coupling))  # dN/dmu
+        if (cheap := self.cheaper("density")) is not None:
+            with contextlib.suppress(CrossingError):  # accurate runs confirm, or refute, it
+                self._search(cheap, max(tolerance, CHEAP_TOLERANCE))
+        self._search(self.measuring("density"), tolerance)
+        last = self.done[-1]
+        # what the remaining miss is in mu; that of the first layer is fixed
+        uncertainty = np.abs(last.density - self.target) / (self.slopes / self.length)
+        uncertainty[0] = 0.0
+        return Found(last, uncertainty, tolerance)
 
-    def run(self, model: Model, tolerance: float, final: bool) -> None:
+    def _search(self, variant: Model, tolerance: float) -> None:
         """Find the densities with one variant of the model; the last run has them."""
-        self.model, self.final = model, final
         # the first layer misses its density by what all others miss theirs by
-        self.tolerance = self.length * tolerance / max(1, len(self.layers) - 1)
-        self._solve(len(self.layers) - 1)
+        self.allowed = self.length * tolerance / max(1, len(self.layers) - 1)
+        self._tune(variant, len(self.layers) - 1)
 
-    def _solve(self, layer: int) -> tuple[float, float]:
+    def _tune(self, variant: Model, layer: int) -> tuple[float, float]:
         """Give all layers up to this one their densities by their potentials.
 
         Returns the energy, with -mu N of the later layers only, and its error.
         """
         if layer == 0:
-            step = self.steps.run(self.model, self.base + self.mu, self.final)
+            step = self.solve(variant, self.base + self.mu)
             self.numbers = self.length * step.density
             error = np.nan_to_num(float(step.dataset.get("energy_truncation", 0.0)))
             energy = float(step.dataset["energy"]) - self.mu[1:] @ self.numbers[1:]
@@ -99,20 +83,20 @@ class _Search:
 
         def evaluate(mu: float) -> Point:
             self.mu[layer] = mu
-            energy, error = self._solve(layer - 1)
+            energy, error = self._tune(variant, layer - 1)
             seen[mu] = self.numbers / self.length
             return Point(mu, float(self.numbers[layer]), energy, error)
 
-        target, guess = self.length * float(self.wished[layer]), float(self.guessed[layer])
+        target, guess = self.length * float(self.target[layer]), float(self.guessed[layer])
         try:
-            found = monotone_root(
+            point, self.slopes[layer] = monotone_root(
                 evaluate,
                 target,
-                self.tolerance * INNER ** (len(self.layers) - 1 - layer),
+                self.allowed * INNER ** (len(self.layers) - 1 - layer),
                 self.starts[layer],
                 float(self.slopes[layer]),
-                (guess - REACH * self.scale, guess + REACH * self.scale),
-                self.scale / 2,
+                (guess - REACH * self.coupling, guess + REACH * self.coupling),
+                self.coupling / 2,
             )
         except JumpError as jump:
             self.starts[layer] = [jump.below.mu, jump.above.mu]
@@ -121,25 +105,23 @@ class _Search:
         except OutOfRangeError as end:
             name, density = self.layers[layer], end.point.number / self.length
             raise OrchestraError(
-                f"filling: {name}: {self.wished[layer]:g} is not reached even at "
+                f"filling: {name}: {self.target[layer]:g} is not reached even at "
                 f"{self._place(layer, end.point.mu)}, where {name} has {density:g} electrons per "
                 "site"
             ) from end
-        self.starts[layer], self.slopes[layer] = [found.point.mu], found.slope
-        return found.point.energy + found.point.mu * target, found.point.energy_error
+        self.starts[layer] = [point.mu]
+        return point.energy + point.mu * target, point.energy_error
 
     def _place(self, layer: int, mu: float) -> str:
         """Say mu of a layer, and of those that were kept fixed meanwhile."""
         form = f"mu_{{}} - mu_{self.layers[0]} = {{:.8g}}"
-        return named(form, self.layers[layer:], [mu, *self.mu[layer + 1 :]])
+        return self.named(form, [mu, *self.mu[layer + 1 :]], first=layer)
 
     def _crossing(self, layer: int, mu: float, sides: list[FloatArray]) -> str:
         """Say that densities jump: for the last layer those in between do not exist at all."""
-        wished = named("{}: {:g}", self.layers, self.wished, ", ")
+        wished = self.named("{}: {:g}", self.target, ", ")
         # rounding must not show as -0.000000
-        below, above = (
-            named("{}: {:.6f}", self.layers, np.maximum(side, 0.0), ", ") for side in sides
-        )
+        below, above = (self.named("{}: {:.6f}", np.maximum(side, 0.0), ", ") for side in sides)
         verdict = "does not exist" if layer == len(self.layers) - 1 else "was not found"
         return (
             f"filling {wished} {verdict} in the ground state of {self.length} rungs: at "

@@ -11,12 +11,12 @@ between exists, and no bisection is needed to say so. Otherwise the cubic throug
 slopes is maximized, or mu(N) interpolated once runs are near. Bisection is the safeguard.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import numpy as np
+from scipy.interpolate import CubicHermiteSpline, krogh_interpolate
 
 #: Width in mu, relative to max(1, |mu|), of a transition that tangents call a crossing.
 RESOLUTION = 1e-6
@@ -66,22 +66,6 @@ class OutOfRangeError(Exception):
         self.point = point
 
 
-@dataclass
-class Solution:
-    """The root, all runs in their order, and the slope dN/dmu next to it."""
-
-    point: Point
-    runs: list[Point]
-    slope: float
-
-
-@dataclass
-class _Bracket:
-    runs: list[Point] = field(default_factory=list)
-    below: Point | None = None
-    above: Point | None = None
-
-
 def monotone_root(
     evaluate: Callable[[float], Point],
     target: float,
@@ -90,8 +74,8 @@ def monotone_root(
     slope: float,
     limits: tuple[float, float],
     largest_step: float,
-) -> Solution:
-    """Return a run whose number is within ``tolerance`` of ``target``.
+) -> tuple[Point, float]:
+    """Return a run whose number is within ``tolerance`` of ``target``, and dN/dmu next to it.
 
     Parameters
     ----------
@@ -113,52 +97,55 @@ def monotone_root(
     JumpError, OutOfRangeError
         If no chemical potential gives the wished number.
     """
-    state = _Bracket()
-    waiting = list(starts)
-    mu, step = waiting.pop(0), largest_step
+    runs: list[Point] = []
+    below: Point | None = None
+    above: Point | None = None
+    waiting, step = list(starts), largest_step
+    mu = waiting.pop(0)
     last_width, last_miss, idle, met = math.inf, math.inf, 0, False
     for _ in range(MAX_RUNS):
         point = evaluate(mu)
-        state.runs.append(point)
+        runs.append(point)
         if abs(point.number - target) <= tolerance:
-            return Solution(point, state.runs, _slope(state, point, slope))
-        before = (state.below, state.above)
-        _update(state, point, target)
-        below, above = state.below, state.above
+            return point, _slope(runs, slope)
+        before = (below, above)
+        if point.number < target and (below is None or point.mu > below.mu):
+            below = point
+        if point.number > target and (above is None or point.mu < above.mu):
+            above = point
+        if below and above and below.mu >= above.mu:
+            # they contradict each other (runs that are not converged): the newest counts
+            below, above = (point, None) if point.number < target else (None, point)
         if waiting:
             mu = waiting.pop(0)
             continue
         if below is None or above is None:
             if mu in limits:
                 raise OutOfRangeError(point)
-            slope = _slope(state, point, slope)
+            slope = _slope(runs, slope)
             wished = 1.2 * (target - point.number) / slope
-            shift = math.copysign(min(abs(wished), step), wished)
-            if len(state.runs) > 2:  # the estimate of the slope was no good: go on, further
-                shift = math.copysign(max(abs(shift), step / 4), wished)
+            # later on the estimate of the slope was no good: go on, further
+            least = step / 4 if len(runs) > 2 else 0.0
+            shift = math.copysign(min(max(abs(wished), least), step), wished)
             step *= 2
             mu = min(max(mu + shift, limits[0]), limits[1])
             continue
-        _refuse_jump(state.runs, target, tolerance, below, above)
-        width = above.mu - below.mu
-        miss = min(abs(run.number - target) for run in state.runs)
+        _refuse_jump(runs, target, tolerance, below, above)
+        width, miss = above.mu - below.mu, min(abs(run.number - target) for run in runs)
         advanced = width < 0.5 * last_width or miss < 0.5 * last_miss
-        idle = 0 if advanced else idle + 1
+        idle = 0 if advanced else idle % LONGEST_IDLE + 1
         last_width, last_miss = min(width, last_width), min(miss, last_miss)
         # densities that do not move on one side of the target: a step, whose place tangents tell
         flat = any(
             old is not None and abs(new.number - old.number) < FLAT * abs(new.number - target)
-            for old, new in ((before[0], below), (before[1], above))
+            for old, new in zip(before, (below, above), strict=True)
             if old is not new
         )
         met = flat and not met
-        if met:
-            mu = _inside(_tangents(below, above, target), below.mu, above.mu)
-            continue
-        mu = _inside(_next(state.runs, below, above, target, idle), below.mu, above.mu)
-        if idle == LONGEST_IDLE:
-            idle = 0
-    raise JumpError(mu, state.below or point, state.above or point)
+        mu = _tangents(below, above, target) if met else _next(runs, below, above, target, idle)
+        margin = 1e-6 * width
+        mu = min(max(mu, below.mu + margin), above.mu - margin)
+    raise JumpError(mu, below or point, above or point)
 
 
 def _next(runs: list[Point], below: Point, above: Point, target: float, idle: int) -> float:
@@ -181,37 +168,19 @@ def _local(runs: list[Point], target: float) -> float:
         near = near[:2]
     if len({run.number for run in near}) < len(near):
         return math.nan
-    total = 0.0
-    for one in near:  # Lagrange's formula
-        weight = one.mu
-        for other in near:
-            if other is not one:
-                weight *= (target - other.number) / (one.number - other.number)
-        total += weight
-    return total
+    numbers, potentials = [run.number for run in near], [run.mu for run in near]
+    with np.errstate(all="ignore"):  # numbers that nearly agree lead nowhere
+        return float(krogh_interpolate(numbers, potentials, target))
 
 
-def _update(state: _Bracket, point: Point, target: float) -> None:
-    """Take the run into the bracket; noise of non-monotonic runs must not empty it."""
-    if point.number < target and (state.below is None or point.mu > state.below.mu):
-        state.below = point
-    if point.number > target and (state.above is None or point.mu < state.above.mu):
-        state.above = point
-    if state.below and state.above and state.below.mu >= state.above.mu:
-        # they contradict each other (runs that are not converged): keep the newest, forget the rest
-        if point.number < target:
-            state.above = None
-        else:
-            state.below = None
-
-
-def _slope(state: _Bracket, point: Point, fallback: float) -> float:
-    """dN/dmu between the run and its nearest neighbour, if that is positive."""
-    others = [other for other in state.runs if other.mu != point.mu]
+def _slope(runs: list[Point], fallback: float) -> float:
+    """dN/dmu between the newest run and its nearest neighbour, if that is positive."""
+    *before, newest = runs
+    others = [other for other in before if other.mu != newest.mu]
     if not others:
         return fallback
-    near = min(others, key=lambda other: abs(other.mu - point.mu))
-    slope = (point.number - near.number) / (point.mu - near.mu)
+    near = min(others, key=lambda other: abs(other.mu - newest.mu))
+    slope = (newest.number - near.number) / (newest.mu - near.mu)
     return slope if slope > 0.01 * fallback else fallback
 
 
@@ -231,21 +200,11 @@ def _tangents(below: Point, above: Point, target: float) -> float:
 def _cubic(below: Point, above: Point, target: float) -> float:
     """Return the maximum of the cubic with both values and slopes of G."""
     first, last, mean = _gains(below, above, target)
+    width = above.mu - below.mu
     if not last < mean < first:  # energies too inexact for their difference: use densities alone
-        return below.mu + (above.mu - below.mu) * first / (first - last)
-    a, b = 3 * first + 3 * last - 6 * mean, -4 * first - 2 * last + 6 * mean
-    root = math.sqrt(max(b * b - 4 * a * first, 0.0))
-    # of both solutions of a s^2 + b s + first = 0 the one in (0, 1), without cancellation
-    q = -0.5 * (b + math.copysign(root, b))
-    candidates = [first / q if q else math.nan, q / a if a else math.nan]
-    inside = [s for s in candidates if 0 < s < 1]
-    s = inside[0] if inside else first / (first - last)
-    return below.mu + s * (above.mu - below.mu)
-
-
-def _inside(mu: float, low: float, high: float) -> float:
-    margin = 1e-6 * (high - low)
-    return min(max(mu, low + margin), high - margin)
+        return below.mu + width * first / (first - last)
+    curve = CubicHermiteSpline([0, width], [0, mean * width], [first, last])
+    return below.mu + float(curve.derivative().roots(extrapolate=False)[0])
 
 
 def _refuse_jump(
@@ -253,22 +212,16 @@ def _refuse_jump(
 ) -> None:
     """Raise JumpError if the bracket, with the newest run at one end, shows a crossing."""
     size = max(1.0, abs(below.mu), abs(above.mu))
-    resolution = RESOLUTION * size
-    width = above.mu - below.mu
+    width, rise, ends = above.mu - below.mu, above.number - below.number, (below, above)
     if width <= FINEST * size:
         raise JumpError(0.5 * (below.mu + above.mu), below, above)
-    rise = above.number - below.number
-    meeting = _tangents(below, above, target)
-    ends = (below, above)
-    noise = max(
-        *(end.energy_error for end in ends),
-        *(ENERGY_ROUNDING * max(1.0, abs(end.energy)) for end in ends),
-    )
-    blur = 4 * noise / rise  # of the place where the tangents meet
+    meeting, resolution = _tangents(below, above, target), RESOLUTION * size
+    rounding = ENERGY_ROUNDING * max(1.0, *(abs(end.energy) for end in ends))
+    # of the place where the tangents meet
+    blur = 4 * max(rounding, *(end.energy_error for end in ends)) / rise
     # all of a smooth rise over a width w at one end keeps the meeting w / 2 away from that end
     transition = 2 * min(meeting - below.mu, above.mu - meeting)
-    narrow = transition <= max(resolution, blur) < NARROW * width
-    if narrow and rise > 20 * tolerance:
+    if transition <= max(resolution, blur) < NARROW * width and rise > 20 * tolerance:
         # a run at the crossing itself is a mixture; the sides are the nearest runs beside it
         left = max((p for p in runs if p.mu < meeting - resolution), key=lambda p: p.mu)
         right = min((p for p in runs if p.mu > meeting + resolution), key=lambda p: p.mu)

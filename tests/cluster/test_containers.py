@@ -23,9 +23,8 @@ from bilayer_orchestra.images.build import Sources, build_image, verify_image
 from bilayer_orchestra.images.use import contained, image_table, inspect, recipe_of
 from bilayer_orchestra.resources import resource
 from bilayer_orchestra.running.choice import installed
-from bilayer_orchestra.running.point import make_request, run_point
-from bilayer_orchestra.runtimes.apptainer import ApptainerRuntime, contained_command
-from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.running.point import Runner, make_request, run_point
+from bilayer_orchestra.runtimes.local import ApptainerRuntime, contained_command
 from tests.support.alf import missing_alf
 from tests.support.commands import ORCHESTRA
 from tests.support.containers import missing_containers, tiny_image
@@ -153,10 +152,10 @@ def test_an_image_of_something_else_or_of_another_version_is_refused(pretended):
 
 def test_paths_of_any_kind_are_bound(tmp_path):
     job, tools = Job("sh", (), {}), Tools(image=Path("/i.sif"), image_digest="sha256:0")
-    words = contained_command("apptainer", '/a b/"c",d:e', job, tools)
+    words = contained_command("apptainer", Path('/a b/"c",d:e'), job, tools)
     assert 'type=bind,"source=/a b/""c"",d:e",destination=/job' in words
     with pytest.raises(OrchestraError, match="line break"):
-        contained_command("apptainer", "/a\nb", job, tools)
+        contained_command("apptainer", Path("/a\nb"), job, tools)
 
 
 def test_mistakes_are_told(tmp_path, monkeypatch):
@@ -176,10 +175,10 @@ def test_results_are_bit_identical_to_the_native_ones(tiny, tmp_path):
     model = make_model(
         {"beta": 2.0}, 2, numerics={"alf": {"sweeps": 2000, "chains": 2, "dtau": 0.1}}
     )
-    native = run_point(model, get_engine("alf"), LocalRuntime(), tmp_path / "native")
+    native = run_point(model, get_engine("alf"), Runner(tmp_path / "native"))
     runtime = ApptainerRuntime({"alf": str(tiny)})
     odd = tmp_path / 'it\'s, a: "$HOME" %d'
-    inside = run_point(model, installed(get_engine("alf"), runtime), runtime, odd)
+    inside = run_point(model, installed(get_engine("alf"), runtime), Runner(odd, runtime))
     assert inside.run.path.name == native.run.path.name  # the same engine, the same request
     xr.testing.assert_identical(
         native.dataset.drop_attrs(deep=False), inside.dataset.drop_attrs(deep=False)

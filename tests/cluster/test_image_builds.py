@@ -25,9 +25,8 @@ from bilayer_orchestra.images.build import Sources, build_image, verify_image
 from bilayer_orchestra.images.use import Image, container_command, inspect
 from bilayer_orchestra.resources import resource
 from bilayer_orchestra.running.choice import installed
-from bilayer_orchestra.running.point import run_point
-from bilayer_orchestra.runtimes.apptainer import ApptainerRuntime
-from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.running.point import Runner, run_point
+from bilayer_orchestra.runtimes.local import ApptainerRuntime
 from tests.support.alf import missing_alf
 from tests.support.containers import missing_containers
 from tests.support.image_sources import alf_tree, base_image, block2_wheels, julia_source
@@ -98,7 +97,9 @@ def the_test_in_the_definition_compares(kind: str, image: Image) -> None:
 
 def solve(kind: str, image: Image, model, folder: Path) -> xr.Dataset:
     runtime = ApptainerRuntime({kind: str(image.path)})
-    outcome = run_point(model, installed(get_engine(kind), runtime), runtime, folder / "inside")
+    outcome = run_point(
+        model, installed(get_engine(kind), runtime), Runner(folder / "inside", runtime)
+    )
     assert outcome.dataset.attrs["image_digest"] == image.digest
     return outcome.dataset
 
@@ -109,7 +110,7 @@ def test_alf_built_from_a_local_base_and_source_gives_the_native_bits(alf_image,
     labels = alf_image.labels
     assert labels["org.opencontainers.image.version"] in labels["orchestra.engine"]
     model = make_model({"beta": 2.0}, 2, numerics={"alf": {"sweeps": 1000, "chains": 1}})
-    native = run_point(model, get_engine("alf"), LocalRuntime(), tmp_path / "native")
+    native = run_point(model, get_engine("alf"), Runner(tmp_path / "native"))
     xr.testing.assert_equal(native.dataset, solve("alf", alf_image, model, tmp_path))
 
 
@@ -144,7 +145,7 @@ def test_one_point_on_two_nodes(alf_image, tmp_path):
         *(result.drop_vars(["message", "run"]).drop_attrs() for result in results)
     )
     model = make_model({"beta": 2.0}, 2, t_perp=0.8)
-    exact = run_point(model, get_engine("exact"), LocalRuntime(), tmp_path / "exact").dataset
+    exact = run_point(model, get_engine("exact"), Runner(tmp_path / "exact")).dataset
     difference = float(results[0].energy[0] - exact.energy)
     assert abs(difference) < 5 * float(results[0].energy_stderr[0]) + 0.02  # dtau^2
 
@@ -155,7 +156,7 @@ def test_block2_is_built_from_a_local_base_and_wheels(tmp_path, apart, base):
     pytest.importorskip("block2", reason="block2 is missing")
     image = built("block2", tmp_path, Sources(base, block2_wheels(tmp_path)))
     inside = solve("block2", image, make_model(GROUND, 2), tmp_path)
-    exact = run_point(make_model(GROUND, 2), get_engine("exact"), LocalRuntime(), tmp_path / "e")
+    exact = run_point(make_model(GROUND, 2), get_engine("exact"), Runner(tmp_path / "e"))
     assert abs(float(inside.energy - exact.dataset.energy)) < 1e-9
 
 
@@ -167,7 +168,7 @@ def test_itensor_is_built_from_a_local_base_and_an_installed_julia(tmp_path, bas
     request.getfixturevalue("apart")
     image = built("itensor", tmp_path, Sources(base, source))
     inside = solve("itensor", image, make_model(GROUND, 2), tmp_path)
-    exact = run_point(make_model(GROUND, 2), get_engine("exact"), LocalRuntime(), tmp_path / "e")
+    exact = run_point(make_model(GROUND, 2), get_engine("exact"), Runner(tmp_path / "e"))
     assert abs(float(inside.energy - exact.dataset.energy)) < 1e-8
 
 

@@ -22,10 +22,9 @@ from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import ForeignFileError, OrchestraError
 from bilayer_orchestra.files import DEFAULT_ACL, open_log
 from bilayer_orchestra.running.directory import RunDirectory, find_runs
-from bilayer_orchestra.running.point import run_point
+from bilayer_orchestra.running.point import Runner, run_point
 from bilayer_orchestra.running.queued import known_states
 from bilayer_orchestra.runtimes.child import Child
-from bilayer_orchestra.runtimes.local import LocalRuntime
 from tests.support.commands import ORCHESTRA
 from tests.support.fake_slurm import SBATCH, SQUEUE
 from tests.support.models import make_model
@@ -477,7 +476,7 @@ def test_an_engine_takes_no_module_from_its_directory(tmp_path):
     run.job.mkdir(parents=True)
     for name in ("numpy", "json", "bilayer_orchestra"):
         (run.job / f"{name}.py").write_text("raise SystemExit('injected')\n")
-    run_point(model, get_engine("exact"), LocalRuntime(), tmp_path)
+    run_point(model, get_engine("exact"), Runner(tmp_path))
 
 
 def test_access_lists_do_not_let_others_write(tmp_path):
@@ -489,7 +488,7 @@ def test_access_lists_do_not_let_others_write(tmp_path):
     except OSError as error:
         pytest.skip(f"no access control lists here: {error.strerror}")
     model = make_model({"n_up": 2, "n_down": 2}, 3)
-    run = run_point(model, get_engine("exact"), LocalRuntime(), tmp_path).run
+    run = run_point(model, get_engine("exact"), Runner(tmp_path)).run
     found = modes(run.path)
     assert {run.job / name for name in ("job.json", "output.npz", "engine.log")} <= set(found)
     assert {oct(mode & 0o055) for mode in found.values()} <= {"0o44", "0o55"}

@@ -20,11 +20,16 @@ from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.images.use import HOLDS, PACKAGE, recipe_of
 from bilayer_orchestra.running.directory import RunDirectory, find_runs
-from bilayer_orchestra.runtimes.base import PlacedJob, Submitted
-from bilayer_orchestra.runtimes.slurm.queue import Queue, ask_queue
-from bilayer_orchestra.runtimes.slurm.script import batch_script, task_script
-from bilayer_orchestra.runtimes.slurm.site import Site, load_site
-from bilayer_orchestra.runtimes.slurm.state import SILENCE, read_marker, submitted_state
+from bilayer_orchestra.runtimes.slurm.runtime import Chunk, PlacedJob, SlurmRuntime, task_script
+from bilayer_orchestra.runtimes.slurm.site import SiteProfile, load_site
+from bilayer_orchestra.runtimes.slurm.state import (
+    SILENCE,
+    Queue,
+    Submitted,
+    ask_queue,
+    read_marker,
+    submitted_state,
+)
 from tests.support.commands import orchestra, started
 from tests.support.fake_slurm import SBATCH, SQUEUE
 from tests.support.locks import no_locks
@@ -41,7 +46,7 @@ def fake(tmp_path, monkeypatch) -> Path:
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setenv("FAKE", str(folder))
-    monkeypatch.setattr("bilayer_orchestra.runtimes.slurm.queue.BACK_OFF", (0.0,))
+    monkeypatch.setattr("bilayer_orchestra.runtimes.slurm.state.BACK_OFF", (0.0,))
     return folder
 
 
@@ -543,10 +548,12 @@ def test_scripts_pass_shellcheck(tmp_path):
     checker = shutil.which("shellcheck")
     if checker is None:
         pytest.skip("shellcheck is missing: apt install shellcheck")
-    site = Site(partition="main", modules=("apptainer/1.4",), prologue=("export A=1",))
-    images = {tmp_path / "alf.sif": "sha256:0"}
-    (tmp_path / "batch.sh").write_text(batch_script(site, "name", [["a", "b"], ["c"]], images))
+    site = SiteProfile(partition="main", modules=("apptainer/1.4",), prologue=("export A=1",))
     placed = PlacedJob(tmp_path, Job("sh", ("run.sh",), {"run.sh": "true\n"}), Tools())
+    tools = Tools(image=tmp_path / "alf.sif", image_digest="sha256:0")
+    inside = dataclasses.replace(placed, tools=tools)
+    chunk = Chunk("name", tmp_path, [[placed, placed], [inside]])
+    (tmp_path / "batch.sh").write_text(SlurmRuntime(site).batch_script(chunk))
     (tmp_path / "task.sh").write_text(task_script(placed, site))
     for name in ("batch.sh", "task.sh"):
         words = [checker, "-x", "-e", "SC1091", str(tmp_path / name)]
@@ -567,7 +574,7 @@ def test_the_host_starts_the_ranks_of_an_image(tmp_path):
     image = tmp_path / "alf.sif"
     launched = get_engine("alf").recipe.launched
     tools = Tools(image=image, image_digest="sha256:0", launched=launched)
-    site = Site(launcher="srun -n {ranks}", binds=("/a:/b",), images={"alf": "alf.sif"})
+    site = SiteProfile(launcher="srun -n {ranks}", binds=("/a:/b",), images={"alf": "alf.sif"})
     launcher = "ORCHESTRA_ALF_LAUNCHER"
     job = Job("sh", ("run.sh",), {}, {"OMP_NUM_THREADS": "1"}, ranks=3, launcher=launcher)
     script = task_script(PlacedJob(tmp_path, job, tools), site)

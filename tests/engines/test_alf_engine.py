@@ -25,8 +25,7 @@ from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import EngineError, MissingEngineError
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.running.directory import RunDirectory
-from bilayer_orchestra.running.point import make_request, run_point
-from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.running.point import Runner, make_request, run_point
 from bilayer_orchestra.terms import Terms
 from bilayer_orchestra.testing.statistics import chi_squared
 from tests.support.alf import chain_bytes, missing_alf, segments
@@ -194,13 +193,13 @@ def test_failure_shows_what_alf_said(tmp_path):
 def test_missing_binary_is_one_clear_message(tmp_path, monkeypatch):
     monkeypatch.setenv("ORCHESTRA_ALF", str(tmp_path / "nothing"))
     with pytest.raises(MissingEngineError, match="does not exist; build it"):
-        run_point(small(), BACKEND, LocalRuntime(), tmp_path)
+        run_point(small(), BACKEND, Runner(tmp_path))
 
 
 def test_wrong_binary_is_one_clear_message(tmp_path, monkeypatch):
     monkeypatch.setenv("ORCHESTRA_ALF", shutil.which("false"))
     with pytest.raises(EngineError, match="exit code 1"):
-        run_point(small(), BACKEND, LocalRuntime(), tmp_path)
+        run_point(small(), BACKEND, Runner(tmp_path))
     assert "exit code 1" in (probe(Path(shutil.which("false"))) or "")
 
 
@@ -229,7 +228,7 @@ def test_run_stops_at_its_target(tmp_path):
     settings = {"time_budget": 120.0, "dtau": 0.2, "target_stderr": {"pair": 0.003}}
     model = model_of({"beta": 2.0}, 2, settings, t_perp=0.8, observables=["pair"])
     lines: list[str] = []
-    outcome = run_point(model, BACKEND, LocalRuntime(), tmp_path, lines.append)
+    outcome = run_point(model, BACKEND, Runner(tmp_path, tell=lines.append))
     assert "target reached, stopping" in lines[-1]
     assert float(outcome.dataset.pair_stderr.max()) < 0.003
     assert any("acceptance" in line and "target 0.003" in line for line in lines)
@@ -253,7 +252,7 @@ RECORDED = DATA / "exact_four_rungs.json"
 
 def averages_of(model: Model, backend: str, path: Path) -> Averages:
     """Run a model as the command line does and return what its backend read."""
-    run = run_point(model, get_engine(backend), LocalRuntime(), path).run
+    run = run_point(model, get_engine(backend), Runner(path)).run
     return get_engine(backend).parse(run.job, make_request(model, get_engine(backend)))
 
 
@@ -378,7 +377,7 @@ def test_short_projection_is_seen(tmp_path):
     settings = {"dtau": 0.2, "sweeps": 2000, "sweeps_per_bin": 20, "projection_time": 5.0}
     changes = {"t_perp": 1.0, "boundary": "periodic", "observables": ["pair"]}
     model = model_of({"n_up": 2, "n_down": 2}, 4, settings, **changes)
-    outcome = run_point(model, BACKEND, LocalRuntime(), tmp_path)
+    outcome = run_point(model, BACKEND, Runner(tmp_path))
     assert not outcome.dataset.attrs["converged"]
     reason = outcome.dataset.attrs["converged_reason"]
     assert "computed exactly in this sector of 784 states" in reason
@@ -393,11 +392,11 @@ def test_a_degenerate_level_is_not_determined_whatever_the_error_bars(tmp_path, 
     model = model_of(
         {"n_up": number, "n_down": number}, length, {"dtau": [0.2, 0.1], "sweeps": 200}, t_perp=0.0
     )
-    dataset = run_point(model, BACKEND, LocalRuntime(), tmp_path).dataset
+    dataset = run_point(model, BACKEND, Runner(tmp_path)).dataset
     assert float(dataset.pair_stderr.max()) < 1e-12
     assert not dataset.attrs["converged"]
     assert "correlators are not determined" in dataset.attrs["converged_reason"]
-    exact = run_point(model, get_engine("exact"), LocalRuntime(), tmp_path).dataset
+    exact = run_point(model, get_engine("exact"), Runner(tmp_path)).dataset
     error = np.abs(dataset.pair - exact.pair)
     assert float(error.max()) == pytest.approx(number / length, abs=1e-6)
     assert (error <= 1.001 * dataset.pair_bias + 1e-9).all()
@@ -407,9 +406,9 @@ def test_a_degenerate_level_is_not_determined_whatever_the_error_bars(tmp_path, 
 def test_free_electrons_are_exact_and_converged(tmp_path, state):
     """Neither noise nor a Trotter error: what is left is rounding, and no reason against."""
     model = model_of(state, 3, {"sweeps": 400}, P={"interaction": 0.0})
-    dataset = run_point(model, BACKEND, LocalRuntime(), tmp_path).dataset
+    dataset = run_point(model, BACKEND, Runner(tmp_path)).dataset
     assert dataset.attrs["converged"], dataset.attrs["converged_reason"]
-    exact = run_point(model, get_engine("exact"), LocalRuntime(), tmp_path).dataset
+    exact = run_point(model, get_engine("exact"), Runner(tmp_path)).dataset
     for name in ("energy", *MATRICES):
         error = np.abs(dataset[name] - exact[name])
         assert (error <= dataset[f"{name}_bias"]).all(), name
@@ -421,7 +420,7 @@ def out_of_reach(monkeypatch, state: dict[str, object], length: int, t_perp: flo
     monkeypatch.setattr("bilayer_orchestra.engines.alf.trial.MAX_DIMENSION", 1)
     settings = {"dtau": 0.2, "sweeps": 600, "sweeps_per_bin": 10, "projection_time": 20.0}
     model = model_of(state, length, settings, t_perp=t_perp, observables=["pair"])
-    return run_point(model, BACKEND, LocalRuntime(), path).dataset
+    return run_point(model, BACKEND, Runner(path)).dataset
 
 
 def test_another_trial_state_sees_what_half_the_time_does_not(tmp_path, monkeypatch):
@@ -450,7 +449,7 @@ def test_resonant_step_is_not_believed(tmp_path):
     settings = {"dtau": 0.15, "sweeps": 4000, "sweeps_per_bin": 40}
     layer = {"interaction": -4.845, "chemical_potential": -2.458}
     model = model_of({"beta": 3.0}, 2, settings, P=layer, t_perp=0.33)
-    dataset = run_point(model, BACKEND, LocalRuntime(), tmp_path).dataset
+    dataset = run_point(model, BACKEND, Runner(tmp_path)).dataset
     assert not dataset.attrs["converged"]
     assert "dtau = 0.15 is a resonance" in dataset.attrs["converged_reason"]
 

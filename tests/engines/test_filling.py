@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,13 +15,13 @@ from bilayer_orchestra.dataset.schema import open_result
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import Interrupted, MissingEngineError, OrchestraError, SpecError
 from bilayer_orchestra.model.load import parse_model
-from bilayer_orchestra.running.directory import find_runs
-from bilayer_orchestra.running.point import run_point
+from bilayer_orchestra.running.directory import RunDirectory, find_runs
+from bilayer_orchestra.running.point import Runner, run_point
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.tuning.monotone import JumpError, OutOfRangeError, Point, monotone_root
 from bilayer_orchestra.tuning.point import run_model
-from bilayer_orchestra.tuning.steps import Step
-from bilayer_orchestra.tuning.thermal import tune_thermal
+from bilayer_orchestra.tuning.search import Step
+from bilayer_orchestra.tuning.thermal import ThermalSearch
 from tests.support.alf import missing_alf
 from tests.support.brute_force import oracle
 from tests.support.models import make_model
@@ -66,9 +66,15 @@ def two_level(mu, gap, place=0.7, low=1.0, high=3.0):
 @pytest.mark.parametrize("gap", [3.0, 0.1, 1e-3, 1e-5])
 @pytest.mark.parametrize("target", [1.1, 1.9, 2.6])
 def test_avoided_crossings_are_resolved(gap, target):
-    found = monotone_root(lambda mu: two_level(mu, gap), target, 1e-5, [0.0], 0.5, (-50, 50), 1.0)
-    assert found.point.number == pytest.approx(target, abs=1e-5)
-    assert len(found.runs) <= 14
+    runs = []
+
+    def run(mu):
+        runs.append(two_level(mu, gap))
+        return runs[-1]
+
+    found, _ = monotone_root(run, target, 1e-5, [0.0], 0.5, (-50, 50), 1.0)
+    assert found.number == pytest.approx(target, abs=1e-5)
+    assert len(runs) <= 14
 
 
 def test_a_crossing_is_reported_with_its_sides_and_without_bisection():
@@ -91,13 +97,17 @@ def test_numbers_beyond_the_range_are_recognized():
 
 
 def test_smooth_curves_take_few_runs():
+    runs = []
+
     def run(mu):
-        return Point(mu, 4 * expit(mu), -4 * np.logaddexp(0, mu), 0.0)
+        runs.append(Point(mu, 4 * expit(mu), -4 * np.logaddexp(0, mu), 0.0))
+        return runs[-1]
 
     for target in (0.3, 1.0, 2.2, 3.9):
-        found = monotone_root(run, target, 1e-5, [0.2], 1.0, (-50, 50), 1.0)
-        assert found.point.number == pytest.approx(target, abs=1e-5)
-        assert len(found.runs) <= 9
+        runs.clear()
+        found, _ = monotone_root(run, target, 1e-5, [0.2], 1.0, (-50, 50), 1.0)
+        assert found.number == pytest.approx(target, abs=1e-5)
+        assert len(runs) <= 9
 
 
 # ground states
@@ -184,18 +194,14 @@ def free(model, mu):
     return density, model.state.beta / model.length * layers
 
 
-@dataclass
-class NoisyRuns:
+class NoisySearch(ThermalSearch):
     """Free electrons measured with noise: what Monte Carlo is to the search, in no time."""
 
-    model: object
-    rng: np.random.Generator
-    sigma: float
-    engine: object = field(default_factory=lambda: get_engine("alf"))
-    done: list = field(default_factory=list)
-    effort: float = 0.0
+    def __init__(self, model, rng, sigma):
+        super().__init__(model, get_engine("alf"), RunDirectory(Path()), Runner(Path()))
+        self.rng, self.sigma, self.effort = rng, sigma, 0.0
 
-    def run(self, model, mu, final):
+    def solve(self, model, mu):
         share = model.numerics.alf.sweeps / self.model.numerics.alf.sweeps
         density, fluctuations = free(model, mu)
         covariance = self.sigma**2 / share * np.array([[1.0, 0.3], [0.3, 0.5]])
@@ -206,7 +212,7 @@ class NoisyRuns:
             {"density_density": (("layer", "layer_", "x", "x_"), correlation[:, :, None, None])},
             {"layer": ["P", "M"], "layer_": ["P", "M"]},
         )
-        self.done.append(Step(np.array(mu), measured, covariance, 100.0, share, final, dataset))
+        self.done.append(Step(np.array(mu), measured, covariance, 100.0, share, dataset))
         self.effort += share
         return self.done[-1]
 
@@ -225,11 +231,11 @@ def test_noisy_search_is_unbiased_honest_and_cheap():
     truth = root(lambda x: free(model, x)[0] - (0.5, 0.25), (-0.5, -1.0), tol=1e-12).x
     pulls, misses, cost = [], [], []
     for seed in range(60):
-        runs = NoisyRuns(model, np.random.default_rng(seed), 5e-4)
-        last, uncertainty, _ = tune_thermal(model, runs)
+        search = NoisySearch(model, np.random.default_rng(seed), 5e-4)
+        last, uncertainty, _ = search.find()
         pulls.append((last.mu - truth) / uncertainty)
         misses.append(np.abs(free(model, last.mu)[0] - (0.5, 0.25)).max())
-        cost.append(runs.effort)
+        cost.append(search.effort)
     assert np.mean(np.array(misses) < tolerance) > 0.95
     assert 0.3 < np.mean(np.square(pulls)) < 2.0
     assert np.abs(np.mean(pulls, axis=0)).max() < 0.5
@@ -272,27 +278,27 @@ class KillAfter(LocalRuntime):
 @pytest.mark.parametrize("model", [filled(0.7, 0.3), filled(0.5, 0.25, state={"beta": 4.0})])
 def test_a_killed_search_goes_on_where_it_was(model, tmp_path):
     backend = get_engine("exact")
-    whole = run_model(model, backend, KillAfter(99), tmp_path / "whole")
+    whole = run_model(model, backend, Runner(tmp_path / "whole", KillAfter(99)))
     with pytest.raises(Interrupted):
-        run_model(model, backend, KillAfter(3), tmp_path / "killed")
+        run_model(model, backend, Runner(tmp_path / "killed", KillAfter(3)))
     (run,) = find_runs(tmp_path / "killed")
     assert run.status()[0] == "failed"
     assert len(find_runs(run.path / "steps")) >= 3
     rest = KillAfter(99)
-    again = run_model(model, backend, rest, tmp_path / "killed")
+    again = run_model(model, backend, Runner(tmp_path / "killed", rest))
     assert rest.count == whole.dataset.sizes["step"] - 3
     clock = [name for name in whole.dataset if "seconds" in str(name) or "cost" in str(name)]
     xr.testing.assert_identical(
         whole.dataset.drop_vars(clock).drop_attrs(), again.dataset.drop_vars(clock).drop_attrs()
     )
     assert (again.dataset.tuning_seconds > 0).all()  # of the runs before the kill, too
-    assert run_model(model, backend, KillAfter(0), tmp_path / "killed").reused
+    assert run_model(model, backend, Runner(tmp_path / "killed", KillAfter(0))).reused
 
 
 def test_other_targets_are_other_runs(tmp_path):
     backend, root_ = get_engine("exact"), tmp_path
-    one = run_model(filled(0.7, 0.3), backend, LocalRuntime(), root_)
-    other = run_model(filled(0.8, 0.2), backend, LocalRuntime(), root_)
+    one = run_model(filled(0.7, 0.3), backend, Runner(root_))
+    other = run_model(filled(0.8, 0.2), backend, Runner(root_))
     assert one.run.path != other.run.path
     assert not other.reused
     assert json.loads((one.run.path / "run.json").read_text())["state"] == "finished"
@@ -301,7 +307,7 @@ def test_other_targets_are_other_runs(tmp_path):
 def test_a_single_run_does_not_pass_for_a_search(tmp_path):
     """Its chemical potentials would be those that the file does not give."""
     with pytest.raises(OrchestraError, match=r"takes several runs.*run_model"):
-        run_point(filled(0.7, 0.3), get_engine("exact"), LocalRuntime(), tmp_path)
+        run_point(filled(0.7, 0.3), get_engine("exact"), Runner(tmp_path))
 
 
 def test_density_that_nobody_asked_for_stays_away(solve):
@@ -369,7 +375,7 @@ def test_runs_of_a_search_begin_from_the_state_before(tmp_path, name):
     engine_or_skip(name)
     numerics = {name: {"max_bond_dimension": 80, "initial_bond_dimension": 20}}
     model = filled(0.75, 0.25, 4, numerics=numerics, observables=("density", "pair", "green"))
-    found = run_model(model, get_engine(name), LocalRuntime(), tmp_path / "warm")
+    found = run_model(model, get_engine(name), Runner(tmp_path / "warm"))
     steps = [open_result(run.result) for run in find_runs(found.run.path / "steps")]
     proven = [
         getattr(parse_model(step.attrs["model"], "step").numerics, name).proof for step in steps
@@ -383,8 +389,7 @@ def test_runs_of_a_search_begin_from_the_state_before(tmp_path, name):
     exact = run_point(
         parse_model(found.dataset.attrs["tuned_model"], "tuned"),
         get_engine("exact"),
-        LocalRuntime(),
-        tmp_path / "exact",
+        Runner(tmp_path / "exact"),
     ).dataset
     for observable in ("density", "pair", "green"):
         np.testing.assert_allclose(found.dataset[observable], exact[observable], atol=2e-6)
@@ -411,7 +416,7 @@ def test_a_state_that_does_not_fit_is_not_used_and_said(tmp_path, name):
         said.clear()
         model = make_model({"n_up": number, "n_down": number}, length, t_perp=0.8)
         runtime, root_ = LocalRuntime(), tmp_path / where
-        return run_point(model, backend, runtime, root_, said.append, start=start)
+        return run_point(model, backend, Runner(root_, runtime, tell=said.append), start)
 
     def not_used(outcome, why):
         assert "started_from" not in outcome.dataset.attrs
@@ -452,10 +457,10 @@ def test_a_killed_search_begins_its_runs_from_the_same_states(tmp_path):
         (run,) = find_runs(root_)
         return {s.path.name: s.started_from() for s in find_runs(run.path / "steps")}
 
-    whole = run_model(model, backend, KillAfter(99), tmp_path / "whole")
+    whole = run_model(model, backend, Runner(tmp_path / "whole", KillAfter(99)))
     with pytest.raises(Interrupted):
-        run_model(model, backend, KillAfter(2), tmp_path / "killed")
-    again = run_model(model, backend, KillAfter(99), tmp_path / "killed")
+        run_model(model, backend, Runner(tmp_path / "killed", KillAfter(2)))
+    again = run_model(model, backend, Runner(tmp_path / "killed", KillAfter(99)))
     assert starts(tmp_path / "whole") == starts(tmp_path / "killed")
     assert any(starts(tmp_path / "whole").values())
     for name in ("energy", "density", "pair", "tuning_chemical_potential"):

@@ -20,7 +20,7 @@ from bilayer_orchestra.errors import EngineError, Interrupted, MissingEngineErro
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.running.directory import RunDirectory
-from bilayer_orchestra.running.point import make_request
+from bilayer_orchestra.running.point import Runner, make_request
 from bilayer_orchestra.runtimes.child import LOG
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.tuning.point import run_model
@@ -409,7 +409,7 @@ def test_densities_are_found(tmp_path, hosted):
         )
         | {"filling": {"P": 0.75, "M": 0.25}}
     )
-    tuned = run_model(model, BACKEND, hosted.runtime, tmp_path).dataset
+    tuned = run_model(model, BACKEND, Runner(tmp_path, hosted.runtime)).dataset
     layers = tuned.density.sum("spin").mean("x")
     np.testing.assert_allclose(layers.sel(layer=["P", "M"]), [0.75, 0.25], atol=1e-5)
 

@@ -12,7 +12,7 @@ from bilayer_orchestra.checking.sectors import Level, place_potentials, solve_se
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.plots.check_page import write_page
-from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.running.point import Runner
 from bilayer_orchestra.tuning.point import run_model
 from tests.support.models import make_model
 
@@ -63,7 +63,7 @@ def test_a_wrong_chemical_potential_is_noticed(easy, root):
 
     rung = easy.ladder.rungs[-1]
     wrong = with_beta(rung.model, rung.beta, -1.0)
-    dataset = run_model(wrong, get_engine("exact"), LocalRuntime(), root).dataset
+    dataset = run_model(wrong, get_engine("exact"), Runner(root)).dataset
     right = next(v for v in easy.verdicts if v.first == "exact T->0")
     pair = Pair(dataset, right.pair.second, ("exact T->0", "exact"), "limit", right.pair.extra)
     assert judge_all([pair])[0].word == "disagree"
@@ -106,7 +106,7 @@ def test_neighbours_use_the_mirror_image(root):
 
     def solve(model):
         solved.append(model.state)
-        return run_model(model, get_engine("exact"), LocalRuntime(), root).dataset
+        return run_model(model, get_engine("exact"), Runner(root)).dataset
 
     _, others, results = solve_sectors(make_model({"n_up": 1, "n_down": 1}, 2, **EASY), solve)
     assert all(state.n_up >= state.n_down for state in solved)

@@ -12,8 +12,7 @@ from bilayer_orchestra import heartbeat
 from bilayer_orchestra.display import Output, progress
 from bilayer_orchestra.engine_side.files import PROGRESS, report
 from bilayer_orchestra.engines.registry import get_engine
-from bilayer_orchestra.running.point import _Poller, make_request, run_point
-from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.running.point import Runner, make_request, poller, run_point
 from tests.support.models import make_model
 
 MODEL = make_model({"n_up": 2, "n_down": 2})
@@ -29,7 +28,8 @@ def test_no_sweep_is_left_out_and_none_of_an_earlier_attempt_is_news(tmp_path, n
     monkeypatch.setenv("ORCHESTRA_JULIA", str(tmp_path / "none"))
     backend, said = get_engine(name), []
     sweep(tmp_path, 1)
-    poll = _Poller(backend, make_request(MODEL, backend), tmp_path, said.append)
+    runner = Runner(tmp_path, tell=said.append)
+    poll = poller(backend, make_request(MODEL, backend), tmp_path, runner)
     poll()
     assert [line.rpartition("first ")[2] for line in said] == ["sweep"]
     sweep(tmp_path, 2)
@@ -45,7 +45,7 @@ def test_no_sweep_is_left_out_and_none_of_an_earlier_attempt_is_news(tmp_path, n
 def test_a_run_shows_every_sweep(tmp_path):
     pytest.importorskip("block2", reason="block2 is missing: pip install block2")
     said = []
-    run = run_point(MODEL, get_engine("block2"), LocalRuntime(), tmp_path, said.append).run
+    run = run_point(MODEL, get_engine("block2"), Runner(tmp_path, tell=said.append)).run
     events = [json.loads(line) for line in (run.job / PROGRESS).read_text().splitlines()]
     sweeps = [event["sweep"] for event in events if event["step"] == "sweep"]
     shown = [int(line.split()[1]) for line in said if line.startswith("sweep ")]

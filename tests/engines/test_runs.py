@@ -19,8 +19,7 @@ import xarray as xr
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import EngineError, OrchestraError, RunBusyError
 from bilayer_orchestra.running.directory import RunDirectory, find_runs, request_hash
-from bilayer_orchestra.running.point import run_point
-from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.running.point import Runner, run_point
 from tests.support.commands import ORCHESTRA, orchestra, started
 from tests.support.locks import no_locks
 from tests.support.models import make_model
@@ -43,9 +42,9 @@ def only_run(root: Path) -> RunDirectory:
 
 def test_second_request_returns_the_stored_result(tmp_path):
     model, backend = make_model(CANONICAL, 2), get_engine("exact")
-    first = run_point(model, backend, LocalRuntime(), tmp_path)
+    first = run_point(model, backend, Runner(tmp_path))
     stamp = first.run.result.stat().st_mtime_ns
-    second = run_point(model, backend, LocalRuntime(), tmp_path)
+    second = run_point(model, backend, Runner(tmp_path))
     assert (first.reused, second.reused) == (False, True)
     assert second.run.result.stat().st_mtime_ns == stamp
     xr.testing.assert_identical(first.dataset, second.dataset)
@@ -174,7 +173,7 @@ def test_an_engine_ends_with_the_orchestrator_and_all_that_it_started(tmp_path):
 
 def test_a_dead_process_is_not_called_running(tmp_path):
     model, backend = make_model(CANONICAL, 2), get_engine("exact")
-    run = run_point(model, backend, LocalRuntime(), tmp_path).run
+    run = run_point(model, backend, Runner(tmp_path)).run
     run.result.unlink()
     record = json.loads((run.path / "run.json").read_text()) | {"state": "running", "pid": 1}
     (run.path / "run.json").write_text(json.dumps(record))
@@ -189,7 +188,7 @@ def test_the_second_of_two_waits_or_says_who_computes(tmp_path):
     with run.locked(wait=False):
         assert run.record() is None
         with pytest.raises(RunBusyError, match="is held by"):
-            run_point(model, backend, LocalRuntime(), tmp_path, wait=False)
+            run_point(model, backend, Runner(tmp_path, wait=False))
     heard: list[str] = []
     holder = subprocess.Popen(
         [
@@ -210,7 +209,7 @@ def test_the_second_of_two_waits_or_says_who_computes(tmp_path):
 
     with holder:
         holder.stdout.readline()
-        outcome = run_point(model, backend, LocalRuntime(), tmp_path, hear)
+        outcome = run_point(model, backend, Runner(tmp_path, tell=hear))
     assert any("waiting for" in line for line in heard)
     assert not outcome.reused
 
@@ -260,7 +259,7 @@ def test_an_engine_that_fails_leaves_its_last_words_and_no_result(tmp_path):
 
     model = make_model(CANONICAL, 2)
     with pytest.raises(EngineError, match="no convergence"):
-        run_point(model, Broken(), LocalRuntime(), tmp_path)
+        run_point(model, Broken(), Runner(tmp_path))
     run = only_run(tmp_path)
     assert run.status()[0] == "failed"
     assert "no convergence" in run.status()[1]
@@ -319,5 +318,5 @@ def test_unwritable_output_is_one_message(tmp_path, model_file):
 def test_cannot_be_mistaken(tmp_path):
     """Whatever is refused leaves nothing that looks like a result."""
     with pytest.raises(OrchestraError):
-        run_point(make_model({"beta": 1.0}, 6), get_engine("exact"), LocalRuntime(), tmp_path)
+        run_point(make_model({"beta": 1.0}, 6), get_engine("exact"), Runner(tmp_path))
     assert not list(tmp_path.iterdir())

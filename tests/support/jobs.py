@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from bilayer_orchestra.runtimes.workers import Workers
+from bilayer_orchestra.runtimes.child import Workers
 from tests.support.paths import ROOT
 
 MODULE = "tests.support.echo_worker"

@@ -29,14 +29,13 @@ MU = {"P": {"interaction": -4.0, "chemical_potential": -1.7}, "M": {"chemical_po
 @pytest.fixture(scope="module")
 def exact(tmp_path_factory):
     from bilayer_orchestra.engines.registry import get_engine
-    from bilayer_orchestra.running.point import run_point
-    from bilayer_orchestra.runtimes.local import LocalRuntime
+    from bilayer_orchestra.running.point import Runner, run_point
 
     root = tmp_path_factory.mktemp("runs")
 
     def run(**changes):
         model = make_model(changes.pop("state", STATE), 2, **(MU | changes))
-        return run_point(model, get_engine("exact"), LocalRuntime(), root).dataset
+        return run_point(model, get_engine("exact"), Runner(root)).dataset
 
     return run
 

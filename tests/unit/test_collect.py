@@ -20,7 +20,7 @@ from bilayer_orchestra.fits.datasets import conditions
 from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.running.directory import RunDirectory
 from bilayer_orchestra.running.point import stored
-from bilayer_orchestra.study import whole
+from bilayer_orchestra.study import run as study_run
 from bilayer_orchestra.study.load import load_study
 
 BASE = """\
@@ -216,14 +216,14 @@ def test_values_that_differ_in_the_last_digit_have_different_names(study):
 @pytest.mark.parametrize("change", ["edited", "removed"])
 def test_a_study_that_changes_meanwhile_is_stored_as_it_was_read(study, monkeypatch, change):
     path = study(FOUR)
-    original = whole.make_tasks
+    original = study_run.make_tasks
 
     def edit(*arguments):
         tasks = original(*arguments)
         path.write_text(FOUR.replace("0.2", "0.9")) if change == "edited" else path.unlink()
         return tasks
 
-    monkeypatch.setattr(whole, "make_tasks", edit)
+    monkeypatch.setattr(study_run, "make_tasks", edit)
     orchestra("sweep", path, "-o", path.parent / "runs")
     dataset = open_result(path.parent / "runs" / "scan.nc")
     assert dataset.attrs["study"] == FOUR

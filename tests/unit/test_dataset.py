@@ -22,8 +22,7 @@ from bilayer_orchestra.errors import EngineError, OrchestraError
 from bilayer_orchestra.model.bilayer import OBSERVABLES as SELECTABLE
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.observables import OBSERVABLES
-from bilayer_orchestra.running.point import run_point
-from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.running.point import Runner, run_point
 from bilayer_orchestra.terms import Site, Terms
 from tests.support.brute_force import oracle
 from tests.support.commands import orchestra
@@ -249,7 +248,7 @@ def test_a_geometry_declares_the_dimensions_of_its_sites(tmp_path):
     again = Terms.from_dict(json.loads(json.dumps(terms.to_dict())))
     assert again.sites == terms.sites
     assert again.dims == ("kind", "row", "column")
-    outcome = run_point(model, get_engine("exact"), LocalRuntime(), tmp_path)
+    outcome = run_point(model, get_engine("exact"), Runner(tmp_path))
     dataset = open_result(outcome.run.result, ("a result",))
     assert dataset.density.dims == ("spin", "kind", "row", "column")
     assert dataset.pair.dims == (*terms.dims, "kind_", "row_", "column_")

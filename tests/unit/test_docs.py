@@ -17,7 +17,7 @@ import typer.main
 from bilayer_orchestra.cli.app import app
 from bilayer_orchestra.engines.registry import known_configuration
 from bilayer_orchestra.model.spec import kinds
-from bilayer_orchestra.runtimes.slurm.site import Site
+from bilayer_orchestra.runtimes.slurm.site import SiteProfile
 from bilayer_orchestra.study.spec import Study
 from tests.support.paths import ROOT
 
@@ -81,7 +81,7 @@ def test_every_key_of_every_file_is_in_the_reference(site):
     assert {"hopping", "beta", "max_bond_dimension", "hybridization", "projection_time"} <= keys
     for key in keys:
         assert re.search(rf"\b{key}\b", shown), key
-    for page, model in (("study", Study), ("site", Site)):
+    for page, model in (("study", Study), ("site", SiteProfile)):
         for key in keys_below(model):
             assert re.search(rf"\b{key}\b", text_of(site, f"reference/{page}")), key
 

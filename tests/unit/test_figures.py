@@ -12,11 +12,11 @@ from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.plots.common import curve
 from bilayer_orchestra.plots.study_axes import single
 from bilayer_orchestra.plots.study_figure import draw_figure
-from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.running.point import Runner
 from bilayer_orchestra.study.collect import collect
-from bilayer_orchestra.study.figure import Figure
 from bilayer_orchestra.study.load import load_study
-from bilayer_orchestra.study.local import run_points
+from bilayer_orchestra.study.run import run_points
+from bilayer_orchestra.study.spec import Figure
 from bilayer_orchestra.study.tasks import make_tasks
 from tests.support.figures import ENSEMBLES, Quiet
 
@@ -26,8 +26,9 @@ def collected(tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures")
     (folder / "study.yaml").write_text(ENSEMBLES)
     study = load_study(folder / "study.yaml")
-    tasks = make_tasks(study, folder / "runs", LocalRuntime())
-    run_points(tasks, LocalRuntime(), 1, Quiet())
+    runner = Runner(folder / "runs")
+    tasks = make_tasks(study, runner)
+    run_points(tasks, runner, 1, Quiet())
     dataset = collect(study, tasks).dataset
     write_atomic(dataset, folder / "runs" / "small.nc")
     return folder

@@ -16,7 +16,7 @@ from bilayer_orchestra.cli.tables import result_table
 from bilayer_orchestra.errors import SpecError
 from bilayer_orchestra.model.load import parse_model
 from bilayer_orchestra.model.spec import kinds
-from bilayer_orchestra.runtimes.slurm.site import Site, load_site
+from bilayer_orchestra.runtimes.slurm.site import SiteProfile, load_site
 from bilayer_orchestra.study.load import load_study
 from bilayer_orchestra.study.spec import Study
 from tests.support.models import make_model
@@ -167,7 +167,7 @@ def put(document: dict[str, Any], schema: dict[str, Any], path: Path, value: Any
 
 def cases() -> Iterator[Any]:
     roots = {name: kind.model_json_schema() for name, kind in kinds().items()}
-    roots |= {"study": Study.model_json_schema(), "site": Site.model_json_schema()}
+    roots |= {"study": Study.model_json_schema(), "site": SiteProfile.model_json_schema()}
     for root, schema in roots.items():
         for path, value, words in violations(schema, schema.get("$defs", {})):
             if not path or (root, path) in FREE or (root == "anderson" and path[0] == "numerics"):
@@ -216,7 +216,7 @@ def toml(document: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize(("root", "path", "value", "words"), list(cases()))
 def test_every_constraint_is_told_in_words(root, path, value, words, tmp_path):
-    kind = {"study": Study, "site": Site}.get(root) or kinds()[root]
+    kind = {"study": Study, "site": SiteProfile}.get(root) or kinds()[root]
     document = put(base(root), kind.model_json_schema(), path, value)
     with pytest.raises(SpecError) as caught:
         read(root, document, tmp_path)

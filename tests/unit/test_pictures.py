@@ -27,7 +27,7 @@ from bilayer_orchestra.plots import common as plotting
 from bilayer_orchestra.plots import fitted
 from bilayer_orchestra.plots import study_figure as drawing
 from bilayer_orchestra.plots.common import Curve, curve, draw, log_ordinate
-from bilayer_orchestra.study.figure import Figure
+from bilayer_orchestra.study.spec import Figure
 from tests.support.fits import dataset, open_green, strings
 from tests.support.models import make_model
 
@@ -314,10 +314,10 @@ def test_the_picture_of_a_fit_says_what_it_shows(drawn):
 
 def test_what_an_axis_changes_is_drawn_as_each_point_is(drawn, solve, tmp_path):
     """Two boundaries on one axis: distances of a ring are the shorter way around."""
-    from bilayer_orchestra.runtimes.local import LocalRuntime
+    from bilayer_orchestra.running.point import Runner
     from bilayer_orchestra.study.collect import collect
     from bilayer_orchestra.study.load import load_study
-    from bilayer_orchestra.study.local import run_points
+    from bilayer_orchestra.study.run import run_points
     from bilayer_orchestra.study.tasks import make_tasks
     from tests.support.figures import ENSEMBLES, Quiet
 
@@ -327,8 +327,9 @@ def test_what_an_axis_changes_is_drawn_as_each_point_is(drawn, solve, tmp_path):
     )
     (tmp_path / "study.yaml").write_text(text)
     study = load_study(tmp_path / "study.yaml")
-    tasks = make_tasks(study, tmp_path / "runs", LocalRuntime())
-    run_points(tasks, LocalRuntime(), 1, Quiet())
+    runner = Runner(tmp_path / "runs")
+    tasks = make_tasks(study, runner)
+    run_points(tasks, runner, 1, Quiet())
     data = collect(study, tasks).dataset
     path = tmp_path / "small.nc"
     write_atomic(data, path)

@@ -11,9 +11,7 @@ import pytest
 
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model import spec
-from bilayer_orchestra.runtimes.base import Submitted
-from bilayer_orchestra.runtimes.slurm.queue import Queue
-from bilayer_orchestra.runtimes.slurm.state import submitted_state
+from bilayer_orchestra.runtimes.slurm.state import Queue, Submitted, submitted_state
 
 WINDOWS = "import sys; sys.platform = 'win32'; sys.modules['fcntl'] = None; "
 

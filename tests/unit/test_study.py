@@ -15,8 +15,7 @@ import xarray as xr
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import SpecError
 from bilayer_orchestra.running.directory import find_runs
-from bilayer_orchestra.running.point import run_point
-from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.running.point import Runner, run_point
 from bilayer_orchestra.study.load import load_study
 from tests.support.commands import ORCHESTRA, orchestra
 from tests.support.processes import kill_when, wait_until
@@ -118,7 +117,7 @@ def test_sweep_fills_one_dataset_with_the_numbers_of_single_runs(tmp_path):
     energy = dataset.energy.sel(t_perp=0.8, U=-4, filling=1)
     assert abs(float(energy) + 4.354554895800679) < 1e-10
     for point in load_study(path).points:
-        single = run_point(point.model, get_engine("exact"), LocalRuntime(), tmp_path / "runs")
+        single = run_point(point.model, get_engine("exact"), Runner(tmp_path / "runs"))
         assert single.reused  # the study shares its results
         where = dict(zip(("t_perp", "U", "filling"), point.index, strict=True))
         for name in ("energy", "pair", "density", "green"):

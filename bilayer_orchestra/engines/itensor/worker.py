@@ -1,7 +1,7 @@
 """One Julia for many jobs: ``python -m bilayer_orchestra.engines.itensor.worker DESCRIPTOR``.
 
 Loading the packages and what Julia compiles on first use cost seconds per process; here they are
-paid once. The other side is :mod:`bilayer_orchestra.runtimes.workers`. Julia solves a job by the
+paid once. The other side is :mod:`bilayer_orchestra.runtimes.child`. Julia solves a job by the
 very function that ``julia dmrg.jl`` calls, and leaves the same files.
 """
 

@@ -17,30 +17,35 @@
 It is yours or root's, and trusted: ``prologue`` is shell, ``sbatch`` are options of sbatch.
 """
 
-from __future__ import annotations
-
 import re
 import stat
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, PrivateAttr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError
 
 from bilayer_orchestra.configuration import config_file
 from bilayer_orchestra.errors import SpecError
 from bilayer_orchestra.files import other_owner
 from bilayer_orchestra.images.use import recipes
 from bilayer_orchestra.model.load import read_text
-from bilayer_orchestra.settings import LINE, WORD, SpecModel
+from bilayer_orchestra.settings import AS_TUPLE, LINE, WORD, SpecModel
 from bilayer_orchestra.user_files import expand, user_path
 from bilayer_orchestra.yaml_text import KeyPath, describe_all, in_file_order, syntax_problem
 
 Word = Annotated[str, Field(min_length=1, pattern=WORD)]
 Line = Annotated[str, Field(min_length=1, pattern=LINE)]
+#: A line in which ``~`` is replaced: it is quoted in the task's script, where no shell does that.
+Home = Annotated[Line, AfterValidator(expand)]
+Words = Annotated[tuple[Word, ...], AS_TUPLE]
+Lines = Annotated[tuple[Line, ...], AS_TUPLE]
+Texts = Annotated[tuple[str, ...], AS_TUPLE]
+Binds = Annotated[tuple[Home, ...], AS_TUPLE]
 
 
-class Site(SpecModel):
+class SiteProfile(SpecModel):
     """One cluster."""
 
     partition: Annotated[Word | None, Field(description="sbatch --partition")] = None
@@ -63,34 +68,16 @@ class Site(SpecModel):
     requeues: Annotated[
         int, Field(ge=0, description="times a task goes back into the queue at its time limit")
     ] = 3
-    modules: Annotated[tuple[Word, ...], Field(description="module load")] = ()
-    sbatch: Annotated[tuple[Line, ...], Field(description="further #SBATCH options")] = ()
-    prologue: Annotated[tuple[str, ...], Field(description="shell lines before the engines")] = ()
-    launcher: Annotated[Line | None, Field(description="MPI launcher, e.g. srun -n {ranks}")] = None
-    python: Annotated[Line | None, Field(description="Python of native engines [this one]")] = None
-    container: Annotated[Line, Field(description="apptainer or singularity")] = "apptainer"
-    binds: Annotated[tuple[Line, ...], Field(description="further --bind of containers")] = ()
+    modules: Annotated[Words, Field(description="module load")] = ()
+    sbatch: Annotated[Lines, Field(description="further #SBATCH options")] = ()
+    prologue: Annotated[Texts, Field(description="shell lines before the engines")] = ()
+    launcher: Annotated[Home | None, Field(description="MPI launcher, e.g. srun -n {ranks}")] = None
+    python: Annotated[Home | None, Field(description="Python of native engines [this one]")] = None
+    container: Annotated[Home, Field(description="apptainer or singularity")] = "apptainer"
+    binds: Annotated[Binds, Field(description="further --bind of containers")] = ()
     images: Annotated[dict[str, str], Field(description="engine -> image")] = Field(
         default_factory=dict
     )
-
-    @field_validator("modules", "sbatch", "prologue", "binds", mode="before")
-    @classmethod
-    def _lists(cls, value: object) -> object:
-        return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("python", "container", "launcher", "binds")
-    @classmethod
-    def _homes(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
-        # they are quoted in the task's script: no shell expands them
-        return tuple(map(expand, value)) if isinstance(value, tuple) else value and expand(value)
-
-    _source: str | None = PrivateAttr(default=None)
-
-    @property
-    def source(self) -> str | None:
-        """How the profile was named."""
-        return self._source
 
     @property
     def parallel(self) -> int:
@@ -103,7 +90,7 @@ class Site(SpecModel):
         return self.cpus_per_point or (self.cpus if self.points_per_task == 1 else 1)
 
 
-def load_site(named: str | None, beside: Path, images: dict[str, str]) -> Site:
+def load_site(named: str | None, beside: Path, images: dict[str, str]) -> SiteProfile:
     """Read a site profile.
 
     Parameters
@@ -117,7 +104,7 @@ def load_site(named: str | None, beside: Path, images: dict[str, str]) -> Site:
         Kind of image -> file; goes before the profile's.
     """
     if named is None:
-        return Site(images=images)
+        return SiteProfile(images=images)
     path = _find(named, beside)
     if (owner := other_owner(path)) not in (None, "root") or path.stat().st_mode & stat.S_IWOTH:
         who = f"belongs to {owner}" if owner else "is writable by everybody"
@@ -137,19 +124,17 @@ def load_site(named: str | None, beside: Path, images: dict[str, str]) -> Site:
     if not data:
         raise SpecError(str(path), ["says nothing; without --site all is the cluster's default"])
     try:
-        site = Site.model_validate(data)
+        site = SiteProfile.model_validate(data)
     except ValidationError as error:
-        problems = describe_all(_TomlLines(text).place_of, error.errors(), Site)
+        problems = describe_all(_TomlLines(text).place_of, error.errors(), SiteProfile)
         raise SpecError(str(path), in_file_order(problems)) from error
     known = recipes()
-    unknown = [kind for kind in site.images if kind not in known]
-    if unknown:
-        where = _TomlLines(text).place_of(("images",))
-        problem = f"{where}`images` names `{unknown[0]}`; known: {', '.join(known)}"
-        raise SpecError(str(path), [problem])
-    complete = site.model_copy(update={"images": {**site.images, **images}})
-    complete._source = named
-    return complete
+    for kind in site.images:
+        if kind not in known:
+            where = _TomlLines(text).place_of(("images",))
+            problem = f"{where}`images` names `{kind}`; known: {', '.join(known)}"
+            raise SpecError(str(path), [problem])
+    return site.model_copy(update={"images": {**site.images, **images}})
 
 
 def _find(named: str, folder: Path) -> Path:
@@ -162,15 +147,15 @@ def _find(named: str, folder: Path) -> Path:
     raise SpecError(named, [f"there is no such site profile; looked for {shown}"])
 
 
+@dataclass
 class _TomlLines:
     """Lines of the keys of a flat TOML file."""
 
-    def __init__(self, text: str) -> None:
-        self.lines = text.splitlines()
+    text: str
 
     def place_of(self, path: KeyPath) -> str:
         key = re.escape(str(path[-1] if isinstance(path[-1], str) else path[0])) if path else "$^"
-        for number, line in enumerate(self.lines, start=1):
+        for number, line in enumerate(self.text.splitlines(), start=1):
             if re.match(rf"\s*\[?\"?{key}\"?\s*[=\]]", line):
                 return f"line {number}: "
         return ""

@@ -1,46 +1,142 @@
-"""The state of a submitted point: from its markers, the scheduler, and the task's log.
+"""The state of submitted points: from their markers, the scheduler, and the tasks' logs.
 
 Nothing is believed because a file claims it: "running" needs the scheduler's word or, where that
 does not answer, a fresh sign of life, and the message says which it was.
 """
 
-from __future__ import annotations
-
+import os
 import re
+import subprocess
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from bilayer_orchestra.files import end_of, quoted
-from bilayer_orchestra.runtimes.base import Submitted
-from bilayer_orchestra.runtimes.slurm.queue import (
-    ENDED,
-    RUNNING,
-    WAITING,
-    Queue,
-    ask_accounting,
-    ask_queue,
-)
 
+#: Seconds that the scheduler may take.
+TIMEOUT = 30.0
+#: Seconds of the pauses before it is asked again.
+BACK_OFF = (1.0, 3.0)
+#: Seconds: squeue tries for a while itself, and after longer ones it is not asked again.
+PATIENCE = 5.0
+WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED", "SPECIAL_EXIT"}
+RUNNING = {"RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "STOPPED", "RESIZING"}
 #: Seconds after which a task without a sign of life is not called running; it shows one a minute.
 SILENCE = 300.0
-#: What Slurm writes into the log of a task that it ended.
-_LOG_WORDS = (
-    (re.compile(r"orchestra: refused"), "changed since it was submitted"),
-    (re.compile(r"DUE TO TIME LIMIT"), "time limit"),
-    (re.compile(r"DUE TO NODE FAILURE|NODE_FAIL"), "node failure"),
-    (re.compile(r"oom.kill|out.of.memory", re.IGNORECASE), "out of memory"),
-    (re.compile(r"DUE TO PREEMPTION"), "preempted"),
-    (re.compile(r"CANCELLED AT"), "cancelled"),
-)
+#: Why a task ended -> states that say so, and what Slurm, or our script, writes into its log then.
+_CAUSES = {
+    "changed since it was submitted": ((), "orchestra: refused"),
+    "time limit": (("TIMEOUT", "DEADLINE"), "DUE TO TIME LIMIT"),
+    "node failure": (("NODE_FAIL", "BOOT_FAIL"), "DUE TO NODE FAILURE|NODE_FAIL"),
+    "out of memory": (("OUT_OF_MEMORY",), "(?i)oom.kill|out.of.memory"),
+    "preempted": (("PREEMPTED",), "DUE TO PREEMPTION"),
+    "cancelled": (("CANCELLED", "REVOKED"), "CANCELLED AT"),
+    "engine error": (("FAILED",), None),
+    "ended": (("COMPLETED",), None),
+}
 #: Name of the file that a task leaves in ``task/`` at its end.
 _ENDED = re.compile(r"ended-(\d+)-([a-z]+)")
 _AGAIN = "; the same sweep submits it again, and it resumes"
 
-
 State = Literal["pending", "running", "finished", "failed"]
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job that a queue was given.
+
+    Parameters
+    ----------
+    run : Path
+        Its run directory.
+    job : str
+        The scheduler's name of it.
+    folder : Path or None
+        Directory of the submission, with its logs.
+    foreign : bool
+        Whether another user submitted it.
+    """
+
+    run: Path
+    job: str
+    folder: Path | None
+    foreign: bool
+
+
+@dataclass(frozen=True)
+class Queue:
+    """What the scheduler said.
+
+    Parameters
+    ----------
+    tasks : dict
+        Name of a task, ``4711_3`` -> (state, reason).
+    problem : str or None
+        Why it could not be asked.
+    """
+
+    tasks: dict[str, tuple[str, str]] = field(default_factory=dict)
+    problem: str | None = None
+
+
+def ask_queue(users: Iterable[int] = ()) -> Queue:
+    """Return all tasks of some users, also those that ended within the last minutes: one call.
+
+    If the scheduler does not answer, it is asked again after growing pauses.
+
+    Parameters
+    ----------
+    users : iterable of int
+        Their numbers; ours by default.
+    """
+    names = ",".join(str(user) for user in sorted({*users} or {os.geteuid()}))
+    words = ("--array", "--states=all", f"--user={names}", "--format=%i|%T|%r")
+    problem, begin = "", time.monotonic()
+    for pause in (0.0, *BACK_OFF):
+        if pause and time.monotonic() - begin > PATIENCE:
+            break
+        time.sleep(pause)
+        try:
+            rows = _rows("squeue", "--noheader", *words)
+            return Queue({name: (state, reason) for name, state, reason in rows})
+        except FileNotFoundError:
+            return Queue(problem="there is no squeue here")
+        except subprocess.TimeoutExpired:
+            problem = f"squeue did not answer within {TIMEOUT:.0f} s"
+        except subprocess.CalledProcessError as error:
+            problem = (error.stderr.strip().splitlines() or ["squeue failed"])[-1]
+    return Queue(problem=problem)
+
+
+def job_of(script: Path) -> str | None:
+    """Return the job that runs the batch script ``script``, if the scheduler knows one."""
+    words = ("--noheader", "--states=all", f"--user={os.geteuid()}", "--format=%F|%o")
+    rows = _rows_if_any("squeue", *words)
+    return next((job for job, command in rows if command == str(script)), None)
+
+
+def ask_accounting(jobs: list[str]) -> dict[str, str]:
+    """Return the state of ended tasks from sacct; empty where there is no accounting."""
+    arrays = ",".join(sorted({job.partition("_")[0] for job in jobs}))
+    rows = _rows_if_any("sacct", "-n", "-P", "-X", "-j", arrays, "-o", "JobID,State")
+    return {job: state.split()[0] for job, state in rows if state.strip()}
+
+
+def _rows_if_any(*command: str) -> list[list[str]]:
+    """Return the lines of two columns that a command prints; none if it fails."""
+    try:
+        return _rows(*command, columns=2)
+    except (OSError, subprocess.SubprocessError):
+        return []
+
+
+def _rows(*command: str, columns: int = 3) -> list[list[str]]:
+    """Return the lines that a command of the scheduler prints, split at ``|``."""
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
+    rows = (line.strip().split("|", columns - 1) for line in answer.stdout.splitlines())
+    return [row for row in rows if len(row) == columns]
 
 
 @dataclass(frozen=True)
@@ -72,18 +168,14 @@ def read_marker(run: Path) -> Marker | None:
     """Return the newest marker of a run directory, or None."""
     folder = run / "task"
     try:
-        names = [path.name for path in folder.iterdir()]
+        names = {path.name for path in folder.iterdir()}
     except OSError:
         return None
     # an end that is good stays good, whatever else is there
-    ended = sorted((m for name in names if (m := _ENDED.fullmatch(name))), key=lambda m: int(m[1]))
-    if ended and (int(ended[0][1]) == 0 or "running" not in names):
-        facts = _facts(folder / ended[0][0])
-        return Marker(facts.get("job", ""), facts.get("host", ""), int(ended[0][1]), ended[0][2])
-    if "running" in names:
-        facts = _facts(folder / "running")
-        return Marker(facts.get("job", ""), facts.get("host", ""))
-    return None
+    ended = min(filter(None, map(_ENDED.fullmatch, names)), key=lambda m: int(m[1]), default=None)
+    if ended and (int(ended[1]) == 0 or "running" not in names):
+        return Marker(*_facts(folder / ended[0]), int(ended[1]), ended[2])
+    return Marker(*_facts(folder / "running")) if "running" in names else None
 
 
 def forget_markers(run: Path) -> None:
@@ -92,25 +184,25 @@ def forget_markers(run: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _facts(path: Path) -> dict[str, str]:
+def _facts(marker: Path) -> tuple[str, str]:
+    """Return the job and the host of a marker; nothing if it cannot be read."""
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        lines = marker.read_text(errors="replace").splitlines()
     except OSError:
-        return {}
-    return dict(line.split("=", 1) for line in lines if "=" in line)
+        return "", ""
+    facts = dict(line.split("=", 1) for line in lines if "=" in line)
+    return facts.get("job", ""), facts.get("host", "")
 
 
 def states_of(submitted: Sequence[Submitted]) -> list[tuple[State, str]]:
     """Return (state, message) of every job: one call to the scheduler for all of them."""
-    queue: Queue | None = None
-    accounting: dict[str, str] | None = None
-    states = []
-    for one in submitted:
-        queue = queue or ask_queue(users={other.run.stat().st_uid for other in submitted})
-        if queue.problem is None and one.job not in queue.tasks and accounting is None:
-            accounting = ask_accounting([other.job for other in submitted])
-        states.append(submitted_state(one, queue, accounting))
-    return states
+    if not submitted:
+        return []
+    queue, accounting = ask_queue(users={one.run.stat().st_uid for one in submitted}), None
+    jobs = [one.job for one in submitted]
+    if queue.problem is None and not queue.tasks.keys() >= set(jobs):
+        accounting = ask_accounting(jobs)
+    return [submitted_state(one, queue, accounting) for one in submitted]
 
 
 def submitted_state(
@@ -120,39 +212,36 @@ def submitted_state(
 
     Parameters
     ----------
+    one : Submitted
+        The job.
     queue : Queue
         The scheduler's answer, asked once for all runs. It may hide another user's jobs.
     accounting : dict, optional
         Task -> final state, where the site keeps accounts.
     """
-    job = one.job
     marker = read_marker(one.run)
     if marker and marker.done:
         return "finished", f"computed on {marker.host}; orchestra collect labels it"
-    ours = marker if marker and marker.job == job else None
-    if queue.problem is None and (job in queue.tasks or not one.foreign):
-        return _by_queue(one, ours, queue.tasks.get(job), (accounting or {}).get(job))
-    return _by_disk(one, ours, queue.problem or "it does not show this job")
-
-
-def _by_queue(
-    one: Submitted, marker: Marker | None, task: tuple[str, str] | None, account: str | None
-) -> tuple[State, str]:
-    word, reason = task or (None, "")
-    ended = marker is not None and marker.code is not None
+    if marker and marker.job != one.job:
+        marker = None
+    word, reason = queue.tasks.get(one.job, ("", ""))
+    if queue.problem is not None or (one.foreign and not word):
+        return _by_disk(one, marker, queue.problem or "it does not show this job")
     if word in WAITING:
         why = f" ({reason})" if reason not in ("", "None") else ""
         return "pending", f"job {one.job} waits{why}{'; it resumes' if marker else ''}"
-    if word in RUNNING and not ended:
+    if word in RUNNING and (marker is None or marker.code is None):
         where = f" on {marker.host}" if marker else "; its turn within the task has not come"
         return "running", f"job {one.job}{where}"
-    return "failed", _why(one, marker, word or account)
+    return "failed", _why(one, marker, word or (accounting or {}).get(one.job, ""))
 
 
 def _by_disk(one: Submitted, marker: Marker | None, problem: str) -> tuple[State, str]:
     silent = f"the scheduler does not answer: {problem}"
-    if (marker is not None and marker.code is not None) or _cause_in(end_of(_log(one))):
-        return "failed", _why(one, marker, None)
+    if (marker is not None and marker.code is not None) or _cause_in(
+        end_of(_file(one, "task-{}.log"))
+    ):
+        return "failed", _why(one, marker)
     if marker is None:
         return "pending", f"submitted as job {one.job}, not started; {silent}"
     try:
@@ -164,10 +253,11 @@ def _by_disk(one: Submitted, marker: Marker | None, problem: str) -> tuple[State
     return "failed", f"started on {marker.host}, no sign of life for {age / 60:.0f} min; {silent}"
 
 
-def _why(one: Submitted, marker: Marker | None, word: str | None) -> str:
+def _why(one: Submitted, marker: Marker | None, word: str = "") -> str:
     """Say why a task ended, with its last lines."""
-    log = end_of(_log(one))
-    cause = _cause_in(log) or ENDED.get(word or "", "")
+    log = end_of(_file(one, "task-{}.log"))
+    stated = (cause for cause, (states, _) in _CAUSES.items() if word in states)
+    cause = _cause_in(log) or next(stated, "")
     code = marker.code if marker else None
     vague = cause in ("", "ended", "engine error")
     if marker and marker.reason == "timelimit":
@@ -192,12 +282,13 @@ def last_lines(run: Path) -> str:
 
 def _cause_in(log: str) -> str:
     # the newest word counts: a task that was requeued may have several
-    found = [(match.end(), word) for one, word in _LOG_WORDS for match in one.finditer(log)]
+    found = [
+        (match.end(), cause)
+        for cause, (_, pattern) in _CAUSES.items()
+        if pattern is not None
+        for match in re.finditer(pattern, log)
+    ]
     return max(found)[1] if found else ""
-
-
-def _log(one: Submitted) -> Path:
-    return _file(one, "task-{}.log")
 
 
 def _file(one: Submitted, name: str) -> Path:
