@@ -107,7 +107,7 @@ class Segment(ABC):
     def bins(self) -> int:
         """Number of bins, the same in every file."""
         counts = self._counts
-        if not counts:
+        if not any(counts.values()):
             raise EngineError(f"{self.path} holds no ALF bins (neither X_scal files nor data.h5)")
         if len(set(counts.values())) > 1:
             name = min(counts, key=lambda key: counts[key])
@@ -126,10 +126,6 @@ class Segment(ABC):
         if not self.has(name):
             raise EngineError(f"{self._file(name)} is missing: {name} was not measured")
         return self._chunks(name, max(1, CHUNK_BYTES // self._record_bytes(name)))
-
-    def scalars(self, name: str) -> Bins:
-        """Return all bins of the scalar ``name``, such as ``Kin_scal``."""
-        return Bins(*(np.concatenate(parts) for parts in zip(*self.chunks(name), strict=True)))
 
     def _file(self, name: str) -> Path:
         """Where the observable is, for messages."""

@@ -47,8 +47,9 @@ _DEFINED = {"LOG": "-DSTABLOG", "MPI": "-DMPI", "HDF5": "-DHDF5"}
 OPENBLAS = "openblas"
 _SOURCES = ("configure.sh", "Makefile", "Prog", "Libraries")
 
-
+#: Names of the flags of the command that were given: "native", "mpi", "hdf5", in this order.
 Options = tuple[str, ...]
+#: Receives lines for the user.
 Say = Callable[[str], None]
 
 
@@ -60,7 +61,7 @@ def build_alf(source: Path, options: Options, say: Say, rebuild: bool = False) -
     source : Path
         The tree; it is not modified.
     options : tuple of str
-        Some of ``"native"``, ``"mpi"``, ``"hdf5"``, in this order.
+        What kind of binary is built.
     say : callable
         Receives lines for the user.
     rebuild : bool

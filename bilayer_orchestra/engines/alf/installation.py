@@ -231,7 +231,7 @@ def kinetic_energy(directory: Path, n_sites: int) -> float:
 
     try:
         segment = open_segment(directory, n_sites)
-        if segment.has("Kin_scal") and segment.bins:
+        if segment.has("Kin_scal"):
             return float(next(segment.chunks("Kin_scal")).values.mean())
     except EngineError as error:
         raise EngineError(f"it writes bins in an unknown format: {error}") from error

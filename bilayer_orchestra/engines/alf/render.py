@@ -41,6 +41,7 @@ def render_files(request: Request, cores: int) -> dict[str, str]:
     state, theta = terms.state, 0.0
     if isinstance(state, Canonical):
         theta = numerics.projection_time
+        # ALF calls the measurement window beta
         betas = [step * max(1, round(WINDOW * theta / step)) for step in steps]
     else:
         betas = [state.beta] * len(steps)
