@@ -10,7 +10,7 @@ from bilayer_orchestra.engines.alf.install.installation import (
     hamiltonian_files,
     hamiltonian_hash,
 )
-from bilayer_orchestra.engines.recipe import ImageRecipe
+from bilayer_orchestra.engines.base import ImageRecipe
 
 
 class _Recipe(ImageRecipe):

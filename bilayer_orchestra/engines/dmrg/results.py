@@ -79,9 +79,8 @@ class _Search:
             for k in range(len(self.weights))
         ]
         energies = output["energy_with_mu"] * self.unit
-        second, above = (
-            float(output[name]) * self.unit for name in ("second_energy", "orthogonal_energy")
-        )
+        second = float(output["second_energy"]) * self.unit
+        above = float(output["orthogonal_energy"]) * self.unit
         self.energy_bias = float(extrapolate(self.weights, energies, variational=True).bias)
         self.gap = above - float(energies[self.proof])
         self.resolution = max(numerics.gap_resolution * self.unit, self.energy_bias)

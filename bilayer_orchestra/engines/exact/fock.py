@@ -69,6 +69,13 @@ class SpinSpace:
 class Sector:
     """The Hamiltonian, including -mu N, in the sector of n_up and n_down particles.
 
+    Parameters
+    ----------
+    terms : Terms
+        The model; its own state is not looked at.
+    n_up, n_down : int
+        Numbers of particles.
+
     Attributes
     ----------
     scale : float
