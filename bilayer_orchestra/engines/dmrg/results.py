@@ -62,8 +62,11 @@ class _Search:
         <H^2> - <H>^2, and the weight that it leaves other states.
     scatter : float
         How much truncation explains that two energies differ by.
-    missed : float
-        By how much a second start ended lower, beyond what truncation explains; else zero.
+    missed, excess : float
+        By how much a second start ended lower, beyond what truncation explains, else zero; by how
+        much it ended higher than that stage.
+    deviation : float
+        Largest difference of its correlators.
     """
 
     def __init__(self, output: dict[str, FloatArray], terms: Terms, numerics: DMRGNumerics) -> None:
