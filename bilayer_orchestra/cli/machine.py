@@ -175,7 +175,7 @@ def containers_list() -> None:
 
 
 def _show(image: "Image") -> None:
-    from bilayer_orchestra.engines.recipe import ENGINE_LABEL
+    from bilayer_orchestra.engines.base import ENGINE_LABEL
 
     size = image.path.stat().st_size / 2**20
     typer.echo(f"image    {image.path} ({size:.0f} MiB)")

@@ -24,7 +24,17 @@ START = "start"
 
 
 def render_job(terms: Terms, observables: tuple[str, ...], settings: dict[str, Any]) -> str:
-    """Return the text of ``job.json``."""
+    """Return the text of ``job.json``.
+
+    Parameters
+    ----------
+    terms : Terms
+        The model, in the units of energy that the process is to use.
+    observables : tuple of str
+        What is wished for.
+    settings : dict
+        What else the process has to know, as JSON holds it.
+    """
     job = {"terms": terms.to_dict(), "observables": list(observables), "settings": settings}
     return json.dumps(job, indent=1) + "\n"
 

@@ -10,18 +10,21 @@ A declaration imports no library of its engine: modules that do are imported in 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Generic, Literal
+
+from typing_extensions import TypeVar
 
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.engine_side.files import JOB, render_job
-from bilayer_orchestra.engines.recipe import ImageRecipe
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
+from bilayer_orchestra.files import files_sha256
 from bilayer_orchestra.job import Job, Tools
 from bilayer_orchestra.machine import thread_environment
+from bilayer_orchestra.resources import resource
 from bilayer_orchestra.settings import SpecModel
 from bilayer_orchestra.terms import Canonical, Terms
 
@@ -29,12 +32,16 @@ __all__ = ["CONTRACT", "Cost", "Engine", "Job", "Request", "Tools"]
 
 #: Version of this contract; an engine that was written for another one is left out.
 CONTRACT = 1
+#: Label in which our definitions write the engine's version.
+ENGINE_LABEL = "orchestra.engine"
 
 Ensemble = Literal["canonical", "thermal"]
+#: An engine's section of the model file.
+Settings = TypeVar("Settings", bound=SpecModel, default=Any)
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(Generic[Settings]):
     """Everything an engine needs to know about one point.
 
     Parameters
@@ -51,7 +58,7 @@ class Request:
 
     terms: Terms
     observables: tuple[str, ...]
-    numerics: Any
+    numerics: Settings
     label: str
 
     @property
@@ -92,7 +99,72 @@ class Sampling:
     sweeps: float
 
 
-class Engine(ABC):
+@dataclass(frozen=True)
+class ImageRecipe:
+    """One kind of container image, which may hold several engines.
+
+    Parameters
+    ----------
+    kind : str
+        Names it on the command line and in the configuration file.
+    programs : mapping of str to str
+        Name of a job's program -> its path inside.
+    label : str
+        Label that says the engine's version.
+    launched : mapping of str to str
+        Variables that a job needs where an MPI launcher outside starts every rank in a container of
+        its own: paths inside.
+    minutes : str
+        How long building usually takes.
+    """
+
+    kind: str
+    programs: Mapping[str, str] = field(default_factory=dict)
+    label: str = ENGINE_LABEL
+    launched: Mapping[str, str] = field(default_factory=dict)
+    minutes: str = "2 to 10"
+
+    def definition(self) -> Path:
+        """Return the definition file."""
+        return resource("containers", f"{self.kind}.def")
+
+    def own_files(self) -> tuple[Path, list[Path]]:
+        """Return (root, files) of what this program puts into the image."""
+        raise NotImplementedError
+
+    def own_hash(self) -> str:
+        """Return the hash of :meth:`own_files`: an image of another one is out of date."""
+        root, files = self.own_files()
+        return files_sha256(files, root)[:16]
+
+    def replaces_release(self, source: Path) -> bool:
+        """Return whether ``source`` takes the place of the release that would be fetched."""
+        return False
+
+    def left_out(self, source: Path) -> tuple[str, ...]:
+        """Return the patterns of files of ``source`` that are not copied.
+
+        Raises
+        ------
+        MissingEngineError
+            If it is no source tree of this engine.
+        """
+        return (".git",)
+
+    def arguments(self, source: Path | None, version: str | None) -> dict[str, str]:
+        """Return further arguments of the definition.
+
+        Parameters
+        ----------
+        source : Path or None
+            The local source tree.
+        version : str or None
+            The release that is fetched without one; None: the definition's own.
+        """
+        return {}
+
+
+class Engine(ABC, Generic[Settings]):
     """One engine: declarations as class attributes, a handful of methods.
 
     Attributes
@@ -134,7 +206,7 @@ class Engine(ABC):
     ensembles: ClassVar[tuple[Ensemble, ...]]
     stochastic: ClassVar[bool]
     systematics: ClassVar[tuple[str, ...]]
-    settings: ClassVar[type[SpecModel]]
+    settings: type[Settings]
     auto: ClassVar[int | None] = None
     configuration: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
     state_name: ClassVar[str | None] = None
@@ -150,15 +222,15 @@ class Engine(ABC):
             If the engine is not installed; the message says how to get it.
         """
 
-    def check(self, request: Request) -> None:  # noqa: B027 - not every engine refuses something
+    def check(self, request: Request[Settings]) -> None:
         """Raise OrchestraError if this engine cannot solve the request, with the remedy."""
 
     @abstractmethod
-    def render(self, request: Request) -> Job:
+    def render(self, request: Request[Settings]) -> Job:
         """Return the job's files and command. Writes nothing, and needs no engine."""
 
     @abstractmethod
-    def parse(self, directory: Path, request: Request) -> Averages:
+    def parse(self, directory: Path, request: Request[Settings]) -> Averages:
         """Read the finished job in ``directory``.
 
         Raises
@@ -177,7 +249,7 @@ class Engine(ABC):
         """
         return Tools()
 
-    def progress(self, directory: Path, request: Request) -> list[str]:
+    def progress(self, directory: Path, request: Request[Settings]) -> list[str]:
         """Return what there is to say on how far the job in ``directory`` is; changes nothing.
 
         Called before the job starts, so that what is left of an earlier attempt is not taken for
@@ -185,11 +257,11 @@ class Engine(ABC):
         """
         return []
 
-    def has_target(self, request: Request) -> bool:
+    def has_target(self, request: Request[Settings]) -> bool:
         """Return whether something is asked for that :meth:`enough` has to judge."""
         return False
 
-    def enough(self, directory: Path, request: Request) -> bool:
+    def enough(self, directory: Path, request: Request[Settings]) -> bool:
         """Return whether the running job in ``directory`` has reached what was asked for.
 
         Whoever started the job then leaves the file ``stop`` beside it, which the engine's script
@@ -197,33 +269,33 @@ class Engine(ABC):
         """
         return False
 
-    def cost(self, request: Request) -> Cost:
+    def cost(self, request: Request[Settings]) -> Cost:
         """Return what the request is expected to take."""
         return Cost()
 
-    def sampling(self, request: Request) -> Sampling | None:
+    def sampling(self, request: Request[Settings]) -> Sampling | None:
         """Return a sweep's cost and how many there will be; None: without noise, or unknown."""
         return None
 
-    def round_time(self, settings: Any, needed: float) -> float:
+    def round_time(self, settings: Settings, needed: float) -> float:
         """Return a round imaginary time of at least ``needed``, in 1/energy.
 
         Its half and its quarter must be possible with these settings as well.
         """
         return 4.0 * math.ceil(needed / 4.0 * 2) / 2
 
-    def projection_time(self, settings: Any) -> float | None:
+    def projection_time(self, settings: Settings) -> float | None:
         """Return the imaginary time after which a trial state counts as a ground state.
 
         In 1/energy; None if ground states are found in another way.
         """
         return None
 
-    def with_projection_time(self, settings: Any, time: float) -> SpecModel:
+    def with_projection_time(self, settings: Settings, time: float) -> Settings:
         """Return the settings with another projection time, for engines that have one."""
         raise NotImplementedError
 
-    def cheaper(self, settings: Any, effort: float) -> SpecModel | None:
+    def cheaper(self, settings: Settings, effort: float) -> Settings | None:
         """Return settings for the first runs of a search, which only have to come near.
 
         Parameters
@@ -240,7 +312,7 @@ class Engine(ABC):
         """
         return None
 
-    def may_begin_from_state(self, settings: Any) -> bool:
+    def may_begin_from_state(self, settings: Settings) -> bool:
         """Return whether a search with these settings notices that the state of another is stuck.
 
         It can be stuck where it was, in a layer's number of electrons for one; only a run that

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bilayer_orchestra.configuration import engine_settings, set_engine_setting
-from bilayer_orchestra.engines.recipe import ImageRecipe
+from bilayer_orchestra.engines.base import ImageRecipe
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
 from bilayer_orchestra.files import copy_files, make_directory, quoted, replacing, write_text_atomic
 from bilayer_orchestra.heartbeat import heartbeat

@@ -15,8 +15,7 @@ from bilayer_orchestra.configuration import (
     config_file,
     engine_settings,
 )
-from bilayer_orchestra.engines.base import Engine, Request, Tools
-from bilayer_orchestra.engines.recipe import ImageRecipe
+from bilayer_orchestra.engines.base import Engine, ImageRecipe, Request, Tools
 from bilayer_orchestra.engines.registry import engines
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.files import file_sha256, own_directory, sha256, trusted, write_text_atomic

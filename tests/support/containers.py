@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from bilayer_orchestra.engines.recipe import ENGINE_LABEL
+from bilayer_orchestra.engines.base import ENGINE_LABEL
 from bilayer_orchestra.errors import MissingEngineError
 from bilayer_orchestra.images.use import HOLDS, PACKAGE, container_command, recipe_of
 

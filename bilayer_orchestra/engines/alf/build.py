@@ -17,7 +17,7 @@ from pathlib import Path
 from bilayer_orchestra.configuration import NOT_TRUSTED, cache_directory
 from bilayer_orchestra.engines.alf import installation
 from bilayer_orchestra.engines.alf.installation import BINARY, BUILD_RECORD, ALFInstallation
-from bilayer_orchestra.engines.recipe import ImageRecipe
+from bilayer_orchestra.engines.base import ImageRecipe
 from bilayer_orchestra.errors import EngineError, MissingEngineError
 from bilayer_orchestra.files import (
     DIRECTORY,

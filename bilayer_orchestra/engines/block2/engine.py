@@ -23,7 +23,7 @@ class Block2Numerics(DMRGNumerics):
     """working memory that block2 reserves, in GiB"""
 
 
-class Block2Engine(DMRGEngine):
+class Block2Engine(DMRGEngine[Block2Numerics]):
     """Ground-state DMRG in SU(2) or U(1)xU(1) symmetry."""
 
     name = "block2"
@@ -38,7 +38,7 @@ class Block2Engine(DMRGEngine):
         """Return block2's version without importing it."""
         return installed_version("block2", "block2")
 
-    def check(self, request: Request) -> None:
+    def check(self, request: Request[Block2Numerics]) -> None:
         """Refuse trivial sectors, and more memory than there is."""
         state, n_sites = request.terms.state, request.terms.n_sites
         memory, limit = request.numerics.stack_memory_gib, memory_limit()
@@ -55,9 +55,9 @@ class Block2Engine(DMRGEngine):
         if not any(getattr(request.terms, name).any() for name in energies):
             raise OrchestraError("H is zero: every state is a ground state; use --backend exact")
 
-    def render(self, request: Request) -> Job:
+    def render(self, request: Request[Block2Numerics]) -> Job:
         """Return the job."""
-        numerics: Block2Numerics = request.numerics
+        numerics = request.numerics
         serial = numerics.max_bond_dimension <= SERIAL_BOND_DIMENSION
         threads = numerics.threads or (1 if serial else available_cores())
         return python_job(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bilayer_orchestra.engines.recipe import ImageRecipe
+from bilayer_orchestra.engines.base import ImageRecipe
 
 #: Modules of an engine's room that belong to the orchestrator.
 _OUTSIDE = ("engine.py", "image.py")

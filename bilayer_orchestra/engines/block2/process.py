@@ -125,7 +125,7 @@ class Block2Search(Search):
     def sweep(
         self, state: Any, bond: int, noise: float, accuracy: float, stream: int, **projection: Any
     ) -> tuple[float, float]:
-        """Do one sweep; ``accuracy`` is Davidson's threshold."""
+        """Do one sweep, see :meth:`Search.sweep`; ``accuracy`` is Davidson's threshold."""
         self.seed(stream)
         energy = self.driver.dmrg(
             self.mpo,

@@ -3,12 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypeVar
+
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.engine_side.files import OUTPUT, load_arrays, new_events
 from bilayer_orchestra.engines.base import Engine, Request
 from bilayer_orchestra.engines.dmrg.results import averages_from_stages, unit_of
 from bilayer_orchestra.engines.dmrg.settings import DMRGNumerics
 
+#: Those of every DMRG, and more of an engine's own.
+Settings = TypeVar("Settings", bound=DMRGNumerics, default=Any)
 #: Bond dimensions of the first runs of a search.
 CHEAP_BOND, FIRST_CHEAP_BOND = 60, 30
 #: What is said of an event, by its step; sweeps of the proof carry the name of their part.
@@ -25,7 +29,7 @@ _LINES = {
 }
 
 
-class DMRGEngine(Engine):
+class DMRGEngine(Engine[Settings]):
     """An engine whose process leaves stages of growing bond dimension in ``output.npz``."""
 
     ensembles = ("canonical",)
@@ -37,7 +41,7 @@ class DMRGEngine(Engine):
         self._places: dict[Path, int] = {}
         self._begun: set[Path] = set()
 
-    def cheaper(self, settings: DMRGNumerics, effort: float) -> DMRGNumerics | None:
+    def cheaper(self, settings: Settings, effort: float) -> Settings | None:
         """Return a small bond dimension without proof; what it gets wrong, later runs put right."""
         if settings.max_bond_dimension <= CHEAP_BOND:
             return None
@@ -51,7 +55,7 @@ class DMRGEngine(Engine):
             }
         )
 
-    def may_begin_from_state(self, settings: DMRGNumerics) -> bool:
+    def may_begin_from_state(self, settings: Settings) -> bool:
         """Return whether the search proves its state."""
         return settings.proof
 
@@ -59,7 +63,7 @@ class DMRGEngine(Engine):
         """Return what is said before the first event."""
         return "first sweep"
 
-    def progress(self, directory: Path, request: Request) -> list[str]:
+    def progress(self, directory: Path, request: Request[Settings]) -> list[str]:
         """Return every new sweep and stage, or what comes before the first."""
         first = directory not in self._places  # whose events are those of an earlier attempt
         events = new_events(directory, self._places)
@@ -68,7 +72,7 @@ class DMRGEngine(Engine):
             self._begun.add(directory)
         return lines if directory in self._begun else [self.first_words()]
 
-    def parse(self, directory: Path, request: Request) -> Averages:
+    def parse(self, directory: Path, request: Request[Settings]) -> Averages:
         """Read ``output.npz``."""
         output = load_arrays(directory / OUTPUT)
         return averages_from_stages(output, request.terms, request.numerics)

@@ -62,8 +62,11 @@ class _Search:
         <H^2> - <H>^2, and the weight that it leaves other states.
     scatter : float
         How much truncation explains that two energies differ by.
-    missed : float
-        By how much a second start ended lower, beyond what truncation explains; else zero.
+    missed, excess : float
+        By how much a second start ended lower, beyond what truncation explains, else zero; by how
+        much it ended higher than that stage.
+    deviation : float
+        Largest difference of its correlators.
     """
 
     def __init__(self, output: dict[str, FloatArray], terms: Terms, numerics: DMRGNumerics) -> None:
@@ -79,9 +82,8 @@ class _Search:
             for k in range(len(self.weights))
         ]
         energies = output["energy_with_mu"] * self.unit
-        second, above = (
-            float(output[name]) * self.unit for name in ("second_energy", "orthogonal_energy")
-        )
+        second = float(output["second_energy"]) * self.unit
+        above = float(output["orthogonal_energy"]) * self.unit
         self.energy_bias = float(extrapolate(self.weights, energies, variational=True).bias)
         self.gap = above - float(energies[self.proof])
         self.resolution = max(numerics.gap_resolution * self.unit, self.energy_bias)

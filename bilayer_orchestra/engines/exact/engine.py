@@ -43,7 +43,7 @@ class ExactNumerics(SpecModel):
     threads: Threads = None
 
 
-class ExactEngine(Engine):
+class ExactEngine(Engine[ExactNumerics]):
     """Sparse Lanczos at T = 0, full diagonalization of every sector at T > 0."""
 
     name = "exact"
@@ -63,13 +63,13 @@ class ExactEngine(Engine):
         """Return the version of scipy, which does the linear algebra."""
         return installed_version("scipy", "scipy")
 
-    def check(self, request: Request) -> None:
+    def check(self, request: Request[ExactNumerics]) -> None:
         """Refuse what does not fit into memory."""
         reason = out_of_reach(request.terms)
         if reason:
             raise OrchestraError(f"exact: {reason}")
 
-    def render(self, request: Request) -> Job:
+    def render(self, request: Request[ExactNumerics]) -> Job:
         """Return the job."""
         # Lanczos waits for memory, where more threads only spin; full diagonalization computes
         threads = 1 if isinstance(request.terms.state, Canonical) else available_cores()
@@ -77,7 +77,7 @@ class ExactEngine(Engine):
         job = python_job(request, "bilayer_orchestra.engines.exact.process", threads)
         return replace(job, environment=job.environment | KEEP_MEMORY)
 
-    def cost(self, request: Request) -> Cost:
+    def cost(self, request: Request[ExactNumerics]) -> Cost:
         """Return seconds and memory, fitted to sectors of 1e3 to 2e7 states on a 2020s core."""
         terms = request.terms
         if isinstance(terms.state, Canonical):
@@ -86,12 +86,12 @@ class ExactEngine(Engine):
         largest = comb(terms.n_sites, terms.n_sites // 2) ** 2
         return Cost(1.0 + 4e-10 * largest**3, 3 * 8.0 * largest**2)
 
-    def progress(self, directory: Path, request: Request) -> list[str]:
+    def progress(self, directory: Path, request: Request[ExactNumerics]) -> list[str]:
         """Return one line on how far the job is: steps are too many and too quick to show all."""
         newest = new_events(directory, self._places)[-1:]
         return [_LINES[event["step"]].format(**event) for event in newest]
 
-    def parse(self, directory: Path, request: Request) -> Averages:
+    def parse(self, directory: Path, request: Request[ExactNumerics]) -> Averages:
         """Read ``output.npz``."""
         raw = load_arrays(directory / OUTPUT)
         raw["double_occupancy"] = raw["pair"].diagonal().copy()

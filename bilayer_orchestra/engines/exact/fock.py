@@ -56,11 +56,11 @@ class SpinSpace:
         low, high = sorted((i, j))
         between = self.occupation[source, low + 1 : high].sum(axis=1)
         elements = (1.0 - 2.0 * (between % 2), (target, source))
-        return sparse.csr_array(elements, shape=2 * self.states.shape)
+        return sparse.csr_array(elements, shape=(len(self.states),) * 2)
 
     def one_body(self, matrix: FloatArray) -> sparse.csr_array:
         """Return sum_ij matrix_ij c+_i c_j, shape (D, D)."""
-        total = sparse.csr_array(2 * self.states.shape)
+        total = sparse.csr_array((len(self.states),) * 2)
         for i, j in np.argwhere(matrix).tolist():
             total = total + matrix[i, j] * self.transfer(i, j)
         return sparse.csr_array(total)
@@ -68,6 +68,13 @@ class SpinSpace:
 
 class Sector:
     """The Hamiltonian, including -mu N, in the sector of n_up and n_down particles.
+
+    Parameters
+    ----------
+    terms : Terms
+        The model; its own state is not looked at.
+    n_up, n_down : int
+        Numbers of particles.
 
     Attributes
     ----------

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
-from bilayer_orchestra.engines.base import Job, Request, Tools
+from bilayer_orchestra.engines.base import ImageRecipe, Job, Request, Tools
 from bilayer_orchestra.engines.dmrg.engine import DMRGEngine
 from bilayer_orchestra.engines.dmrg.results import in_own_units
 from bilayer_orchestra.engines.itensor import julia
@@ -15,7 +15,6 @@ from bilayer_orchestra.engines.itensor.memory import (
     write_bond_dimension,
 )
 from bilayer_orchestra.engines.itensor.package import engine_files, engine_half, engine_hash
-from bilayer_orchestra.engines.recipe import ImageRecipe
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.resources import resource
@@ -39,7 +38,7 @@ class _Recipe(ImageRecipe):
         return {"HALF": engine_hash()[:8]}
 
 
-class ITensorEngine(DMRGEngine):
+class ITensorEngine(DMRGEngine[ITensorNumerics]):
     """Ground-state DMRG with conserved numbers of up and down electrons."""
 
     name = "itensor"
@@ -75,15 +74,15 @@ class ITensorEngine(DMRGEngine):
         say(f"installed {julia.install_managed()}")
         say(f"{self.version()}\n{self.place()}")
 
-    def check(self, request: Request) -> None:
+    def check(self, request: Request[ITensorNumerics]) -> None:
         """Refuse empty sectors, and more memory than there is."""
         if sum(request.terms.state) == 0:
             raise OrchestraError("itensor needs at least one electron; use --backend exact")
         refuse_if_too_large(request.terms, request.numerics)
 
-    def render(self, request: Request) -> Job:
+    def render(self, request: Request[ITensorNumerics]) -> Job:
         """Return the job."""
-        numerics: ITensorNumerics = request.numerics
+        numerics = request.numerics
         threads = numerics.threads or 1
         settings = numerics.model_dump(mode="json") | {
             "stages": numerics.bond_dimensions(),

@@ -6,36 +6,34 @@ very function that ``julia dmrg.jl`` calls, and leaves the same files.
 """
 
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bilayer_orchestra.engine_side.worker import serve
 
 
-def main() -> None:
-    """Serve until the channel closes."""
-    julia: Any = None
+@cache
+def _juliacall() -> Any:
+    """Return juliacall with our half loaded in Julia."""
+    import juliacall  # this starts Julia, whose options are in the environment by now
 
-    def solve(directory: Path) -> None:
-        nonlocal julia
-        if julia is None:
-            # the import starts Julia, whose options are in the environment by now
-            from juliacall import Main
+    juliacall.Main.seval("using OrchestraITensor")
+    return juliacall
 
-            Main.seval("using OrchestraITensor")
-            julia = Main
-        from juliacall import JuliaError
 
-        try:
-            # the path goes over as a string: nothing of it is ever parsed
-            julia.OrchestraITensor.run(str(directory))
-        except JuliaError as error:
-            print(error, file=sys.stderr)  # noqa: T201 the log wants the backtrace
-            raise RuntimeError(julia.seval("sprint")(julia.showerror, error.exception)) from None
-        julia.GC.gc()
-
-    serve(int(sys.argv[1]), solve)
+def solve(directory: Path) -> None:
+    """Solve the job in ``directory``."""
+    juliacall = _juliacall()
+    julia = juliacall.Main
+    try:
+        # the path goes over as a string: nothing of it is ever parsed
+        julia.OrchestraITensor.run(str(directory))
+    except juliacall.JuliaError as error:
+        print(error, file=sys.stderr)  # noqa: T201 the log wants the backtrace
+        raise RuntimeError(julia.seval("sprint")(julia.showerror, error.exception)) from None
+    julia.GC.gc()
 
 
 if __name__ == "__main__":
-    main()
+    serve(int(sys.argv[1]), solve)
