@@ -118,24 +118,20 @@ def _limit(
     """Return (limit, stderr, systematic, chi2/dof, gap) of one element; NaN if undetermined."""
     present = np.isfinite(values)
     points, values, stderr = points[present], values[present], stderr[present]
-    nothing, different = np.full(len(SUFFIXES), np.nan), len(np.unique(points))
+    different = len(np.unique(points))
     if different < form.needed:
-        return nothing
+        return np.full(len(SUFFIXES), np.nan)
     noisy = bool(np.isfinite(stderr).all() and (stderr > 0).all())
     z = form.z(points)
     # without noise the form is worse farther from the limit
     relative = np.ones(len(z)) if form.parameters == 3 else z / z.max()
     sigma = stderr if noisy else relative
-    fit = _fit(points, values, sigma, form)
-    if fit is None:
-        return nothing
-    value, error, chi2, gap = fit
+    value, error, chi2, gap = _fit(points, values, sigma, form)
     dof, systematic = len(values) - form.parameters, np.nan
     if different > form.parameters:
         kept = z < z.max()
         shares = sigma if noisy else sigma / sigma[kept].max()
-        fewer = _fit(points[kept], values[kept], shares[kept], form)
-        systematic = abs(fewer[0] - value) if fewer else np.nan
+        systematic = abs(_fit(points[kept], values[kept], shares[kept], form)[0] - value)
         if not noisy and form.parameters == 2:  # nothing hides the next order
             bent = polyfit(relative, values, 2, w=1 / relative)[0]
             systematic = max(systematic, abs(bent - value))
@@ -146,8 +142,8 @@ def _limit(
 
 def _fit(
     points: FloatArray, values: FloatArray, sigma: FloatArray, form: LimitForm
-) -> tuple[float, float, float, float] | None:
-    """Return (limit, its error, chi2, gap); None if no decay is seen."""
+) -> tuple[float, float, float, float]:
+    """Return (limit, its error, chi2, gap); NaN if no decay is seen."""
     z = form.z(points)
     basis, gap, steps = z / z.max(), np.nan, points - points.min()
 
@@ -166,7 +162,7 @@ def _fit(
         gap = float(np.exp(min(fits, key=lambda found: found.cost).x[0]))
         basis = np.exp(-gap * steps)
         if basis.min() > 0.9 or np.count_nonzero(basis > 1e-6) < 3:
-            return None  # no decay is seen, or nothing but its end
+            return np.nan, np.nan, np.nan, np.nan  # no decay is seen, or nothing but its end
     (limit, amplitude), residual = line(basis)
     columns = [np.ones_like(basis), basis]
     if form.parameters == 3:

@@ -102,9 +102,8 @@ class Autocorrelation:
         be a little below 1: cutting at 1 would make errors from few bins 10 % too large, since
         the noise of this factor would act in one direction only.
         """
-        t = np.arange(1, len(self.rho))
-        inside = t < length
-        blocked = 1 + 2 * np.sum((self.rho[1:] * (1 - t / length))[inside])
+        t = np.arange(1, min(len(self.rho), length))
+        blocked = 1 + 2 * np.sum(self.rho[t] * (1 - t / length))
         pooled = max(2 * self.pooled / blocked if blocked > 0 else np.inf, MIN_INFLATION)
         if self.slowest <= max(self.pooled, 0.5):
             return float(pooled)

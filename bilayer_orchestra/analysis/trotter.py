@@ -115,13 +115,11 @@ def _coefficients(dtau: FloatArray, stderr: FloatArray) -> FloatArray:
     """Return the map from values to the coefficients of the fit, shape (order + 1, K, ...)."""
     x = _powers(dtau, min(len(dtau), 3))  # steps determine as many powers, two are enough
     if x.shape[0] == x.shape[1]:  # goes through all points, whatever their errors
-        fixed = np.linalg.inv(x)
-        return np.broadcast_to(
-            fixed.reshape(*x.shape, *(1,) * (stderr.ndim - 1)), (*x.shape, *stderr.shape[1:])
-        )
-    spread = np.where((stderr > 0).all(axis=0), stderr, 1.0)
-    root = np.moveaxis(spread.min(axis=0) / spread, 0, -1)  # tiny errors would underflow
-    fit = np.linalg.pinv(root[..., None] * x) * root[..., None, :]
+        fit = np.broadcast_to(np.linalg.inv(x), (*stderr.shape[1:], *x.shape))
+    else:
+        spread = np.where((stderr > 0).all(axis=0), stderr, 1.0)
+        root = np.moveaxis(spread.min(axis=0) / spread, 0, -1)  # tiny errors would underflow
+        fit = np.linalg.pinv(root[..., None] * x) * root[..., None, :]
     return np.moveaxis(fit, (-2, -1), (0, 1))
 
 

@@ -58,10 +58,8 @@ def extrapolate(weights: FloatArray, values: FloatArray, variational: bool = Fal
     used = slice(-3 if three else -2, None)
     w = weights[used]
     design = np.stack([np.ones_like(w), w], axis=1) / w[:, None]
-    solution, *_ = np.linalg.lstsq(
-        design, values[used].reshape(len(w), -1) / w[:, None], rcond=None
-    )
-    limit = solution[0].reshape(last.shape)
+    weighted = values[used].reshape(len(w), -1) / w[:, None]
+    limit = np.linalg.lstsq(design, weighted, rcond=None)[0][0].reshape(last.shape)
     justified = np.abs(limit - last) <= step
     bias = np.where(justified, np.abs(limit - last), step)
     if not variational:

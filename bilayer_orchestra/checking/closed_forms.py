@@ -25,18 +25,15 @@ def pieces(terms: Terms) -> list[list[int]]:
 
 def no_closed_form(terms: Terms) -> str | None:
     """Return why there is no closed form, or None."""
-    free = not np.any(terms.interaction)
     if isinstance(terms.state, Canonical):
-        if not free:
+        if np.any(terms.interaction):
             return "U is not zero (fixed particle numbers couple even disconnected sites)"
         levels = np.linalg.eigvalsh(terms.one_body - np.diag(terms.chemical_potential))
         for number in terms.state:
             if 0 < number < len(levels) and levels[number] - levels[number - 1] < OPEN_SHELL:
                 return "U = 0, but the Fermi level is degenerate: the ground state is not unique"
-        return None
-    for piece in pieces(terms):
-        if len(piece) > 1 and np.any(terms.interaction[piece]):
-            return "U is not zero, and interacting sites are connected to others"
+    elif any(len(piece) > 1 and np.any(terms.interaction[piece]) for piece in pieces(terms)):
+        return "U is not zero, and interacting sites are connected to others"
     return None
 
 

@@ -1,8 +1,7 @@
 """One observable of two results: whether it can be compared, and what its tests say."""
 
-from __future__ import annotations
-
 import functools
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -31,7 +30,7 @@ Word = Literal["agree", "disagree", "undecided"]
 LEVEL = 0.01
 #: A comparison that would not notice this relative deviation cannot say "agree".
 WEAKEST = 0.2
-#: Distance up to which there must be power at least: neighbours in each layer, and across a rung.
+#: Distance up to which there must be power at least: neighbours, within and between layers.
 NEIGHBOURS = 1
 
 
@@ -124,18 +123,17 @@ class Finding:
         one, other = self.sides
         sizes = (np.nan_to_num(size) for size in self.sizes.values())
         allowance = sum(sizes, np.zeros(len(one.values)))
+        zero, largest = ZERO * self.scale, [float(np.abs(side.values).max()) for side in self.sides]
+        bounds = [side.bound for side in self.sides]
+        wholes = [size if size > zero else self.scale for size in largest]
         for part in self.classes:
             chosen = part.members
-            # A deviation is a part of the values; where one result knows that they vanish, of the
-            # largest value of the observable, as that result has it.
-            zero, whole = ZERO * self.scale, []
-            for side in self.sides:
-                if side.bound[chosen].max(initial=0.0) <= zero:
-                    largest = float(np.abs(side.values).max())
-                    whole.append(largest if largest > zero else self.scale)
-            size = max(whole, default=None)
+            # a deviation is a part of the values; where one result knows that they vanish, of the
+            # largest value of the observable, as that result has it
+            vanish = [bound[chosen].max(initial=0.0) <= zero for bound in bounds]
+            whole = max(itertools.compress(wholes, vanish), default=None)
             parts = one.of(chosen), other.of(chosen)
-            self.tests.append(compare(*parts, allowance[chosen], level, self.scale, size))
+            self.tests.append(compare(*parts, allowance[chosen], level, self.scale, whole))
 
     @functools.cached_property
     def test(self) -> Test | None:

@@ -2,7 +2,7 @@
 
 Two-point functions are symmetric (real Hamiltonian, real averages): one of each pair (i, j), (j, i)
 is kept, so that nothing is counted twice. That they are symmetric is tested by
-:mod:`bilayer_orchestra.checking.consistency`.
+:mod:`bilayer_orchestra.checking.identities`.
 
 Correlations decay: an error bar that is nothing beside the neighbours' correlation may be larger
 than that of distant sites. Elements of one observable are therefore judged in classes, one for
@@ -212,6 +212,5 @@ def natural_scale(name: str, terms: Terms | None) -> float:
     geometry that is not installed here) the unit of energy stands for the couplings.
     """
     sites, energy = (terms.n_sites, terms.energy_scale) if terms is not None else (1, 1.0)
-    return {ENERGY_UNITS: sites * energy, INVERSE_ENERGY_UNITS: 1.0 / energy}.get(
-        OBSERVABLES[name].units, 1.0
-    )
+    scales = {ENERGY_UNITS: sites * energy, INVERSE_ENERGY_UNITS: 1.0 / energy}
+    return scales.get(OBSERVABLES[name].units, 1.0)

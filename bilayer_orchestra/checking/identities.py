@@ -1,12 +1,15 @@
 """Exact statements that one result alone must fulfil: an engine checks itself.
 
-Each says whether it applies to the model at all, and if so whether it holds within the stated
-errors. Sources: sum rules of the definitions; pseudospin SU(2) at half filling (C. N. Yang and
-S. C. Zhang, Mod. Phys. Lett. B 4, 759 (1990)); closed forms of free and of isolated sites.
+What holds by definition, whatever the model, is read from the labelled arrays: it holds for each
+sample of a Monte Carlo run and for every state of a DMRG run, so a violation is no matter of
+statistics but a broken file. Every other identity says whether it applies to the model at all, and
+if so whether it holds within the stated errors.
+
+Sources: sum rules of the definitions; pseudospin SU(2) at half filling (C. N. Yang and S. C. Zhang,
+Mod. Phys. Lett. B 4, 759 (1990)); closed forms of free and of isolated sites.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -15,24 +18,127 @@ from numpy.typing import ArrayLike
 from scipy.sparse.csgraph import shortest_path
 
 from bilayer_orchestra.checking.closed_forms import averages, no_closed_form
-from bilayer_orchestra.checking.consistency import inconsistencies
 from bilayer_orchestra.checking.elements import natural_scale
-from bilayer_orchestra.checking.statistics import ROUNDING
-from bilayer_orchestra.dataset.reading import by_site, need_chains
+from bilayer_orchestra.checking.statistics import RESOLUTION, ROUNDING
+from bilayer_orchestra.dataset.reading import by_site, mirrored, need_chains, on_site
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.model.load import stored_model
+from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.terms import Canonical, FloatArray, Terms
 
 Standing = Literal["holds", "violated", "undecided", "not applicable"]
 
-#: Deviations beyond this many standard errors violate an identity.
+#: Deviations beyond this many standard errors violate an identity: extrapolation treats every
+#: element by itself.
 SIGMAS = 6.0
+#: Stated errors are the norm of the stated deviations; this much may be rounding or convention.
+SAME_ERROR = 0.1
 #: Chemical potentials closer than this are equal.
 EQUAL = 1e-12
+#: Observable -> what its elements with equal sites are, in words, the observable whose errors this
+#: has, and how it follows from the densities per spin and summed, and from double occupancy.
+ON_SITE: dict[str, tuple[str, str, Callable[..., xr.DataArray]]] = {
+    "pair": ("double_occupancy", "double_occupancy", lambda per_spin, n, d: d),
+    "green": ("density", "density", lambda per_spin, n, d: per_spin),
+    "density_density": ("n + 2 d - n^2", "density", lambda per_spin, n, d: n + 2 * d - n**2),
+    "spin_spin": ("(n - 2 d) / 4", "density", lambda per_spin, n, d: (n - 2 * d) / 4),
+}
+#: An observable, and an array that is made of it.
+Part = tuple[str, xr.DataArray]
 
 
-@dataclass(frozen=True)
-class Identity:
+def inconsistencies(dataset: xr.Dataset, terms: Terms | None) -> list[str]:
+    """Return one sentence per definition that ``dataset`` violates; empty if it is sound.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        A result.
+    terms : Terms or None
+        What was solved, for the scale on which values vanish; see :func:`natural_scale`.
+    """
+    bad = {name: ~np.isfinite(dataset[name].values) for name in OBSERVABLES if name in dataset}
+    said = [f"{k} has {b.sum()} elements that are not finite" for k, b in bad.items() if b.any()]
+    said += [text for name in bad for text in _errors(dataset, name)]
+    for text, difference, parts in _relations(dataset):
+        allowed = sum((_allowed(dataset, terms, *part) for part in parts), xr.DataArray(0.0))
+        size, allowed = xr.align(abs(difference), allowed, join="exact")
+        excess = size - allowed.transpose(*size.dims)
+        if (excess > 0).any():  # NaN has been said already
+            place = excess.fillna(-np.inf).argmax(...) if excess.ndim else {}
+            largest = float(size.isel(place) if place else size)
+            where = " ".join(f"{dim}={size[dim].values[int(k)]}" for dim, k in place.items())
+            said.append(f"{text} (by {largest:.2g}{' at ' + where if where else ''})")
+    return said
+
+
+def _errors(dataset: xr.Dataset, name: str) -> Iterator[str]:
+    """Say what is wrong with the stated errors of an observable."""
+    if f"{name}_stderr" not in dataset:
+        return
+    stderr = dataset[f"{name}_stderr"]
+    if not (stderr.values >= 0).all():
+        yield f"{name}_stderr is negative or NaN somewhere"
+    elif f"{name}_deviation" in dataset:
+        deviations = dataset[f"{name}_deviation"].astype(float)
+        norm = float(np.sqrt((deviations**2).sum("block")).sum())
+        ratio = float(stderr.sum()) / max(norm, 1e-300)
+        if norm > 0 and not abs(ratio - 1.0) <= SAME_ERROR:
+            yield f"{name}_stderr is {ratio:.3g} times what {name}_deviation says"
+
+
+def _relations(dataset: xr.Dataset) -> Iterator[tuple[str, xr.DataArray, list[Part]]]:
+    """Yield what is violated if a difference does not vanish, the difference, and its parts."""
+    for name, observable in OBSERVABLES.items():
+        if name in dataset and observable.two_point:
+            values = dataset[name]
+            yield f"{name} is not symmetric", values - mirrored(values), [(name, values)]
+    per_spin = dataset.get("density", xr.DataArray([np.nan], dims="spin"))
+    occupied = per_spin, per_spin.sum("spin"), dataset.get("double_occupancy")
+    for name, (words, source, expected) in ON_SITE.items():
+        if {name, *OBSERVABLES[name].fixed_on_site} <= set(dataset):
+            diagonal, follows = on_site(dataset[name]), expected(*occupied)
+            parts = [(name, diagonal), (source, follows)]
+            yield f"the diagonal of {name} is not {words}", diagonal - follows, parts
+    if {"energy", "kinetic_energy", "interaction_energy"} <= set(dataset):
+        whole, total = dataset["energy"], dataset["kinetic_energy"] + dataset["interaction_energy"]
+        parts = [("kinetic_energy", total), ("energy", whole)]
+        yield "energy is not kinetic plus interaction energy", total - whole, parts
+
+
+def _allowed(
+    dataset: xr.Dataset, terms: Terms | None, name: str, values: xr.DataArray
+) -> xr.DataArray:
+    """Return the violation that the stated errors of an observable explain, element by element.
+
+    Bias counts: elements are extrapolated one by one, so that sums and differences of them agree
+    within it and not to rounding. So do statistical errors: connected functions and extrapolated
+    ones have their noise removed observable by observable.
+
+    Parameters
+    ----------
+    dataset, terms
+        As in :func:`inconsistencies`.
+    name : str
+        The observable.
+    values : DataArray
+        What is made of it: of single sites, perhaps, or summed over spins.
+    """
+    largest = float(np.abs(values.values).max(initial=0.0))
+    rounding = ROUNDING * largest + RESOLUTION * natural_scale(name, terms)
+    bias = np.abs(dataset[f"{name}_bias"].values)
+    allowed = xr.zeros_like(dataset[name]) + rounding
+    allowed = allowed + np.max(bias, initial=0.0, where=np.isfinite(bias))
+    if f"{name}_stderr" in dataset:
+        allowed = allowed + SIGMAS * dataset[f"{name}_stderr"]
+    if "x_" in allowed.dims and "x_" not in values.dims:
+        allowed = on_site(allowed)
+    if "spin" in allowed.dims and "spin" not in values.dims:
+        allowed = allowed.sum("spin")
+    return allowed
+
+
+class Identity(NamedTuple):
     """One statement about one result."""
 
     name: str
@@ -56,14 +162,24 @@ def check_identities(dataset: xr.Dataset) -> list[Identity]:
             "bilayer that it maps to, or compare two engines with orchestra check"
         )
     result = _Sites(dataset, model.terms())
-    return [identity for rule in _RULES for identity in rule.applied(result)]
+    found: list[Identity] = []
+    for rule in _RULES:
+        missing = [name for name in rule.needs if name not in dataset]
+        if rule.canonical and not isinstance(result.terms.state, Canonical):
+            found.append(Identity(rule.name, "not applicable", "the particle number fluctuates"))
+        elif missing:
+            why = f"no {' and no '.join(missing)} in this result"
+            found.append(Identity(rule.name, "not applicable", why))
+        else:
+            found += rule.test(result, rule.name, *rule.needs)
+    return found
 
 
-class _Sites:
+class _Sites(NamedTuple):
     """A result as matrices over sites in the order of its Terms, with errors."""
 
-    def __init__(self, dataset: xr.Dataset, terms: Terms) -> None:
-        self.dataset, self.terms = dataset, terms
+    dataset: xr.Dataset
+    terms: Terms
 
     def value(self, name: str) -> FloatArray:
         return by_site(self.dataset[name], self.terms.sites).astype(float)
@@ -87,15 +203,6 @@ class _Rule(NamedTuple):
     test: Callable[..., Iterator[Identity]]
     canonical: bool = False
 
-    def applied(self, result: _Sites) -> Iterator[Identity]:
-        if self.canonical and not isinstance(result.terms.state, Canonical):
-            yield Identity(self.name, "not applicable", "the particle number fluctuates")
-        elif missing := [name for name in self.needs if name not in result.dataset]:
-            detail = f"no {' and no '.join(missing)} in this result"
-            yield Identity(self.name, "not applicable", detail)
-        else:
-            yield from self.test(result, self.name, *self.needs)
-
 
 def _judged(name: str, difference: ArrayLike, allowed: ArrayLike, text: str) -> Identity:
     """Return whether a difference, of the shape of what is ``allowed``, is within the errors."""
@@ -109,10 +216,9 @@ def _judged(name: str, difference: ArrayLike, allowed: ArrayLike, text: str) -> 
 
 
 def _definitions(result: _Sites, name: str) -> Iterator[Identity]:
-    if broken := inconsistencies(result.dataset, result.terms):
-        yield Identity(name, "violated", "; ".join(broken))
-    else:
-        yield Identity(name, "holds", "symmetric matrices, diagonals, stated errors")
+    broken = inconsistencies(result.dataset, result.terms)
+    sound = "symmetric matrices, diagonals, stated errors"
+    yield Identity(name, "violated" if broken else "holds", "; ".join(broken) or sound)
 
 
 def _numbers(result: _Sites, name: str, green: str) -> Iterator[Identity]:

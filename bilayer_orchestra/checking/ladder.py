@@ -27,7 +27,6 @@ from bilayer_orchestra.model.load import stored_model
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.running.point import make_request
-from bilayer_orchestra.terms import GrandCanonical
 
 #: Weight of everything but the wanted level at the lowest temperature.
 RESIDUAL = 0.01
@@ -149,52 +148,42 @@ def projection_time(model: Model, engine: Engine, gap: float) -> float | None:
     return asked if needed == asked else engine.round_time(settings, needed)
 
 
-def temperature_term(colder: xr.Dataset, warmer: xr.Dataset, gap: float) -> xr.Dataset:
-    """Return, per observable, what the limit may still differ from the colder result.
-
-    Parameters
-    ----------
-    colder, warmer : Dataset
-        The results on the last two rungs.
-    gap : float
-        The lowest excitation of all, in units of energy.
-    """
-    states = [stored_model(dataset.attrs["model"]).terms().state for dataset in (colder, warmer)]
-    cold, warm = (state.beta for state in states if isinstance(state, GrandCanonical))
-    left = math.exp(-(cold - warm) * gap)
-    return left / (1.0 - left) * _differences(_present(colder), _present(warmer))
-
-
-def sector_term(
-    placement: Placement, results: dict[tuple[int, int], xr.Dataset], beta: float
-) -> xr.Dataset:
-    """Return, per observable, what the other sectors' ground states change at ``beta``.
+def limit_terms(
+    by_beta: dict[float, xr.Dataset],
+    placement: Placement,
+    sectors: dict[tuple[int, int], xr.Dataset],
+) -> dict[str, xr.Dataset]:
+    """Return, per named error and observable, what the limit may differ from the coldest result.
 
     Excited states of the wanted sector are the temperature's, not another sector's.
 
     Parameters
     ----------
+    by_beta : dict
+        Inverse temperature, in 1/energy -> result of one engine; at least two.
     placement : Placement
         The sectors, at the chemical potentials of the thermal state.
-    results : dict
+    sectors : dict
         (n_up, n_down), n_up >= n_down -> ground state.
-    beta : float
-        Inverse temperature, in 1/energy.
     """
 
     def averages(level: Level) -> xr.Dataset:
-        result = results[max(level[:2]), min(level[:2])]
+        result = sectors[max(level[:2]), min(level[:2])]
         raw = _with_product(_present(result), 1.0)
         if level.n_up < level.n_down and "spin" in raw.dims:  # the mirror image was solved
             return raw.isel(spin=slice(None, None, -1)).assign_coords(spin=raw["spin"])
         return raw
 
-    weights, own = placement.weights(beta), averages(placement.wanted)
+    *_, warmer, coldest = sorted(by_beta)
+    left = math.exp(-(coldest - warmer) * placement.smallest[1])
+    change = _differences(_present(by_beta[coldest]), _present(by_beta[warmer]))
+    weights, own = placement.weights(coldest), averages(placement.wanted)
     norm = 1.0 + sum(weights.values())
     mixed = own
     for level in placement.others:
         mixed = mixed + weights[level.sector] / norm * (averages(level) - own)
-    return _differences(_with_product(mixed, -1.0), _with_product(own, -1.0))
+    mixed = _differences(_with_product(mixed, -1.0), _with_product(own, -1.0))
+    return {"temperature": left / (1.0 - left) * change, "other sectors": mixed}
 
 
 def projection_term(dataset: xr.Dataset, theta: float, gap: float) -> xr.Dataset:

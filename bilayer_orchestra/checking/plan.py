@@ -16,11 +16,10 @@ import xarray as xr
 from bilayer_orchestra.checking.comparison import NEIGHBOURS, Pair
 from bilayer_orchestra.checking.ladder import (
     Ladder,
+    limit_terms,
     plan_ladder,
     projection_term,
     projection_time,
-    sector_term,
-    temperature_term,
 )
 from bilayer_orchestra.checking.sectors import place_potentials, solve_sectors, with_beta
 from bilayer_orchestra.checking.verdict import Verdict, judge_all
@@ -157,13 +156,9 @@ class Check:
             self._note(f"T -> 0 is not checked for `model: {self.model.model}`")
             return []
         thermal = with_beta(self.model, 1.0)
-        able = [
-            engine
-            for engine in self.engines
-            if "thermal" in engine.ensembles
-            # what noise forbids at one temperature, it may allow at another
-            and (engine.stochastic or not _refusal(engine, thermal))
-        ]
+        able = [engine for engine in self.engines if "thermal" in engine.ensembles]
+        # what noise forbids at one temperature, it may allow at another
+        able = [one for one in able if one.stochastic or not _refusal(one, thermal)]
         if not able or not direct:
             self._note(
                 "T -> 0 is not checked: no engine here solves the thermal state "
@@ -202,15 +197,9 @@ class Check:
             for beta, sampled in solved[name].items()
         ]
         for name, by_beta in solved.items():
-            *_, warmer, coldest = sorted(by_beta)
-            extra = {
-                "temperature": temperature_term(
-                    by_beta[coldest], by_beta[warmer], placement.smallest[1]
-                ),
-                "other sectors": sector_term(placement, sectors, coldest),
-            }
+            coldest, extra = by_beta[max(by_beta)], limit_terms(by_beta, placement, sectors)
             pairs += [
-                Pair(by_beta[coldest], ground, (f"{name} T->0", other), "limit", extra)
+                Pair(coldest, ground, (f"{name} T->0", other), "limit", extra)
                 for other, ground in direct.items()
             ]
         return pairs

@@ -1,6 +1,5 @@
 """What a check leaves behind: ``check.nc`` for programs, ``check.html`` for people."""
 
-from collections.abc import Iterable
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from numpy.typing import NDArray
 
 from bilayer_orchestra import __version__
 from bilayer_orchestra.checking.comparison import LEVEL, Finding
@@ -93,7 +91,11 @@ def as_dataset(outcome: Verdict, headline: str) -> xr.Dataset:
     dims, shape = ("pair", "observable"), (len(verdicts), len(names))
     cells = [one.get(name) for one in found for name in names]
     variables: dict[str, Any] = {
-        variable: ("pair", _texts(map(attrgetter(place), verdicts)), {"definition": definition})
+        variable: (
+            "pair",
+            np.array([attrgetter(place)(verdict) for verdict in verdicts], object),
+            {"definition": definition},
+        )
         for variable, (place, definition) in _OF_PAIRS.items()
     }
     for variable, (place, definition) in _OF_OBSERVABLES.items():
@@ -101,8 +103,8 @@ def as_dataset(outcome: Verdict, headline: str) -> xr.Dataset:
         attributes = {"definition": definition, "units": "1"}
         variables[variable] = (dims, np.array(numbers, float).reshape(shape), attributes)
     for variable, place in (("observable_verdict", "word"), ("worst_element", "worst_label")):
-        texts = _texts(getattr(f, place, "not compared") for f in cells)
-        variables[variable] = (dims, texts.reshape(shape))
+        texts = [getattr(f, place, "not compared") for f in cells]
+        variables[variable] = (dims, np.array(texts, object).reshape(shape))
     noticed = pd.DataFrame([f.noticed if f else {} for f in cells], columns=classes, dtype=float)
     variables["noticed"] = (
         (*dims, "class"),
@@ -144,10 +146,6 @@ def as_dataset(outcome: Verdict, headline: str) -> xr.Dataset:
     )
     append_history(dataset, headline)
     return dataset
-
-
-def _texts(texts: Iterable[str]) -> NDArray[np.object_]:
-    return np.array(list(texts), object)
 
 
 def _elements(

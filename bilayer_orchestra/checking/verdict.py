@@ -1,13 +1,11 @@
 """From results to a verdict: agree, disagree, or undecided; of each pair, and of a whole check."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from bilayer_orchestra.checking.causes import likely_cause
@@ -19,15 +17,12 @@ from bilayer_orchestra.checking.comparison import (
     Word,
     findings_of,
 )
-from bilayer_orchestra.checking.consistency import inconsistencies
+from bilayer_orchestra.checking.identities import inconsistencies
 from bilayer_orchestra.checking.ladder import Ladder
 from bilayer_orchestra.dataset.reading import is_stochastic
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.observables import EXTRAS
 from bilayer_orchestra.terms import FloatArray
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: The words, the worst one last: it is that of the whole.
 SEVERITY: tuple[Word, ...] = ("agree", "undecided", "disagree")
@@ -106,10 +101,8 @@ class Verdict:
     @property
     def distance(self) -> int | None:
         """Distance up to which all results agree; None without agreement or correlations."""
-        if self.word != "agree":
-            return None
         reached = [v.distance for v in self.verdicts if v.distance is not None]
-        return min(reached, default=None)
+        return min(reached, default=None) if self.word == "agree" else None
 
     @property
     def reason(self) -> str:
@@ -121,8 +114,6 @@ class Verdict:
     @property
     def table(self) -> pd.DataFrame:
         """One row per observable of every pair of results."""
-        import pandas as pd
-
         rows = [
             (*pair.pair.labels, f.name, f.word, f.corrected_p, f.distance, f.detectable, f.reason)
             for pair in self.verdicts
@@ -203,16 +194,14 @@ def _undetermined(pair: Pair) -> str:
     """Return why correlators of the ground state are not determined, or ""."""
     unit = pair.terms.energy_scale if pair.terms else 1.0
     for label, dataset in pair.sides():
+        gap, states = (float(dataset.get(name, np.nan)) for name in ("gap", "degeneracy"))
+        why = f"({label}): correlators are not determined"
         if dataset.attrs["ensemble"] != "canonical":
             continue
-        gap, states = (float(dataset.get(name, np.nan)) for name in ("gap", "degeneracy"))
-        what = ""
         if gap < UNDETERMINED_GAP * unit:
-            what = f"the next state of the sector lies {gap:.1e} above"
-        elif states > 1:
-            what = f"the ground level has {states:.0f} states"
-        if what:
-            return f"{what} ({label}): correlators are not determined"
+            return f"the next state of the sector lies {gap:.1e} above {why}"
+        if states > 1:
+            return f"the ground level has {states:.0f} states {why}"
     return ""
 
 
