@@ -59,10 +59,9 @@ API = {
             "fits.datasets",
             "fits.point",
             "fits.forms",
+            "fits.average",
             "fits.scan",
-            "fits.weights",
-            "fits.bootstrap",
-            "fits.curvature",
+            "fits.solve",
         ],
     ),
     "analysis": (
