@@ -62,6 +62,7 @@ API = {
             "fits.average",
             "fits.scan",
             "fits.solve",
+            "fits.weights",
         ],
     ),
     "analysis": (

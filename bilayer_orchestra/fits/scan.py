@@ -21,12 +21,10 @@ from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.forms import CORRECTION, THERMAL, Form, curvature, forms_for
 from bilayer_orchestra.fits.options import Options
 from bilayer_orchestra.fits.pairs import Pairs
-from bilayer_orchestra.fits.solve import (
+from bilayer_orchestra.fits.solve import Fit, Problem, Window
+from bilayer_orchestra.fits.weights import (
     ROUNDING,
-    Fit,
-    Problem,
     Weights,
-    Window,
     deterministic_weights,
     shrinkage,
     statistical_weights,

@@ -16,7 +16,8 @@ from bilayer_orchestra.fits.forms import CORRECTION, pair
 from bilayer_orchestra.fits.options import Options
 from bilayer_orchestra.fits.pairs import pairs_of
 from bilayer_orchestra.fits.scan import sensible
-from bilayer_orchestra.fits.solve import Problem, Window, statistical_weights
+from bilayer_orchestra.fits.solve import Problem, Window
+from bilayer_orchestra.fits.weights import statistical_weights
 from tests.support.fits import (
     dataset,
     open_green,
