@@ -68,34 +68,21 @@ class Observable:
 ENERGY_UNITS = "energy unit of the model file"
 INVERSE_ENERGY_UNITS = "1 / energy unit of the model file"
 
+_ENERGIES = {
+    "energy": "<H> with the hopping and interaction terms only, without the -mu N terms",
+    "kinetic_energy": "sum_ijs h_ij <c+_{i,s} c_{j,s}>",
+    "interaction_energy": "sum_i U_i <n_{i,up} n_{i,dn}>",
+    "level_energy": "-sum_i (U_i / 2) <n_i>",
+    "field_energy": "-sum_i h_i <S^z_i>",
+    "total_energy": "<H> with all terms: energy + level_energy + field_energy",
+}
+
 OBSERVABLES = {
     observable.name: observable
     for observable in (
-        Observable(
-            "energy",
-            (),
-            "energy",
-            "<H> with the hopping and interaction terms only, without the -mu N terms",
-            ENERGY_UNITS,
-        ),
-        Observable(
-            "kinetic_energy", (), "kinetic energy", "sum_ijs h_ij <c+_{i,s} c_{j,s}>", ENERGY_UNITS
-        ),
-        Observable(
-            "interaction_energy",
-            (),
-            "interaction energy",
-            "sum_i U_i <n_{i,up} n_{i,dn}>",
-            ENERGY_UNITS,
-        ),
-        Observable("level_energy", (), "level energy", "-sum_i (U_i / 2) <n_i>", ENERGY_UNITS),
-        Observable("field_energy", (), "field energy", "-sum_i h_i <S^z_i>", ENERGY_UNITS),
-        Observable(
-            "total_energy",
-            (),
-            "total energy",
-            "<H> with all terms: energy + level_energy + field_energy",
-            ENERGY_UNITS,
+        *(
+            Observable(name, (), name.replace("_", " "), definition, ENERGY_UNITS)
+            for name, definition in _ENERGIES.items()
         ),
         Observable(
             "density",

@@ -58,10 +58,10 @@ API = {
             "fits.datasets",
             "fits.point",
             "fits.forms",
+            "fits.average",
             "fits.scan",
+            "fits.solve",
             "fits.weights",
-            "fits.bootstrap",
-            "fits.curvature",
         ],
     ),
     "analysis": (

@@ -13,24 +13,38 @@ from bilayer_orchestra import __version__
 from bilayer_orchestra.dataset.reading import conditions, model_data
 from bilayer_orchestra.dataset.schema import append_history
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.fits.choice import grouped
 from bilayer_orchestra.fits.options import CONVENTIONS, Options, check_request
-from bilayer_orchestra.fits.pairs import Pairs, pairs_of, series_of
-from bilayer_orchestra.fits.point import Number, PointFit, fit_pairs
+from bilayer_orchestra.fits.pairs import Pairs, pairs_of
+from bilayer_orchestra.fits.point import PointFit, fit_pairs
 from bilayer_orchestra.observables import FITTED, OBSERVABLES
 
 #: What a fit keeps of its input's attributes: the model, and whose result it was.
-_KEPT = (
-    "model",
-    "model_name",
-    "study",
-    "study_name",
-    "backend",
-    "engine",
-    "run",
-    "request_hash",
-    "history",
-)
+_KEPT = "model model_name study study_name backend engine run request_hash history"
+#: What is said of every number.
+_ATTRIBUTES = {
+    "eta": {"long_name": "decay exponent", "definition": "C ~ r^-eta", "units": "1"},
+    "K": {"long_name": "Luttinger parameter, derived from eta", "units": "1"},
+    "xi": {
+        "long_name": "length",
+        "definition": "thermal: s(r) = (xi/pi) sinh(pi r/xi); metal: exp(-r/xi)",
+        "units": "sites",
+    },
+    "inverse_xi": {
+        "long_name": "inverse length",
+        "definition": "exp(-r inverse_xi)",
+        "units": "1 / site",
+    },
+    "power": {"long_name": "power of the prefactor", "definition": "r^-power", "units": "1"},
+    "wave_vector": {
+        "long_name": "wave vector of the oscillation",
+        "definition": "cos(q r)",
+        "units": "1 / site",
+    },
+}
+_ERRORS = {
+    "stderr": "statistical error of ",
+    "systematic": "systematic error (windows, forms, truncation) of ",
+}
 
 
 def luttinger(what: str, eta: float, convention: str) -> tuple[float, float]:
@@ -39,6 +53,9 @@ def luttinger(what: str, eta: float, convention: str) -> tuple[float, float]:
     Parameters
     ----------
     what : {"pair", "density"}
+        The correlation.
+    eta : float
+        Its decay exponent.
     convention : str
         A key of :data:`CONVENTIONS`.
     """
@@ -76,6 +93,8 @@ def fit(
         Inverse temperature; infinity: T = 0. Default: that of each point's model.
     convention : str
         How K is derived; a key of :data:`CONVENTIONS`.
+    options : Options, optional
+        What else is fixed.
 
     Returns
     -------
@@ -91,12 +110,28 @@ def fit(
     OrchestraError
         If nothing can be fitted anywhere.
     """
-    options = options or Options()
-    chosen = list(dict.fromkeys(layers or (str(one) for one in dataset["layer"].values)))
-    check_request(dataset, [what], chosen, boundary, beta, convention, options)
+    asked, how = list(layers or []), options or Options()
+    check_request(dataset, [what], asked, boundary, beta, convention, how)
+    chosen = list(dict.fromkeys(asked or map(str, dataset["layer"].values)))
     name = FITTED[what]
     if name not in dataset:
         raise OrchestraError(f"the dataset has no {name}; add it to the model's observables")
+
+    def row(layer: str, point: xr.Dataset) -> xr.Dataset:
+        """Return the numbers of one point; a refusal stands in their place."""
+        try:
+            pairs = pairs_of(point, name, layer, *conditions(point, boundary, beta))
+            found = fit_pairs(what, pairs, how)
+        except OrchestraError as error:
+            return xr.Dataset({"status": str(error)}, {"window": [], "r": np.array([], int)})
+        state, remarks = _input(point, boundary, beta)
+        variables = _numbers(what, found, convention) | {
+            "status": "ok",
+            "input_converged": float(state),
+            "warnings": "; ".join([*found.warnings, *remarks]),
+        }
+        return _curve(found, pairs).assign(variables)
+
     own = {"block", *OBSERVABLES[name].dims}
     sweep = {str(dim): size for dim, size in dataset[name].sizes.items() if dim not in own}
     points = [
@@ -106,17 +141,16 @@ def fit(
     ]
     # matrices of a few dozen rows: threads only wait for each other (3 to 10 times slower)
     with threadpool_limits(1, user_api="blas"):
-        rows = [
-            _row(point, what, layer, boundary, beta, convention, options) for layer, point in points
-        ]
-    if all(row["status"].item() != "ok" for row in rows):
-        reasons: dict[str, list[str]] = {}
-        for (layer, _), row in zip(points, rows, strict=True):
-            reasons.setdefault(row["status"].item(), []).append(layer)
-        texts = [f"{', '.join(dict.fromkeys(of))}: {text}" for text, of in reasons.items()]
+        rows = [row(*point) for point in points]
+    statuses = [one["status"].item() for one in rows]
+    if "ok" not in statuses:
+        reasons: dict[str, dict[str, None]] = {}
+        for (layer, _), status in zip(points, statuses, strict=True):
+            reasons.setdefault(status, {})[layer] = None
+        texts = [f"{', '.join(of)}: {text}" for text, of in reasons.items()]
         raise OrchestraError(f"{what}, layer {'; '.join(texts)}")
     shape = {"layer": len(chosen), **sweep}
-    stacked = xr.concat(rows, "point", join="outer", fill_value=_no_text(rows))
+    stacked = xr.concat(_numbered(rows), "point", join="outer", fill_value=_no_text(rows))
     result = xr.Dataset(
         {
             f"{what}_{key}": variable.variable.unstack(point=shape).transpose(*shape, ...)
@@ -125,8 +159,15 @@ def fit(
         {"layer": chosen, "r": stacked["r"]}
         | {key: one for key, one in dataset.coords.items() if set(one.dims) <= set(sweep)},
     )
-    _describe(result, what, convention)
-    result.attrs = {key: dataset.attrs[key] for key in _KEPT if key in dataset.attrs}
+    derived = {"convention": convention, "definition": CONVENTIONS[convention]}
+    for key, attributes in (_ATTRIBUTES | {"K": _ATTRIBUTES["K"] | derived}).items():
+        if f"{what}_{key}" not in result:
+            continue
+        result[f"{what}_{key}"].attrs = attributes
+        for suffix, text in _ERRORS.items():
+            long_name = text + attributes["long_name"]
+            result[f"{what}_{key}_{suffix}"].attrs = attributes | {"long_name": long_name}
+    result.attrs = {key: dataset.attrs[key] for key in _KEPT.split() if key in dataset.attrs}
     result.attrs |= {
         "title": "fits of correlation functions",
         "orchestra_fit_schema": 1,
@@ -138,15 +179,19 @@ def fit(
 
 def merged(fits: Sequence[xr.Dataset]) -> xr.Dataset:
     """Return one dataset of the fits of several kinds; scans of fewer windows end with nothing."""
-    numbered = [one.assign_coords(window=np.arange(one.sizes["window"])) for one in fits]
     together = xr.merge(
-        numbered,
+        _numbered(fits),
         join="outer",
         combine_attrs="override",
         compat="override",
-        fill_value=_no_text(numbered),
+        fill_value=_no_text(fits),
     )
     return together.drop_vars("window")
+
+
+def _numbered(fits: Sequence[xr.Dataset]) -> list[xr.Dataset]:
+    """Return the same with numbers of the windows, by which they are joined."""
+    return [one.assign_coords(window=np.arange(one.sizes["window"])) for one in fits]
 
 
 def _no_text(datasets: Sequence[xr.Dataset]) -> dict[str, str]:
@@ -166,122 +211,74 @@ def rounded(value: float, error: float) -> str:
     return text if float(text) or not value else f"{value:.1g}"
 
 
-def _row(
-    point: xr.Dataset,
-    what: str,
-    layer: str,
-    boundary: str | None,
-    beta: float | None,
-    convention: str,
-    options: Options,
-) -> xr.Dataset:
-    """Return the numbers of one point; a refusal stands in their place."""
-    try:
-        periodic, at_beta = conditions(point, boundary, beta)
-        pairs = pairs_of(point, FITTED[what], layer, periodic, at_beta)
-        found = fit_pairs(what, pairs, options)
-    except OrchestraError as error:
-        return xr.Dataset({"status": str(error)}, {"window": [], "r": np.array([], int)})
-    warnings = list(found.warnings)
-    own = model_data(point)
+def total_error(fits: xr.Dataset, name: str) -> xr.DataArray:
+    """Return both errors of a number in quadrature; one that is not there is zero."""
+    statistical, systematic = (fits[f"{name}_{kind}"].fillna(0) for kind in _ERRORS)
+    return (statistical**2 + systematic**2) ** 0.5
+
+
+def _input(point: xr.Dataset, boundary: str | None, beta: float | None) -> tuple[int, list[str]]:
+    """Return (1: converged, 0: not, -1: not said; warnings) of what is fitted."""
+    warnings, own = [], model_data(point)
     if boundary is not None and own.get("boundary", boundary) != boundary:
         warnings.append(f"fitted as if {boundary}, the model is {own['boundary']}")
     temperature = own.get("state", {}).get("beta", np.inf)
     if beta is not None and "state" in own and beta != temperature:
         warnings.append(f"fitted with beta = {beta:g}, the model has {temperature:g}")
-    state, reason = input_state(point)
+    said = next((one for one in (point, point.attrs) if "converged" in one), None)
+    if said is None:
+        return -1, warnings
+    state = int(np.asarray(said["converged"]).item())
     if state == 0:
-        text = f"the input is NOT converged: {reason or 'no reason is stored'}"
-        warnings.append(text.replace("; ", ", "))
-    row = _curve(what, found, pairs).assign(_numbers(what, found, convention))
-    row["warnings"], row["input_converged"] = "; ".join(warnings), float(state)
-    return row.assign_coords(window=np.arange(row.sizes["window"]))
-
-
-def input_state(point: xr.Dataset) -> tuple[int, str]:
-    """Return (1: converged, 0: not, -1: not said; the reason) of what is fitted."""
-    for place in (point, point.attrs):
-        if "converged" in place:
-            state, reason = place["converged"], place.get("converged_reason", "")
-            return int(np.asarray(state).item()), str(np.asarray(reason).item())
-    return -1, ""
+        reason = np.asarray(said.get("converged_reason", "")).item() or "no reason is stored"
+        warnings.append(f"the input is NOT converged: {reason.replace('; ', ', ')}")
+    return state, warnings
 
 
 def _numbers(what: str, found: PointFit, convention: str) -> dict[str, Any]:
-    numbers = dict(found.numbers)
-    if "eta" in numbers and what in ("pair", "density"):
-        eta = numbers["eta"]
-        k, slope = luttinger(what, eta.value, convention)
-        empty = np.full(len(eta.per_window), np.nan)
-        numbers["K"] = Number(k, abs(slope) * eta.stderr, abs(slope) * eta.systematic, empty, empty)
-    variables: dict[str, Any] = {}
-    for name, number in numbers.items():
-        variables[name] = number.value
-        variables[f"{name}_stderr"] = number.stderr
-        variables[f"{name}_systematic"] = number.systematic
-        if name != "K":
-            variables[f"scan_{name}"] = ("window", number.per_window)
-            variables[f"scan_{name}_error"] = ("window", number.per_window_error)
+    fits, weights = found.scan.fits, found.scan.weights
+    windows = [one.problem.window for one in fits]
     scanned = {
-        "r_min": np.array([one.window.r_min for one in found.scan.fitted], float),
-        "r_max": np.array([one.window.r_max for one in found.scan.fitted], float),
-        "edge": np.array([one.window.edge for one in found.scan.fitted], float),
-        "form": np.array([one.window.form.name for one in found.scan.fitted]),
-        "chi2_per_dof": np.array([one.fit.chi2_per_dof for one in found.scan.fitted]),
+        "r_min": np.array([one.r_min for one in windows], float),
+        "r_max": np.array([one.r_max for one in windows], float),
+        "edge": np.array([one.edge for one in windows], float),
+        "form": np.array([one.form.name for one in windows]),
+        "chi2_per_dof": np.array([one.chi2_per_dof for one in fits]),
     }
-    best = int(np.argmax(found.scan.weights))
-    for name, values in scanned.items():
-        variables[f"scan_{name}"] = ("window", values)
-        variables[name] = values[best]
-    return variables | {
-        "scan_weight": ("window", found.scan.weights),
-        "dof": float(found.scan.best.fit.dof),
-        "weights": found.scan.best.problem.weights.kind,
-        "status": "ok",
-    }
+    variables: dict[str, Any] = {key: one[np.argmax(weights)] for key, one in scanned.items()}
+    for name, number in found.numbers.items():
+        scanned |= {name: number.per_window, f"{name}_error": number.per_window_error}
+        variables |= {
+            name: number.value,
+            f"{name}_stderr": number.stderr,
+            f"{name}_systematic": number.systematic,
+        }
+    if what in ("pair", "density"):
+        eta = found.numbers["eta"]
+        k, slope = luttinger(what, eta.value, convention)
+        errors = {"stderr": abs(slope) * eta.stderr, "systematic": abs(slope) * eta.systematic}
+        variables |= {"K": k} | {f"K_{suffix}": error for suffix, error in errors.items()}
+    scanned["weight"] = weights
+    return (
+        variables
+        | {f"scan_{key}": ("window", one) for key, one in scanned.items()}
+        | {
+            "dof": float(found.scan.best.dof),
+            "weights": found.scan.best.problem.weights.kind,
+        }
+    )
 
 
-def _curve(what: str, found: PointFit, pairs: Pairs) -> xr.Dataset:
+def _curve(found: PointFit, pairs: Pairs) -> xr.Dataset:
     """Return data and best fit by distance, averaged over the same pairs."""
-    window, _, best = found.scan.best
-    series = series_of(pairs, window.edge, True, grouped(what, pairs))
+    best = found.scan.best
+    series = pairs.inside(best.problem.window.edge).by_distance()
     basis = best.form.bind(series.x, series.y, series.length)
     with np.errstate(all="ignore"):
         fitted = series.average(basis(best.shape)) @ best.amplitudes
-    stderr = np.full(len(series.r), np.nan) if series.stderr is None else series.stderr
+    stderr = series.stderr if series.statistical else np.full(len(series.r), np.nan)
     curve = xr.Dataset(
         {"data": ("r", series.values), "data_stderr": ("r", stderr), "fitted": ("r", fitted)},
         {"r": series.r},
     )
-    return curve.reindex(r=np.arange(1, pairs.distance.max() + 1))
-
-
-_TEXTS = {
-    "eta": ("decay exponent", "C ~ r^-eta", "1"),
-    "K": ("Luttinger parameter, derived from eta", "", "1"),
-    "xi": ("length", "thermal: s(r) = (xi/pi) sinh(pi r/xi); metal: exp(-r/xi)", "sites"),
-    "inverse_xi": ("inverse length", "exp(-r inverse_xi)", "1 / site"),
-    "power": ("power of the prefactor", "r^-power", "1"),
-    "wave_vector": ("wave vector of the oscillation", "cos(q r)", "1 / site"),
-}
-
-
-def _describe(result: xr.Dataset, what: str, convention: str) -> None:
-    for name, (long_name, definition, units) in _TEXTS.items():
-        for suffix, text in (
-            ("", ""),
-            ("_stderr", "statistical error of "),
-            ("_systematic", "systematic error (windows, forms, truncation) of "),
-        ):
-            variable = f"{what}_{name}{suffix}"
-            if variable in result:
-                result[variable].attrs = {
-                    "units": units,
-                    "long_name": text + long_name,
-                    "definition": definition,
-                }
-                if name == "K":
-                    result[variable].attrs |= {
-                        "convention": convention,
-                        "definition": CONVENTIONS[convention],
-                    }
+    return curve.reindex(r=np.arange(1, pairs.r.max() + 1))

@@ -17,6 +17,8 @@ a primary field with decay exponent eta has, by conformal invariance (J. Cardy, 
     open, T = 0     [ sqrt(d(2x|l) d(2y|l)) / (d(x-y|l) d(x+y|l)) ]^eta,    l = 2 (L + 1)
     T > 0, L >> xi  s(r|xi)^-eta, plus the way around on a ring, times the factor of both ends of
                     an open chain, [ sqrt(s(2x) s(2y)) / s(x+y) ]^eta and its mirror image
+
+The thermal forms hold for a linear spectrum; :func:`curvature` says what a band changes.
 """
 
 from __future__ import annotations
@@ -26,7 +28,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bilayer_orchestra.fits.pairs import IntArray, Pairs
 from bilayer_orchestra.terms import FloatArray
+
+#: The shape parameter 1/xi of thermal forms, their last; eta is the first.
+THERMAL = "inverse_thermal_xi"
+#: The amplitude of the correction r^-2.
+CORRECTION = "r^-2"
 
 Basis = Callable[[FloatArray], FloatArray]
 
@@ -39,8 +47,6 @@ class Form:
     ----------
     name : str
         Stored with the result.
-    formula : str
-        For people.
     shape : tuple of str
         Names of the nonlinear parameters u. Lengths enter inversely: 1/xi = 0 is nothing special.
     amplitudes : tuple of str
@@ -50,13 +56,17 @@ class Form:
     """
 
     name: str
-    formula: str
     shape: tuple[str, ...]
     amplitudes: tuple[str, ...]
-    bind: Callable[[FloatArray, FloatArray, int], Basis]
+    bind: Callable[[IntArray, IntArray, int], Basis]
+
+    @property
+    def k(self) -> int:
+        """Number of parameters."""
+        return len(self.shape) + len(self.amplitudes)
 
 
-def chord(z: FloatArray, length: float) -> FloatArray:
+def chord(z: FloatArray | IntArray, length: float) -> FloatArray:
     """Return d(z|l) = (l/pi) |sin(pi z/l)|."""
     return np.asarray(length / np.pi * np.abs(np.sin(np.pi * z / length)))
 
@@ -67,165 +77,111 @@ def log_thermal(z: FloatArray, xi: float) -> FloatArray:
     return np.asarray(np.log(xi / (2 * np.pi)) + reduced + np.log(-np.expm1(-2 * reduced)))
 
 
-def _log_open(x: FloatArray, y: FloatArray, length: int) -> FloatArray:
-    """Return -log of the open-boundary ratio at eta = 1."""
-    ring = 2 * (length + 1)
-    return np.asarray(
-        np.log(chord(x - y, ring) * chord(x + y, ring))
-        - 0.5 * np.log(chord(2 * x, ring) * chord(2 * y, ring))
-    )
+class _Chain:
+    """log s (at T = 0 log d) of all pairs, computed once per whole number, not per pair."""
 
+    def __init__(
+        self, x: IntArray, y: IntArray, length: int, periodic: bool, thermal: bool
+    ) -> None:
+        self.x, self.y, self.length, self.r = x, y, length, np.abs(x - y)
+        self.periodic, self.thermal = periodic, thermal
+        self.ring = length if periodic else 2 * (length + 1)  # with its mirror image
+        self.distances, self.numbers = np.arange(length + 1.0), np.arange(1.0, 2 * length + 1)
 
-class _Thermal:
-    """log s of all pairs as a function of xi, computed once per whole number, not per pair."""
-
-    def __init__(self, x: FloatArray, y: FloatArray, length: int, periodic: bool) -> None:
-        self.i, self.j = x.astype(int), y.astype(int)
-        self.r = np.abs(self.i - self.j)
-        self.length, self.periodic = length, periodic
-        self.numbers = np.arange(1.0, 2 * length + 1)
-
-    def table(self, inverse_xi: float) -> FloatArray:
+    def logs(self, u: FloatArray) -> FloatArray:
         """Return log s(z) for z = 0 .. 2L; z = 0 is never asked for."""
-        xi = 1 / max(abs(inverse_xi), 1e-12)
-        return np.concatenate([[0.0], log_thermal(self.numbers, xi)])
+        if self.thermal:
+            logs = log_thermal(self.numbers, 1 / max(abs(u[-1]), 1e-12))
+        else:
+            logs = np.log(chord(self.numbers, self.ring))
+        return np.concatenate([[0.0], logs])
 
-    def ends(self, table: FloatArray) -> FloatArray:
+    def ends(self, logs: FloatArray) -> FloatArray:
         """Return what the ends of an open chain add to log s(x - y)."""
-        half = 0.5 * table[2 : 2 * self.length + 1 : 2]
-        site = np.concatenate([[0.0], half + half[::-1]])
-        around = 2 * (self.length + 1) - self.i - self.j
-        return np.asarray(table[self.i + self.j] + table[around] - site[self.i] - site[self.j])
 
-    def both_ways(self, per_distance: FloatArray) -> FloatArray:
-        """Return f(r), on a ring f(r) + f(L - r), from f(0 .. L) (L + 1, ...)."""
-        result = per_distance[self.r]
-        around = self.length - self.r
-        return np.asarray(result + per_distance[around]) if self.periodic else result
+        def one_end(x: IntArray, y: IntArray) -> FloatArray:
+            return np.asarray(logs[x + y] - 0.5 * (logs[2 * x] + logs[2 * y]))
 
+        first = one_end(self.x, self.y)
+        if not self.thermal:  # the chord knows both ends
+            return first
+        return np.asarray(first + one_end(self.length + 1 - self.x, self.length + 1 - self.y))
 
-def _pair_at_zero_temperature(periodic: bool) -> Form:
-    def bind(x: FloatArray, y: FloatArray, length: int) -> Basis:
-        log_distance = np.log(chord(x - y, length)) if periodic else _log_open(x, y, length)
-        return lambda u: np.asarray(np.exp(-u[0] * log_distance)[:, None])
-
-    name, formula = "open", "A [sqrt(d(2x|l) d(2y|l)) / (d(x-y|l) d(x+y|l))]^eta, l = 2(L+1)"
-    if periodic:
-        name, formula = "periodic", "A d(r|L)^-eta"
-    return Form(name, formula, ("eta",), ("amplitude",), bind)
+    def spread(self, per_distance: FloatArray) -> FloatArray:
+        """Return f(r) of all pairs from f(0 .. L) (L + 1, ...); on a ring with the way around."""
+        one_way = np.asarray(per_distance[self.r])
+        if not (self.periodic and self.thermal):  # the chord knows both ways
+            return one_way
+        return np.asarray(one_way + per_distance[self.length - self.r])
 
 
-def pair(periodic: bool, thermal: bool) -> Form:
-    """Return the form of pairs; at T > 0 it is valid for a chain much longer than xi."""
-    if not thermal:
-        return _pair_at_zero_temperature(periodic)
+def _present(**names: bool) -> tuple[str, ...]:
+    """Return the names of what is there."""
+    return tuple(name for name, there in names.items() if there)
 
-    def bind(x: FloatArray, y: FloatArray, length: int) -> Basis:
-        at = _Thermal(x, y, length, periodic)
+
+def pair(periodic: bool, thermal: bool, correction: str = "") -> Form:
+    """Return the form of pairs; at T > 0 it is valid for a chain much longer than xi.
+
+    Parameters
+    ----------
+    periodic, thermal : bool
+        A ring instead of an open chain, T > 0 instead of the ground state.
+    correction : {"", "wave", "r^-2"}
+        ``wave``: 1 + b cos(q r) r^(-1/eta), not for an open chain at T = 0. The field that creates
+        a pair is e^(i theta) [1 + b cos(2 phi + q x)] (F. D. M. Haldane, PRL 47, 1840 (1981)): the
+        leading correction oscillates at the density's 2 k_F and decays with its exponent.
+        ``r^-2``: 1 + b r^-2, r the chord or its thermal counterpart, in the bulk. The first
+        descendant of every field brings this correction, whatever the lattice.
+    """
+
+    def bind(x: IntArray, y: IntArray, length: int) -> Basis:
+        chain = _Chain(x, y, length, periodic, thermal)
 
         def basis(u: FloatArray) -> FloatArray:
-            table = at.table(u[1])
-            plain = at.both_ways(np.exp(-u[0] * table[: length + 1]))
+            logs = chain.logs(u)
+            log_s = logs[: length + 1]
+            columns = [np.exp(-u[0] * log_s)]
+            if correction == "wave":
+                wave = np.cos(u[1] * chain.distances) * np.exp(-log_s / max(u[0], 0.05))
+                columns.append(columns[0] * wave)
+            values = chain.spread(np.stack(columns, axis=1))
             if not periodic:
-                plain = plain * np.exp(-u[0] * at.ends(table))
-            return np.asarray(plain)[:, None]
+                values = values * np.exp(-u[0] * chain.ends(logs))[:, None]
+            if correction == CORRECTION:
+                values = np.hstack([values, values * np.exp(-2 * log_s[chain.r])[:, None]])
+            return values
 
         return basis
 
-    around = "plus the way around" if periodic else "times the factors of both ends"
+    name = "thermal" if thermal else "periodic" if periodic else "open"
     return Form(
-        "thermal",
-        f"A [(xi/pi) sinh(pi r/xi)]^-eta {around}",
-        ("eta", "inverse_thermal_xi"),
-        ("amplitude",),
+        f"{name} with {correction}" if correction else name,
+        _present(eta=True, wave_vector=correction == "wave", inverse_thermal_xi=thermal),
+        ("amplitude", correction) if correction else ("amplitude",),
         bind,
     )
 
 
-def pair_wave(periodic: bool, thermal: bool) -> Form:
-    """Return the pair form with its leading correction, which oscillates at the density's 2 k_F.
+def density(periodic: bool, thermal: bool) -> Form:
+    """Return the connected density correlation on a ring, or at T > 0 away from the ends.
 
-    The field that creates a pair is e^(i theta) [1 + b cos(2 phi + q x)] (F. D. M. Haldane, PRL 47,
-    1840 (1981)): the correction decays faster by r^(-1/eta), the exponent of the density wave. For
-    a ring at T = 0, or T > 0.
+    Its uniform and its oscillating part, B s(r)^-2 + A cos(q r) s(r)^-eta.
     """
 
-    def bind(x: FloatArray, y: FloatArray, length: int) -> Basis:
-        at = _Thermal(x, y, length, periodic)
-        distances = np.arange(length + 1.0)
-        log_chord = np.concatenate([[0.0], np.log(chord(distances[1:length], length)), [0.0]])
+    def bind(x: IntArray, y: IntArray, length: int) -> Basis:
+        chain = _Chain(x, y, length, periodic, thermal)
 
         def basis(u: FloatArray) -> FloatArray:
-            log_all = at.table(u[2]) if thermal else log_chord
-            log_s = log_all[: length + 1]
-            plain = np.exp(-u[0] * log_s)
-            wave = plain * np.cos(u[1] * distances) * np.exp(-log_s / max(u[0], 0.05))
-            two = np.stack([plain, wave], axis=1)
-            if not thermal:
-                return np.asarray(two[at.r])
-            if periodic:
-                return at.both_ways(two)
-            return np.asarray(two[at.r] * np.exp(-u[0] * at.ends(log_all))[:, None])
+            log_s = chain.logs(u)[: length + 1]
+            wave = np.cos(u[1] * chain.distances) * np.exp(-u[0] * log_s)
+            return chain.spread(np.stack([np.exp(-2 * log_s), wave], axis=1))
 
         return basis
 
-    distance = "s(r|xi)" if thermal else "d(r|L)"
-    return Form(
-        f"{'thermal' if thermal else 'periodic'} with wave",
-        f"A {distance}^-eta [1 + b cos(q r) {distance}^(-1/eta)]",
-        ("eta", "wave_vector", *(("inverse_thermal_xi",) if thermal else ())),
-        ("amplitude", "wave"),
-        bind,
-    )
-
-
-def pair_corrected(plain: Form, periodic: bool) -> Form:
-    """Return a pair form times 1 + b r^-2, r the chord or its thermal counterpart.
-
-    The first descendant of every field brings this correction, whatever the lattice. On an open
-    chain the distance is that of the bulk.
-    """
-    thermal = "inverse_thermal_xi" in plain.shape
-
-    def bind(x: FloatArray, y: FloatArray, length: int) -> Basis:
-        at = _Thermal(x, y, length, periodic)
-        inner = plain.bind(x, y, length)
-        ring = length if periodic else 2 * (length + 1)
-        chord_squared = chord(x - y, ring) ** 2
-
-        def basis(u: FloatArray) -> FloatArray:
-            values = inner(u)
-            if not thermal:
-                return np.concatenate([values, values / chord_squared[:, None]], axis=1)
-            squared = np.exp(-2 * at.table(u[1])[: length + 1])
-            return np.concatenate([values, values * squared[at.r][:, None]], axis=1)
-
-        return basis
-
-    return Form(
-        f"{plain.name} with r^-2",
-        f"{plain.formula} [1 + b r^-2]",
-        plain.shape,
-        ("amplitude", "correction"),
-        bind,
-    )
-
-
-def density_ring() -> Form:
-    """Return uniform and oscillating part of the connected density correlation on a ring."""
-
-    def bind(x: FloatArray, y: FloatArray, length: int) -> Basis:
-        r = np.abs(x - y)
-        distance = chord(r, length)
-        return lambda u: np.stack([distance**-2.0, np.cos(u[1] * r) * distance ** -u[0]], axis=1)
-
-    return Form(
-        "density, periodic",
-        "B d(r|L)^-2 + A cos(q r) d(r|L)^-eta",
-        ("eta", "wave_vector"),
-        ("uniform", "amplitude"),
-        bind,
-    )
+    name = f"density, {'thermal' if thermal else 'periodic'}"
+    shape = _present(eta=True, wave_vector=True, inverse_thermal_xi=thermal)
+    return Form(name, shape, ("uniform", "amplitude"), bind)
 
 
 def density_open(parity: int) -> Form:
@@ -236,68 +192,28 @@ def density_open(parity: int) -> Form:
     symmetry fixes q (L + 1) + 2 delta = parity pi.
     """
 
-    def bind(x: FloatArray, y: FloatArray, length: int) -> Basis:
+    def bind(x: IntArray, y: IntArray, length: int) -> Basis:
         ring = 2 * (length + 1)
         minus, plus = chord(x - y, ring), chord(x + y, ring)
-        log_ratio, log_ends = np.log(plus / minus), 0.5 * np.log(chord(2 * x, ring))
-        log_ends_y = 0.5 * np.log(chord(2 * y, ring))
-        cot_minus = 1 / np.tan(np.pi * (x - y) / ring)
-        cot_plus = 1 / np.tan(np.pi * (x + y) / ring)
+        log_ratio = np.log(plus / minus)
+        half_log_x, half_log_y = (0.5 * np.log(chord(2 * one, ring)) for one in (x, y))
+        cot_minus, cot_plus = (1 / np.tan(np.pi * one / ring) for one in (x - y, x + y))
 
         def basis(u: FloatArray) -> FloatArray:
             eta, q = u
             delta = 0.5 * (parity * np.pi - q * (length + 1))
-            ends_x, ends_y = np.exp(-eta * log_ends), np.exp(-eta * log_ends_y)
-            oscillating = (
-                ends_x
-                * ends_y
-                * (
-                    np.cos(q * (x - y)) * np.expm1(eta * log_ratio)
-                    + np.cos(q * (x + y) + 2 * delta) * np.expm1(-eta * log_ratio)
-                )
-            )
-            mixed = (
-                np.pi
-                / ring
-                * (
-                    np.sin(q * y + delta) * ends_y * (cot_minus - cot_plus)
-                    - np.sin(q * x + delta) * ends_x * (cot_minus + cot_plus)
-                )
-            )
-            return np.stack([minus**-2 + plus**-2, oscillating, mixed], axis=1)
+            at_x, at_y = np.exp(-eta * half_log_x), np.exp(-eta * half_log_y)
+            wave = np.cos(q * (x - y)) * np.expm1(eta * log_ratio)
+            wave += np.cos(q * (x + y) + 2 * delta) * np.expm1(-eta * log_ratio)
+            mixed = np.sin(q * y + delta) * at_y * (cot_minus - cot_plus)
+            mixed -= np.sin(q * x + delta) * at_x * (cot_minus + cot_plus)
+            uniform = minus**-2 + plus**-2
+            return np.stack([uniform, at_x * at_y * wave, np.pi / ring * mixed], axis=1)
 
         return basis
 
-    return Form(
-        f"density, open, parity {parity}",
-        "B [d(x-y)^-2 + d(x+y)^-2] + A [oscillating at q with images] + D [their product]",
-        ("eta", "wave_vector"),
-        ("uniform", "amplitude", "mixed"),
-        bind,
-    )
-
-
-def density_thermal(periodic: bool) -> Form:
-    """Return the connected density correlation at T > 0, away from the ends of an open chain."""
-
-    def bind(x: FloatArray, y: FloatArray, length: int) -> Basis:
-        at = _Thermal(x, y, length, periodic)
-        distances = np.arange(length + 1.0)
-
-        def basis(u: FloatArray) -> FloatArray:
-            log_s = at.table(u[2])[: length + 1]
-            wave = np.cos(u[1] * distances) * np.exp(-u[0] * log_s)
-            return at.both_ways(np.stack([np.exp(-2 * log_s), wave], axis=1))
-
-        return basis
-
-    return Form(
-        "density, thermal",
-        "B s(r)^-2 + A cos(q r) s(r)^-eta, s(r) = (xi/pi) sinh(pi r/xi)",
-        ("eta", "wave_vector", "inverse_thermal_xi"),
-        ("uniform", "amplitude"),
-        bind,
-    )
+    name = f"density, open, parity {parity}"
+    return Form(name, ("eta", "wave_vector"), ("uniform", "amplitude", "mixed"), bind)
 
 
 def metal(periodic: bool, power: float | None, oscillating: bool) -> Form:
@@ -307,35 +223,97 @@ def metal(periodic: bool, power: float | None, oscillating: bool) -> Form:
 
     Parameters
     ----------
+    periodic : bool
+        Whether the chain is a ring.
     power : float or None
         a; None: fitted.
     oscillating : bool
         Whether there is the cosine.
     """
-    shape = ("inverse_xi", *(("power",) if power is None else ()))
-    shape = (*shape, *(("wave_vector",) if oscillating else ()))
 
-    def bind(x: FloatArray, y: FloatArray, length: int) -> Basis:
+    def bind(x: IntArray, y: IntArray, length: int) -> Basis:
         r = np.abs(x - y)
 
-        def one_way(u: FloatArray, z: FloatArray) -> FloatArray:
-            a = u[1] if power is None else power
+        def one_way(u: FloatArray, z: IntArray) -> FloatArray:
+            a = float(u[1]) if power is None else power
             envelope = np.exp(-u[0] * z) * z**-a
             if not oscillating:
                 return np.asarray(envelope)[:, None]
-            k = u[-1]
-            return np.stack([envelope * np.cos(k * z), envelope * np.sin(k * z)], axis=1)
+            return np.stack([envelope * np.cos(u[-1] * z), envelope * np.sin(u[-1] * z)], axis=1)
 
         if not periodic:
             return lambda u: one_way(u, r)
         return lambda u: one_way(u, r) + one_way(u, length - r)
 
-    cosine = " cos(k r + phi)" if oscillating else ""
-    exponent = "a" if power is None else f"{power:g}"
     return Form(
-        f"metal, a = {'free' if power is None else exponent}",
-        f"B exp(-r/xi) r^-{exponent}{cosine}",
-        shape,
+        f"metal, a = {'free' if power is None else f'{power:g}'}",
+        _present(inverse_xi=True, power=power is None, wave_vector=oscillating),
         ("cosine", "sine") if oscillating else ("amplitude",),
         bind,
     )
+
+
+def forms_for(what: str, pairs: Pairs, power: float | None) -> list[Form]:
+    """Return the forms that compete in the model average.
+
+    Parameters
+    ----------
+    what : {"pair", "density", "green"}
+        The correlation.
+    pairs : Pairs
+        The data.
+    power : float or None
+        Of a Green function; None: zero and free compete.
+    """
+    thermal, periodic = pairs.beta is not None, pairs.periodic
+    if what == "green":
+        powers = [0.0, None] if power is None else [power]
+        return [metal(periodic, one, pairs.changes_sign) for one in powers]
+    if what == "density":
+        if thermal or periodic:
+            return [density(periodic, thermal)]
+        return [density_open(parity) for parity in (0, 1)]
+    plain = pair(periodic, thermal)
+    if pairs.statistical:
+        # noise hides a wave, but not always what r^-2 does to eta: see docs/fits.md
+        return [plain, pair(periodic, thermal, CORRECTION)]
+    return [plain, pair(periodic, thermal, "wave")] if thermal or periodic else [plain]
+
+
+def curvature(filling: float, xi: float) -> float:
+    """Return the relative size of the first correction to a thermal form.
+
+    A lattice band, -2 t cos k, has
+
+        e(k_F + q) = v (q + cot(k_F) q^2 / 2 - q^3 / 6 + ...)
+
+    and a temperature samples q of order pi T / v = pi / xi. The cubic term changes what is read off
+    a correlation by (pi/xi)^2 / 6 relative to it, the quadratic one, which cancels in first order
+    between both Fermi points, by (cot(k_F) / 2)^2 (pi/xi)^2. No window of the same data can show
+    this: the correlation at one temperature looks like the form with another exponent. For
+    hard-core bosons (beta t = 4 to 12, filling 1/10 to 1/2) the true shift of eta is below this
+    estimate.
+
+    Parameters
+    ----------
+    filling : float
+        Particles of one kind per site, k_F = pi filling; NaN: unknown, taken as 1/2.
+    xi : float
+        Thermal length v beta in sites.
+    """
+    return float((1 / 6 + _cotangent(filling) ** 2 / 4) * (np.pi / xi) ** 2)
+
+
+def wave_vector_shift(filling: float, xi: float) -> float:
+    """Return how far the temperature moves 2 k_F of a density correlation, 1 / site.
+
+    The quadratic term turns the oscillation: the pole of the Fermi function that carries the
+    correlation lies at k_F + i kappa + cot(k_F) kappa^2 / 2 with kappa = pi / xi. Parameters are
+    those of :func:`curvature`.
+    """
+    return float(abs(_cotangent(filling)) * (np.pi / xi) ** 2)
+
+
+def _cotangent(filling: float) -> float:
+    k_f = np.pi * np.clip(np.nan_to_num(filling, nan=0.5), 1e-3, 1 - 1e-3)
+    return float(1 / np.tan(k_f))

@@ -42,8 +42,7 @@ class Options:
     Raises
     ------
     OrchestraError
-        If a value has no meaning for any data. What depends on the length of the chain is checked
-        by :func:`check_request`.
+        If a value has no meaning for any data; :meth:`check` knows the length of the chain.
     """
 
     r_min: int | None = None
@@ -55,11 +54,15 @@ class Options:
     resampling: str = "gaussian"
 
     def __post_init__(self) -> None:
-        """Refuse what no data can be fitted with; NaN is in no range."""
+        """Refuse what no data can be fitted with."""
+        self.check()
+
+    def check(self, length: float = np.inf) -> None:
+        """Refuse what chains of ``length`` sites cannot be fitted with; NaN is in no range."""
         for name, low, high in (
-            ("r_min", 1, np.inf),
-            ("r_max", 2, np.inf),
-            ("edge", 1, np.inf),
+            ("r_min", 1, length - 2),
+            ("r_max", 2, length - 1),
+            ("edge", 1, np.floor(length / 2)),
             ("power", 0, 10),
             ("wave_vector", 0, np.pi),
             ("replicas", 100, 100_000),
@@ -92,23 +95,16 @@ def check_request(
     boundary, beta, convention, options
         As of :func:`bilayer_orchestra.fits.datasets.fit`.
     """
-    for kind in what:
-        if kind not in FITTED:
-            raise OrchestraError(f"cannot fit {kind!r}; choose from {', '.join(FITTED)}")
     need_chains(dataset.dims, "fits")
-    known = [str(one) for one in dataset["layer"].values]
-    for layer in layers:
-        if layer not in known:
-            raise OrchestraError(f"there is no layer {layer!r}; the layers are {', '.join(known)}")
-    if boundary not in (None, "open", "periodic"):
-        raise OrchestraError(f"boundary = {boundary}: should be open or periodic")
+    choices: list[tuple[str, str, Iterable[str]]] = [
+        *(("what", one, FITTED) for one in what),
+        *(("layer", one, [*map(str, dataset["layer"].values)]) for one in layers),
+        ("boundary", boundary or "open", ("open", "periodic")),
+        ("convention", convention, CONVENTIONS),
+    ]
+    for name, value, allowed in choices:
+        if value not in allowed:
+            raise OrchestraError(f"{name} = {value}: should be {' or '.join(allowed)}")
     if beta is not None and not beta > 0:
         raise OrchestraError(f"beta = {beta:g}: should be positive (inf is T = 0)")
-    if convention not in CONVENTIONS:
-        raise OrchestraError(f"unknown convention {convention!r}: {', '.join(CONVENTIONS)}")
-    length = dataset.sizes.get("x", 0)
-    most = {"r_min": length - 2, "r_max": length - 1, "edge": length // 2}
-    for key, largest in most.items():
-        value = getattr(options, key)
-        if value is not None and value > largest:
-            raise OrchestraError(f"{key} = {value}: {length} sites allow {largest} at most")
+    options.check(dataset.sizes["x"])

@@ -11,15 +11,23 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
-from bilayer_orchestra.fits.forms import Form
-from bilayer_orchestra.fits.pairs import Series
-from bilayer_orchestra.fits.weights import Weights
+from bilayer_orchestra.fits.forms import THERMAL, Form
+from bilayer_orchestra.fits.pairs import Pairs
+from bilayer_orchestra.fits.weights import Weights, times
 from bilayer_orchestra.terms import FloatArray
 
-#: The shape parameter 1/xi of thermal forms.
-THERMAL = "inverse_thermal_xi"
 #: Relative step of numerical derivatives.
 STEP = 1e-5
+
+
+@dataclass(frozen=True)
+class Window:
+    """One model of the data: a form on distances r_min <= r <= r_max, ``edge`` from the ends."""
+
+    form: Form
+    r_min: int
+    r_max: int
+    edge: int
 
 
 @dataclass(frozen=True)
@@ -28,64 +36,64 @@ class Fit:
 
     Parameters
     ----------
+    problem : Problem
+        What was fitted, and with which metric.
     shape, amplitudes : array
         The parameters of the form.
     response : array, shape (k, p)
         Derivative of all k parameters (shape first) with respect to the data.
+    deviations : array, shape (blocks, k)
+        Of the parameters; no rows for data without noise.
+    errors : array, shape (k,)
+        Standard errors of the parameters within this window.
     chi2 : float
         Scaled so that its expectation is ``dof`` if the form is right.
-    count : float
-        Data in the window; dof = count - k.
     fitted : array, shape (p,)
+        The fitted function.
     residual : array, shape (q,)
         Weighted, scaled as chi^2.
     noise : array, shape (blocks, q)
         What the deviations of the data leave of themselves in ``residual``, to first order.
     """
 
-    form: Form
+    problem: Problem
     shape: FloatArray
     amplitudes: FloatArray
     response: FloatArray
     deviations: FloatArray
-    misfit_covariance: FloatArray
+    errors: FloatArray
     chi2: float
-    count: float
     fitted: FloatArray
     residual: FloatArray
     noise: FloatArray
-    success: bool
 
     @property
-    def k(self) -> int:
-        """Number of parameters."""
-        return len(self.shape) + len(self.amplitudes)
+    def form(self) -> Form:
+        """What was fitted."""
+        return self.problem.window.form
+
+    @property
+    def count(self) -> float:
+        """Effective number of data in the window."""
+        return self.problem.weights.count
 
     @property
     def dof(self) -> float:
         """Degrees of freedom."""
-        return self.count - self.k
+        return self.count - self.form.k
 
     @property
     def chi2_per_dof(self) -> float:
         """chi^2 / dof; NaN if every number of the window is used up."""
         return self.chi2 / self.dof if self.dof > 0 else np.nan
 
-    @property
-    def covariance(self) -> FloatArray:
-        """Covariance of all parameters, shape first."""
-        if len(self.deviations):
-            return self.deviations.T @ self.deviations
-        return self.misfit_covariance
-
     def value(self, name: str) -> float:
-        """Return a shape parameter by name."""
-        return float(self.shape[self.form.shape.index(name)])
+        """Return a shape parameter by name; NaN if the form has no such parameter."""
+        return float(dict(zip(self.form.shape, self.shape, strict=True)).get(name, np.nan))
 
     def error(self, name: str) -> float:
         """Return its standard error within this window."""
-        k = self.form.shape.index(name)
-        return float(np.sqrt(self.covariance[k, k]))
+        return float(dict(zip(self.form.shape, self.errors, strict=False)).get(name, np.nan))
 
 
 class Problem:
@@ -93,18 +101,18 @@ class Problem:
 
     Parameters
     ----------
-    form : Form
-        The function, whose basis is averaged over the same pairs as the data.
-    series : Series
-        The p numbers that are fitted.
+    window : Window
+        With the form, whose basis is averaged over the same pairs as the data.
+    series : Pairs
+        The p numbers of this window.
     weights : Weights
         The metric of chi^2.
     """
 
-    def __init__(self, form: Form, series: Series, weights: Weights) -> None:
-        self.form, self.series, self.weights = form, series, weights
-        self.folds = "open" not in form.name
-        self.per_pair = form.bind(series.x, series.y, series.length)
+    def __init__(self, window: Window, series: Pairs, weights: Weights) -> None:
+        self.window, self.series, self.weights = window, series, weights
+        self.form = window.form
+        self.per_pair = self.form.bind(series.x, series.y, series.length)
 
     def basis(self, shape: FloatArray) -> FloatArray:
         """Return the form's basis functions averaged over groups, (p, amplitudes)."""
@@ -121,9 +129,8 @@ class Problem:
         basis = basis / norm
         # one to three columns: their Gram matrix is small and, once normalized, well conditioned
         values, vectors = np.linalg.eigh(basis.T @ basis)
-        kept = vectors[:, values > 1e-12 * values[-1]] / np.sqrt(
-            values[values > 1e-12 * values[-1]]
-        )
+        large = values > 1e-12 * values[-1]
+        kept = vectors[:, large] / np.sqrt(values[large])
         solution = kept @ (kept.T @ (basis.T @ data))
         return solution / norm, data - basis @ solution
 
@@ -143,7 +150,7 @@ class Problem:
             max_nfev=50 * len(start),
         )
         shape = self._bent(np.asarray(found.x))
-        if "wave_vector" in self.form.shape and self.folds:
+        if "wave_vector" in self.form.shape and "open" not in self.form.name:
             # distances are whole numbers: q, -q and q + 2 pi are the same wave
             k = self.form.shape.index("wave_vector")
             shape[k] = np.abs((shape[k] + np.pi) % (2 * np.pi) - np.pi)
@@ -155,83 +162,81 @@ class Problem:
         Far out s(r)^-eta knows only eta / xi. At fixed eta the misfit is a bent, narrow valley, in
         which a search takes hundreds of steps.
         """
-        if THERMAL not in self.form.shape:
-            return shape
-        result, eta, k = shape.copy(), self.form.shape.index("eta"), self.form.shape.index(THERMAL)
-        result[k] = np.log(max(abs(shape[k]), 1e-9))
-        result[eta] *= np.exp(result[k])
+        result = shape.copy()
+        if THERMAL in self.form.shape:
+            result[-1] = np.log(max(abs(shape[-1]), 1e-9))
+            result[0] *= np.exp(result[-1])
         return result
 
     def _bent(self, straight: FloatArray) -> FloatArray:
         """Return the shape of :meth:`_straight`."""
-        if THERMAL not in self.form.shape:
-            return straight
         result = straight.copy()
-        eta, k = self.form.shape.index("eta"), self.form.shape.index(THERMAL)
-        result[k] = np.exp(np.clip(straight[k], -25.0, 25.0))
-        result[eta] /= result[k]
+        if THERMAL in self.form.shape:
+            result[-1] = np.exp(np.clip(straight[-1], -25.0, 25.0))
+            result[0] /= result[-1]
         return result
 
-    def solve(self, start: FloatArray) -> Fit:
-        """Fit and propagate errors."""
-        shape, success = self.search(start, self.series.values)
-        data = self.weights.apply(self.series.values)
-        amplitudes, residual = self.amplitudes(shape, data)
-        columns = []
-        for j in range(len(shape)):
-            step = np.zeros(len(shape))
-            step[j] = STEP * max(abs(shape[j]), 0.1)
-            up, down = self.basis(shape + step), self.basis(shape - step)
-            columns.append((up - down) @ amplitudes / (2 * step[j]))
+    def solve(self, start: FloatArray) -> Fit | None:
+        """Fit and propagate errors; None if the search found nothing."""
+        try:
+            shape, success = self.search(start, self.series.values)
+            return self._at(shape) if success else None
+        except (np.linalg.LinAlgError, ValueError):
+            return None
+
+    def _at(self, shape: FloatArray) -> Fit | None:
+        """Return the fit of this shape, the best one; None if it is infinite."""
+        weighted = self.weights.apply
+        amplitudes, residual = self.amplitudes(shape, weighted(self.series.values))
         basis = self.basis(shape)
-        jacobian = np.column_stack([*columns, *basis.T])
-        scale = np.linalg.norm(self.weights.apply(jacobian), axis=0)
+        slopes = [
+            (self.basis(shape + step) - self.basis(shape - step)) @ amplitudes / (2 * step.sum())
+            for step in np.diag(STEP * np.maximum(np.abs(shape), 0.1))
+        ]
+        jacobian = np.column_stack([*slopes, *basis.T])
+        scale = np.linalg.norm(weighted(jacobian), axis=0)
         scale[scale == 0] = 1.0
-        weighted = self.weights.apply(jacobian) / scale
-        inverse = np.linalg.pinv(weighted, rcond=1e-10)
+        # of the scaled parameters
+        inverse = np.linalg.pinv(weighted(jacobian) / scale, rcond=1e-10)
         transform = self.weights.transform
         response = inverse * transform if transform.ndim == 1 else inverse @ transform
-        response = response / scale[:, None]
-        count, k = self.weights.count, len(shape) + len(amplitudes)
-        chi2 = float(residual @ residual)
-        deviations = self.weights.deviations @ response.T
-        noise = np.zeros((0, len(residual)))
+        dof, chi2 = self.weights.count - self.form.k, float(residual @ residual)
+        deviations = self.series.deviations
+        left = weighted(deviations.T)
+        noise = (left - weighted(jacobian) / scale @ (inverse @ left)).T
         if len(deviations):
-            left = self.weights.apply(self.weights.deviations.T)
-            noise = (left - weighted @ (inverse @ left)).T
             expected, deviations = self._propagate(jacobian, scale)
-            size = (count - k) / expected if expected > 0 and count > k else 1.0
+            size = dof / expected if expected > 0 and dof > 0 else 1.0
             chi2, residual, noise = chi2 * size, residual * np.sqrt(size), noise * np.sqrt(size)
-        # for errors of form sigma is only a scale: the misfit itself says how large it is
-        with np.errstate(all="ignore"):  # of a shape that ran away; such fits are dropped
-            scaled = inverse / scale[:, None]
-            covariance = scaled @ scaled.T
-        covariance *= max(chi2 / max(count - k, 1.0), 1e-300)
+            errors = np.linalg.norm(deviations, axis=0)
+        else:
+            # for errors of form sigma is only a scale: the misfit itself says how large it is
+            deviations = np.zeros((0, self.form.k))
+            with np.errstate(all="ignore"):  # of a shape that ran away; such fits are dropped
+                errors = np.linalg.norm(inverse, axis=1) / scale
+            errors *= np.sqrt(max(chi2 / max(dof, 1.0), 1e-300))
+        if not np.isfinite(chi2):
+            return None
         return Fit(
-            self.form,
+            self,
             shape,
             amplitudes,
-            response,
+            response / scale[:, None],
             deviations,
-            covariance,
+            errors,
             chi2,
-            count,
             basis @ amplitudes,
             residual,
             noise,
-            success and bool(np.isfinite(chi2)),
         )
 
     def _propagate(self, jacobian: FloatArray, scale: FloatArray) -> tuple[float, FloatArray]:
         """Return the expected chi^2, and the deviations of all parameters (blocks, k)."""
         expected, rows = 0.0, []
-        folds = self.weights.folds or ((self.weights.deviations, self.weights.transform),)
-        for deviations, transform in folds:
-            if transform.ndim == 1:
-                weighted, noise = (transform[:, None] * a for a in (jacobian, deviations.T))
-            else:
-                weighted, noise = transform @ jacobian, transform @ deviations.T
-            inverse = np.linalg.pinv(weighted / scale, rcond=1e-10)
+        whole = (self.series.deviations, self.weights.transform)
+        for deviations, transform in self.weights.folds or (whole,):
+            weighted, noise = (times(transform, one) for one in (jacobian / scale, deviations.T))
+            inverse = np.linalg.pinv(weighted, rcond=1e-10)
             rows.append((inverse @ noise / scale[:, None]).T)
-            expected += float(np.sum((noise - weighted / scale @ (inverse @ noise)) ** 2))
+            expected += float(np.sum((noise - weighted @ (inverse @ noise)) ** 2))
         return expected, np.concatenate(rows)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bilayer_orchestra.fits.pairs import Series
+from bilayer_orchestra.fits.pairs import Pairs
 from bilayer_orchestra.terms import FloatArray
 
 #: Relative accuracy below which two numbers of an engine count as equal.
@@ -33,14 +33,12 @@ FOLDS = 8
 
 @dataclass(frozen=True)
 class Weights:
-    """A metric W = T^t T and the covariance it is meant for.
+    """A metric W = T^t T.
 
     Parameters
     ----------
     transform : array, shape (q, p) or (p,)
         T; one-dimensional: diagonal.
-    deviations : array, shape (blocks, p)
-        Rows whose products sum to the covariance; none for deterministic data.
     count : float
         Effective number of independent data (p for statistical data, the number of distances for
         pairs without noise).
@@ -51,16 +49,20 @@ class Weights:
     """
 
     transform: FloatArray
-    deviations: FloatArray
     count: float
     kind: str
     folds: tuple[tuple[FloatArray, FloatArray], ...] = ()
 
     def apply(self, array: FloatArray) -> FloatArray:
         """Return T times ``array`` (p, ...)."""
-        if self.transform.ndim == 1:
-            return self.transform.reshape(-1, *(1,) * (array.ndim - 1)) * array
-        return np.asarray(self.transform @ array)
+        return times(self.transform, array)
+
+
+def times(transform: FloatArray, array: FloatArray) -> FloatArray:
+    """Return T times ``array`` (p, ...); T as in :class:`Weights`."""
+    if transform.ndim == 1:
+        return transform.reshape(-1, *(1,) * (array.ndim - 1)) * array
+    return np.asarray(transform @ array)
 
 
 def shrinkage(deviations: FloatArray, degrees: float) -> float:
@@ -87,23 +89,23 @@ def shrinkage(deviations: FloatArray, degrees: float) -> float:
     return float(min(1.0, np.sum(spread[off]) / signal)) if signal > 0 else 1.0
 
 
-def statistical_weights(series: Series, lam: float | None = None) -> Weights:
+def statistical_weights(series: Pairs, lam: float | None = None) -> Weights:
     """Return the metric of data with statistical errors.
 
     Parameters
     ----------
+    series : Pairs
+        The data.
     lam : float, optional
-        Shrinkage; by default from the deviations. Without deviations errors are independent.
+        Shrinkage; by default from the deviations. Without a covariance errors are independent.
     """
-    assert series.stderr is not None
     smallest = ROUNDING * float(np.abs(series.values).max())
     stderr = np.maximum(series.stderr, smallest)
-    p = len(series.values)
-    if not len(series.deviations):
-        return Weights(1 / stderr, np.diag(stderr), p, "diagonal: no covariance is stored")
+    n, p = series.deviations.shape
+    if np.isinf(series.degrees):
+        return Weights(1 / stderr, p, "diagonal: no covariance is stored")
     lam = shrinkage(series.deviations, series.degrees) if lam is None else lam
     transform = _transform(series.deviations / stderr, lam) / stderr
-    n = len(series.deviations)
     folds = []
     # fewer blocks than two per fold: every block is its own
     fold_of = np.arange(n) % min(FOLDS, n)
@@ -114,7 +116,7 @@ def statistical_weights(series: Series, lam: float | None = None) -> Weights:
     dropped = p - len(transform)
     kind = f"full covariance of {n} blocks, shrinkage {lam:.2g}"
     kind += f", {dropped} modes cut" if dropped else ""
-    return Weights(transform, series.deviations, len(transform), kind, tuple(folds))
+    return Weights(transform, len(transform), kind, tuple(folds))
 
 
 def _transform(rows: FloatArray, lam: float) -> FloatArray:
@@ -126,7 +128,7 @@ def _transform(rows: FloatArray, lam: float) -> FloatArray:
     return np.asarray((vectors[:, kept] / np.sqrt(values[kept])).T)
 
 
-def deterministic_weights(series: Series, form_error: float) -> Weights:
+def deterministic_weights(series: Pairs, form_error: float) -> Weights:
     """Return the metric of data without statistical errors.
 
     sigma^2 = bias^2 + (form_error * scale)^2: what truncation leaves, and how far the form itself
@@ -135,14 +137,14 @@ def deterministic_weights(series: Series, form_error: float) -> Weights:
 
     Parameters
     ----------
+    series : Pairs
+        The data.
     form_error : float
         Relative; found from the data by :func:`.scan.form_error`.
     """
-    bias = np.abs(np.nan_to_num(series.bias))
+    bias = np.nan_to_num(series.bias)
     sigma = np.sqrt(bias**2 + (max(form_error, ROUNDING) * series.scale) ** 2)
     sigma = np.maximum(sigma, ROUNDING * float(series.scale.max()) * 1e-3)
     count = len(np.unique(series.r))
-    share = np.sqrt(count / len(series.values))
-    empty = np.zeros((0, len(series.values)))
     kind = f"truncation (bias) and form error {form_error:.1e} in quadrature; no statistical error"
-    return Weights(share / sigma, empty, count, kind)
+    return Weights(np.sqrt(count / len(series.values)) / sigma, count, kind)

@@ -45,16 +45,12 @@ def write_page(outcome: Verdict, path: Path, headline: str, style: Path | None =
     source = resource("templates", "check", "report.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     text = environment.from_string(source).render(
-        name=outcome.name,
-        word=outcome.word,
-        distance=outcome.distance,
+        outcome=outcome,
         headline=headline,
         parameters=parameters(outcome.model.to_data()) if outcome.model else "",
-        verdicts=outcome.verdicts,
         ladder=outcome.ladder.describe() if outcome.ladder else [],
         figures=figures or [],
         notes=notes,
-        results=outcome.results,
         model=outcome.model.to_yaml() if outcome.model else "",
         level=100 * LEVEL,
         software=f"bilayer_orchestra {__version__}",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -38,37 +39,28 @@ def illustrations(outcome: Verdict, style: Path | None = None) -> list[Illustrat
 
 def _overlay(outcome: Verdict) -> Illustration | None:
     """Correlations of all results against distance, with error bars."""
-    ladders = outcome.thermal.values()
-    lowest = {max(by_beta) for by_beta in ladders if by_beta}
-    warmer = [d for by_beta in ladders for beta, d in by_beta.items() if beta not in lowest]
-    chosen = {
-        label: d for label, d in outcome.results.items() if not any(d is one for one in warmer)
-    }
+    ladders = [by_beta for by_beta in outcome.thermal.values() if by_beta]
+    lowest = {max(by_beta) for by_beta in ladders}
+    warmer = {id(d) for by_beta in ladders for beta, d in by_beta.items() if beta not in lowest}
+    chosen = {label: d for label, d in outcome.results.items() if id(d) not in warmer}
     names = [n for n in ("pair", "density_density") if any(n in d for d in chosen.values())]
     if not names:
         return None
     layers = [str(v) for v in next(iter(chosen.values()))["layer"].values]
     figure, axes = panels(len(names), len(layers), 10 / len(layers), 3.4)
-    for row, name in zip(axes, names, strict=True):
-        for axis, layer in zip(row, layers, strict=True):
-            for k, (label, d) in enumerate(list(chosen.items())[:MOST]):
-                if name not in d:
-                    continue
-                one = curve(d, name, layer, ends=True)
-                noisy = bool(one.stderr.any())
-                axis.errorbar(
-                    one.r + 0.06 * (k - len(chosen) / 2),
-                    one.mean,
-                    one.stderr if noisy else None,
-                    fmt="o" if noisy else "_",
-                    ms=4 if noisy else 12,
-                    capsize=2,
-                    lw=1,
-                    label=label,
-                )
-            axis.axhline(0, color="black", lw=0.5)
-            axis.set(ylabel=OBSERVABLES[name].long_name, title=f"layer {layer}", xlabel="distance")
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axis, (name, layer) in zip(axes.flat, product(names, layers), strict=True):
+        for k, (label, d) in enumerate(list(chosen.items())[:MOST]):
+            if name not in d:
+                continue
+            one = curve(d, name, layer, ends=True)
+            place = one.r + 0.06 * (k - len(chosen) / 2)
+            how: dict[str, Any] = {"fmt": "_", "ms": 12}
+            if one.stderr.any():
+                how = {"fmt": "o", "ms": 4, "yerr": one.stderr}
+            axis.errorbar(place, one.mean, **how, capsize=2, lw=1, label=label)
+        axis.axhline(0, color="black", lw=0.5)
+        axis.set(ylabel=OBSERVABLES[name].long_name, title=f"layer {layer}", xlabel="distance")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0][0].legend(fontsize="small")
     return Illustration(
         "correlations",
@@ -82,31 +74,22 @@ def _overlay(outcome: Verdict) -> Illustration | None:
 
 def _pulls(outcome: Verdict) -> Illustration | None:
     """Histogram of all pulls of every pair that has statistical errors."""
-    collected = {
-        f"{v.first} / {v.second}": np.concatenate(
-            [
-                (f.test.difference / np.hypot(f.test.stderr, f.test.allowance))[f.test.stderr > 0]
-                for f in v.findings
-                if f.test and f.test.stochastic
-            ]
-            or [np.zeros(0)]
-        )
-        for v in outcome.verdicts
-    }
-    collected = {k: p[np.isfinite(p)] for k, p in collected.items() if np.isfinite(p).any()}
+    collected = {}
+    for verdict in outcome.verdicts:
+        tests = [one.test for one in verdict.findings if one.test and one.test.stochastic]
+        pulls = [(t.difference / np.hypot(t.stderr, t.allowance))[t.stderr > 0] for t in tests]
+        known = np.concatenate([np.zeros(0), *pulls])
+        known = known[np.isfinite(known)]
+        if len(known):
+            collected[f"{verdict.first} / {verdict.second}"] = np.clip(known, -5, 5)
     if not collected:
         return None
     figure, ((axis,),) = panels(1, 1, 7.0, 3.6)
     edges = np.linspace(-5, 5, 41)
-    for k, (label, pulls) in enumerate(list(collected.items())[:MOST]):
-        axis.hist(
-            np.clip(pulls, -5, 5),
-            list(edges),
-            density=True,
-            histtype="step",
-            lw=1 + 0.8 * (min(len(collected), MOST) - k),  # equal ones show below each other
-            label=label,
-        )
+    for k, (label, known) in enumerate(list(collected.items())[:MOST]):
+        # equal ones show below each other
+        width = 1 + 0.8 * (min(len(collected), MOST) - k)
+        axis.hist(known, list(edges), density=True, histtype="step", lw=width, label=label)
     axis.plot(edges, np.exp(-(edges**2) / 2) / np.sqrt(2 * np.pi), "k--", lw=1, label="expected")
     axis.set(
         xlabel="difference / error (statistical and systematic in quadrature)",
@@ -134,18 +117,11 @@ def _approach(outcome: Verdict) -> Illustration | None:
             usable = {b: d for b, d in by_beta.items() if source in d}
             if not usable:
                 continue
-            temperature = [1 / beta for beta in usable]
+            temperatures = [1 / beta for beta in usable]
+            sums = [float(d[source].sum()) for d in usable.values()]
             errors = [_error_of_sum(d, source) for d in usable.values()]
-            axis.errorbar(
-                temperature,
-                [float(d[source].sum()) for d in usable.values()],
-                errors,
-                fmt="s" if is_stochastic(next(iter(usable.values()))) else "o-",
-                ms=4,
-                capsize=3,
-                lw=1,
-                label=name,
-            )
+            fmt = "s" if is_stochastic(next(iter(usable.values()))) else "o-"
+            axis.errorbar(temperatures, sums, errors, fmt=fmt, ms=4, capsize=3, lw=1, label=name)
         for d in outcome.results.values():
             if d.attrs["ensemble"] == "canonical" and source in d and not is_stochastic(d):
                 axis.axhline(float(d[source].sum()), lw=0.8, ls=":", color="black")

@@ -23,7 +23,7 @@ from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 from bilayer_orchestra.dataset.reading import conditions, model_data, need_chains, parameters
 from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.files import replacing
-from bilayer_orchestra.fits.pairs import pairs_of, series_of
+from bilayer_orchestra.fits.pairs import pairs_of
 from bilayer_orchestra.model.load import read_text
 from bilayer_orchestra.observables import OBSERVABLES
 
@@ -63,32 +63,30 @@ def own_style(given: Path | None = None) -> Iterator[None]:
     OrchestraError
         If it is no style.
     """
-    extra: Any = {}
-    if given is not None and str(given) in mpl_style.library:
-        extra = mpl_style.library[str(given)]
-    elif given is not None:
-        try:
-            text = read_text(given)
-        except SpecError as error:
-            what = error.problems[0]
-            raise OrchestraError(f"{given} is no matplotlib style: {what}") from error
-        lines = [line.partition("#")[0].strip() for line in text.splitlines()]
-        keys = [line.partition(":")[0].strip() for line in lines if line]
-        # matplotlib would say four lines about each, and go on
-        if unknown := [key for key in keys if key not in mpl.rcParams]:
-            what = f"there is no setting {', '.join(unknown[:5])}"
-            raise OrchestraError(f"{given} is no matplotlib style: {what}")
-        try:
-            extra = mpl.rc_params_from_file(given, fail_on_error=True, use_default_template=False)
-        except (OSError, ValueError) as error:
-            raise OrchestraError(f"{given} is no matplotlib style: {error}") from error
-        if not extra:  # unknown keys are only a warning of matplotlib
-            raise OrchestraError(f"{given} is no matplotlib style: it sets nothing")
+    extra = {} if given is None else _read_style(given)
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
         mpl.rcParams.update({key: extra[key] for key in extra if key != "backend"})
         yield
+
+
+def _read_style(given: Path) -> Any:
+    """Return the settings of a style file, or of the style of this name."""
+    if str(given) in mpl_style.library:
+        return mpl_style.library[str(given)]
+    try:
+        lines = [line.partition("#")[0].strip() for line in read_text(given).splitlines()]
+        keys = [line.partition(":")[0].strip() for line in lines if line]
+        # matplotlib would say four lines about each, and go on
+        if unknown := [key for key in keys if key not in mpl.rcParams]:
+            raise ValueError(f"there is no setting {', '.join(unknown[:5])}")
+        if not keys:
+            raise ValueError("it sets nothing")
+        return mpl.rc_params_from_file(given, fail_on_error=True, use_default_template=False)
+    except (SpecError, OSError, ValueError) as error:
+        what = error.problems[0] if isinstance(error, SpecError) else error
+        raise OrchestraError(f"{given} is no matplotlib style: {what}") from error
 
 
 @dataclass(frozen=True)
@@ -134,14 +132,11 @@ def curve(point: xr.Dataset, name: str, layer: str, ends: bool = False) -> Curve
         distance, and the largest distances consist of them: else a sixth of the sites at each end
         is left out.
     """
-    periodic, beta = conditions(point)
-    pairs = pairs_of(point, name, layer, periodic, beta)
+    pairs = pairs_of(point, name, layer, *conditions(point))
     if pairs.length < 2:
         return Curve(*np.zeros((4, 0)))
-    series = series_of(pairs, 1 if ends else pairs.length // 6 + 1, True, False)
-    none = np.zeros(len(series.r))
-    stderr = none if series.stderr is None else series.stderr
-    return Curve(series.r, series.values, stderr, np.abs(np.nan_to_num(series.bias)))
+    means = pairs.inside(1 if ends else pairs.length // 6 + 1).by_distance()
+    return Curve(means.r, means.values, means.stderr, np.abs(np.nan_to_num(means.bias)))
 
 
 def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
@@ -149,6 +144,8 @@ def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure
 
     Parameters
     ----------
+    rows, columns : int
+        How many panels.
     width, height : float
         Of one panel, in inches.
     """
@@ -181,18 +178,11 @@ def draw(
         label = f"{label}: {'zero within errors' if known.any() else 'no values'}"
     shown = np.where(seen, size, np.nan)
     axis.plot(one.r, shown, ls=style or "none", lw=1.2, color=colour, alpha=0.8, label=label)
+    how = {"fmt": "o", "ms": marker, "lw": 1, "color": colour}
     for sign, face in ((1, colour), (-1, "white")):
         chosen = seen & (np.sign(one.mean) == sign)
-        axis.errorbar(
-            one.r[chosen],
-            size[chosen],
-            one.error[chosen],
-            fmt="o",
-            ms=marker,
-            lw=1,
-            color=colour,
-            markerfacecolor=face,
-        )
+        bars = one.r[chosen], size[chosen], one.error[chosen]
+        axis.errorbar(*bars, markerfacecolor=face, **how)
 
 
 def against_distance(axis: Axes, log: bool = True) -> None:
@@ -209,18 +199,13 @@ def against_distance(axis: Axes, log: bool = True) -> None:
 
 def log_ordinate(axes: list[Axes]) -> None:
     """Give axes of the same quantity one range of at least a decade, with ticks that are named."""
-    low, high = np.inf, 0.0
-    for axis in axes:
-        axis.set_yscale("log")
-        values = [np.ravel(line.get_ydata()) for line in axis.get_lines()]
-        positive = np.concatenate([np.zeros(0), *values])
-        positive = positive[np.isfinite(positive) & (positive > 0)]
-        if len(positive):
-            low, high = min(low, positive.min()), max(high, positive.max())
-    if high == 0:
-        low, high = 0.1, 1.0  # nothing is drawn
+    lines = [np.ravel(line.get_ydata()) for axis in axes for line in axis.get_lines()]
+    drawn = np.concatenate([np.zeros(0), *lines])
+    positive = drawn[np.isfinite(drawn) & (drawn > 0)]
+    low, high = (positive.min(), positive.max()) if len(positive) else (0.1, 1.0)
     middle, half = np.sqrt(low * high), max(np.sqrt(high / low) * 2.2, np.sqrt(10))
     for axis in axes:
+        axis.set_yscale("log")
         axis.set_ylim(middle / half, middle * half)
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if half < 10 else (1,)))
         axis.yaxis.set_major_formatter(
@@ -229,24 +214,28 @@ def log_ordinate(axes: list[Axes]) -> None:
         axis.yaxis.set_minor_formatter(NullFormatter())
 
 
-def title(figure: Figure, text: str, data: dict[str, Any], note: str) -> None:
-    """Write what is shown above a figure, the model's parameters included, and ``note`` below.
+def finish(figure: Figure, path: Path, text: str, dataset: xr.Dataset, note: str) -> None:
+    """Write a picture with its title, the model's parameters included, and ``note`` below.
 
     Parameters
     ----------
     figure : Figure
         The picture.
+    path : Path
+        Where it is written, in the format of the suffix.
     text : str
         Its first line.
-    data : dict
-        The model; see :func:`bilayer_orchestra.dataset.reading.model_data`.
+    dataset : Dataset
+        What is shown.
     note : str
         What the reader must know of its points.
     """
     columns = int(13 * figure.get_figwidth())
-    lines = textwrap.wrap(text, columns) + textwrap.wrap(parameters(data), columns)
-    figure.suptitle("\n".join(lines), fontsize="medium")
+    lines = [text, parameters(model_data(dataset))]
+    wrapped = [part for line in lines for part in textwrap.wrap(line, columns)]
+    figure.suptitle("\n".join(wrapped), fontsize="medium")
     figure.supxlabel("\n".join(textwrap.wrap(note, columns)), fontsize="small")
+    save(figure, path)
 
 
 def drawable(dataset: xr.Dataset) -> list[str]:
@@ -294,13 +283,8 @@ def draw_correlations(dataset: xr.Dataset, path: Path, style: Path | None = None
             log_ordinate([axis])
             axis.legend()
         unsure = "" if dataset.attrs["converged"] else "   NOT CONVERGED"
-        title(
-            figure,
-            f"{dataset.attrs['model_name']}: {dataset.attrs['engine']}{unsure}",
-            model_data(dataset),
-            NOTE,
-        )
-        save(figure, path)
+        text = f"{dataset.attrs['model_name']}: {dataset.attrs['engine']}{unsure}"
+        finish(figure, path, text, dataset, NOTE)
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -9,19 +9,17 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from bilayer_orchestra.dataset.reading import model_data
-from bilayer_orchestra.fits.datasets import rounded
+from bilayer_orchestra.fits.datasets import rounded, total_error
 from bilayer_orchestra.observables import FITTED
 from bilayer_orchestra.plots.common import (
     Curve,
     against_distance,
     colour_of,
     draw,
+    finish,
     log_ordinate,
     own_style,
     panels,
-    save,
-    title,
 )
 
 _SYMBOLS = {"eta": r"$\eta$", "inverse_xi": r"$1/\xi$"}
@@ -72,8 +70,7 @@ def draw_fits(fits: xr.Dataset, path: Path, style: Path | None = None) -> bool:
         text = f"{fits.attrs.get('model_name', '')}: fits of correlation functions"
         if any((fits[f"{kind}_input_converged"] == 0).any() for kind in kinds):
             text += "   INPUT NOT CONVERGED"
-        title(figure, text, model_data(fits), NOTE)
-        save(figure, path)
+        finish(figure, path, text, fits, NOTE)
     return True
 
 
@@ -83,7 +80,7 @@ def _draw_data(axis: Axes, one: xr.Dataset, kind: str, main: str, layer: str, co
     stderr = np.nan_to_num(one[f"{kind}_data_stderr"].values[there])
     draw(axis, Curve(r[there], data[there], stderr, 0 * stderr), colour, style="")
     inside = (r >= one[f"{kind}_r_min"].item()) & (r <= one[f"{kind}_r_max"].item())
-    value, error = _result(one, f"{kind}_{main}")
+    value, error = one[f"{kind}_{main}"].item(), total_error(one, f"{kind}_{main}").item()
     label = f"{layer}: {_SYMBOLS[main]} = {rounded(value, error)} $\\pm$ {rounded(error, error)}"
     axis.plot(r[there], np.abs(fitted[there]), ":", lw=1, color=colour, alpha=0.6)
     axis.plot(r[inside], np.abs(fitted[inside]), "-", lw=1.5, color=colour, label=label)
@@ -103,14 +100,8 @@ def _draw_scan(
         r_min[heavy], values[heavy], errors[heavy], fmt="none", color=colour, alpha=0.4, lw=1
     )
     axis.scatter(r_min[heavy], values[heavy], s=8 + 60 * weights[heavy], color=colour)
-    value, error = _result(one, f"{kind}_{main}")
+    value, error = one[f"{kind}_{main}"].item(), total_error(one, f"{kind}_{main}").item()
     axis.axhspan(value - error, value + error, color=colour, alpha=0.15)
     low, high = np.nanmin(values[heavy]), np.nanmax(values[heavy])
     margin = max(error, high - low, 1e-6)
     return min(low, value) - margin, max(high, value) + margin
-
-
-def _result(one: xr.Dataset, name: str) -> tuple[float, float]:
-    """Return a fitted number and its total error."""
-    parts = [np.nan_to_num(one[f"{name}_{kind}"].item()) for kind in ("stderr", "systematic")]
-    return one[name].item(), float(np.hypot(*parts))

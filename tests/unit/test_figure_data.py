@@ -10,7 +10,7 @@ from bilayer_orchestra.checking.comparison import WEAKEST
 from bilayer_orchestra.dataset.schema import open_result
 from bilayer_orchestra.model.load import load_model, parse_model
 from bilayer_orchestra.plots.common import curve
-from bilayer_orchestra.plots.study_exponents import fits
+from bilayer_orchestra.plots.study_figure import fits
 from tests.support.paths import DOCS_DATA, ROOT
 
 

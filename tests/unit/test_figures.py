@@ -10,8 +10,7 @@ from bilayer_orchestra.cli.results import plot
 from bilayer_orchestra.dataset.schema import open_result, write_atomic
 from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.plots.common import curve
-from bilayer_orchestra.plots.study_axes import single
-from bilayer_orchestra.plots.study_figure import draw_figure
+from bilayer_orchestra.plots.study_figure import draw_figure, single
 from bilayer_orchestra.running.point import Runner
 from bilayer_orchestra.study.collect import collect
 from bilayer_orchestra.study.load import load_study

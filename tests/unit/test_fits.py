@@ -12,11 +12,11 @@ from bilayer_orchestra.cli.app import app
 from bilayer_orchestra.dataset.schema import write_atomic
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.datasets import fit
-from bilayer_orchestra.fits.forms import pair, pair_corrected
+from bilayer_orchestra.fits.forms import CORRECTION, pair
 from bilayer_orchestra.fits.options import Options
-from bilayer_orchestra.fits.pairs import pairs_of, series_of
-from bilayer_orchestra.fits.scan import Window, sensible
-from bilayer_orchestra.fits.solve import Problem
+from bilayer_orchestra.fits.pairs import pairs_of
+from bilayer_orchestra.fits.scan import sensible
+from bilayer_orchestra.fits.solve import Problem, Window
 from bilayer_orchestra.fits.weights import statistical_weights
 from tests.support.fits import (
     dataset,
@@ -208,16 +208,15 @@ def test_what_no_chi_square_sees_is_in_the_error():
 def test_a_correction_does_not_replace_the_leading_term():
     """r^-1.45 is also r^0.55 [1 + b r^-2] with a huge b, and a search may end there."""
     one = noisy(4, eta=1.45)
-    form = pair_corrected(pair(periodic=True, thermal=False), periodic=True)
-    series = series_of(pairs_of(one, "pair", "P", True, None), 1, True, False)
-    problem = Problem(form, series, statistical_weights(series))
+    form = pair(periodic=True, thermal=False, correction=CORRECTION)
+    series = pairs_of(one, "pair", "P", True, None).by_distance()
+    problem = Problem(Window(form, 1, 24, 1), series, statistical_weights(series))
     right, wrong = problem.solve(np.array([1.4])), problem.solve(np.array([-0.6]))
     assert right.value("eta") == pytest.approx(1.45, abs=0.1)
     assert wrong.value("eta") < 0
     assert wrong.chi2 < 2 * wrong.dof  # chi^2 alone does not tell
-    window = Window(form, 1, 24, 1)
-    assert sensible(right, window, series)
-    assert not sensible(wrong, window, series)
+    assert sensible(right)
+    assert not sensible(wrong)
 
 
 def test_a_misfit_in_every_window_widens_the_error():
@@ -234,6 +233,16 @@ def test_a_misfit_in_every_window_widens_the_error():
     assert totals[1] > 0.7 * np.sqrt(chi2) * totals[0]
 
 
+def test_errors_without_a_covariance_are_independent_and_that_is_said():
+    alone = noisy(3).drop_vars("pair_deviation")
+    alone["pair_stderr"] = 0.01 * alone["pair"]
+    one = fit(alone).isel(layer=0)
+    assert "no covariance stored" in one.pair_warnings.item()
+    assert one.pair_weights.item().startswith("diagonal")
+    assert float(one.pair_eta) == pytest.approx(0.7, abs=0.05)
+    assert 0 < float(one.pair_eta_stderr) < 0.05
+
+
 def test_blocks_and_normal_replicas_agree():
     one = noisy(3, contamination=0.3)
     totals = []
@@ -245,9 +254,9 @@ def test_blocks_and_normal_replicas_agree():
 
 def test_replicas_to_first_order_agree_with_searching_again():
     found = noisy(5, contamination=0.0)
-    pairs = pairs_of(found, "pair", "P", True, None)
-    series = series_of(pairs, 1, True, False)
-    problem = Problem(pair(periodic=True, thermal=False), series, statistical_weights(series))
+    series = pairs_of(found, "pair", "P", True, None).by_distance()
+    window = Window(pair(periodic=True, thermal=False), 1, 24, 1)
+    problem = Problem(window, series, statistical_weights(series))
     best = problem.solve(np.array([0.7]))
     rng = np.random.default_rng(0)
     for _ in range(10):

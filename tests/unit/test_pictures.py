@@ -150,8 +150,7 @@ def test_a_style_is_taken_on_purpose(here):
 def drawn(monkeypatch):
     """The figures that are saved, instead of files."""
     kept: list[Picture] = []
-    for module in (plotting, drawing, fitted):
-        monkeypatch.setattr(module, "save", lambda figure, path: kept.append(figure))
+    monkeypatch.setattr(plotting, "save", lambda figure, path: kept.append(figure))
     return kept
 
 
