@@ -4,8 +4,6 @@ Nobody but its owner may write what a job executes, whatever the umask; what bel
 is read as data and never executed. See docs/decisions/0019.
 """
 
-from __future__ import annotations
-
 import fcntl
 import functools
 import hashlib
@@ -53,13 +51,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
-        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE))
+        temporary.touch(FILE, exist_ok=False)
         yield temporary
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
         temporary.replace(path)
     except OSError as error:
         raise OrchestraError(f"cannot write {path}: {error.strerror or error}") from error
@@ -229,16 +224,13 @@ def try_lock(descriptor: int, kind: int) -> bool | None:
 def locked_elsewhere(path: Path) -> bool | None:
     """Return whether another process has locked ``path``; None: nobody can tell."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        with path.open("rb") as stream:
+            held = try_lock(stream.fileno(), fcntl.LOCK_SH)
     except FileNotFoundError:
         return False
     except OSError:
         return None
-    try:
-        held = try_lock(descriptor, fcntl.LOCK_SH)
-        return None if held is None else not held
-    finally:
-        os.close(descriptor)
+    return None if held is None else not held
 
 
 def refuse_locked(path: Path) -> None:

@@ -1,7 +1,5 @@
 """Files that a user names: where they are, and what is in them."""
 
-from __future__ import annotations
-
 import errno
 import os
 import select

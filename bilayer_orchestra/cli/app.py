@@ -8,10 +8,9 @@ from typing import Annotated
 
 import typer
 
-from bilayer_orchestra.cli.checking import CheckCommand, check
 from bilayer_orchestra.cli.machine import containers, doctor, engines, schema
 from bilayer_orchestra.cli.options import PathTyper
-from bilayer_orchestra.cli.results import extrapolate, fit, plot
+from bilayer_orchestra.cli.results import CheckCommand, check, extrapolate, fit, plot
 from bilayer_orchestra.cli.running import collect, render, run, status, sweep
 from bilayer_orchestra.errors import ExitCode
 

@@ -8,6 +8,7 @@ import typer
 
 from bilayer_orchestra.cli.options import AnyVersion, Overrides
 from bilayer_orchestra.errors import ExitCode, OrchestraError
+from bilayer_orchestra.plots.try_to_draw import check_style, try_to_draw
 
 if TYPE_CHECKING:
     from bilayer_orchestra.running.point import Outcome
@@ -51,7 +52,6 @@ def run(
     from bilayer_orchestra.display import output_console, progress
     from bilayer_orchestra.images.use import image_table
     from bilayer_orchestra.model.load import load_model
-    from bilayer_orchestra.plots.try_to_draw import check_style, try_to_draw
     from bilayer_orchestra.running.published import publish
     from bilayer_orchestra.tuning.solve import Options, solve
 
@@ -90,8 +90,6 @@ def run(
 
 def _load_plotting() -> None:
     from importlib import import_module
-
-    from bilayer_orchestra.plots.try_to_draw import try_to_draw
 
     # what fails is said when the picture is due
     try_to_draw(lambda: import_module("bilayer_orchestra.plots.common"), lambda line: None)

@@ -9,7 +9,7 @@ from typing import Any
 from bilayer_orchestra.errors import SpecError
 from bilayer_orchestra.model.spec import Model, kinds, validated
 from bilayer_orchestra.user_files import read_bounded
-from bilayer_orchestra.yaml_text import YamlText, parse_scalar, set_value
+from bilayer_orchestra.yaml_text import YamlText, set_value
 
 #: Keys of a study that no model has.
 STUDY_KEYS = frozenset({"axes", "zip", "backends", "figure", "runtime", "site"})
@@ -115,11 +115,13 @@ def _apply(yaml: YamlText, override: str) -> None:
             yaml.source, [f"--set {override}: expected KEY=VALUE, as in t_perp=0.3 or state.n_up=4"]
         )
     try:
-        parsed = parse_scalar(value)
+        given = YamlText(value, "value", mapping=False)
+        if given.problems:
+            raise SpecError(given.source, given.problems)
     except SpecError as error:
         problem = error.problems[0].removeprefix("line 1: ")
         raise SpecError(yaml.source, [f"--set {override}: not a YAML value: {problem}"]) from error
-    if (clash := set_value(yaml.data, keys, parsed)) is not None:
+    if (clash := set_value(yaml.data, keys, given.data)) is not None:
         raise SpecError(yaml.source, [f"--set {override}: `{clash}` has no keys inside"])
     for length in range(1, len(keys) + 1):
         yaml.lines.pop(tuple(keys[:length]), None)

@@ -58,24 +58,17 @@ class ThermalState(SpecModel):
 
 
 def _which(value: Any) -> str:
-    if isinstance(value, ThermalState):
-        return "thermal"
-    return "thermal" if isinstance(value, dict) and "beta" in value else "canonical"
+    thermal = isinstance(value, ThermalState) or (isinstance(value, dict) and "beta" in value)
+    return "thermal" if thermal else "canonical"
 
 
 def _one_of_both(value: Any) -> Any:
-    """Refuse a mixture and a missing choice with one message each."""
-    if not isinstance(value, dict):
-        return value
-    canonical = {"n_up", "n_down"} & set(value)
-    if "beta" in value and canonical:
+    """Refuse a mixture and a missing choice with one message."""
+    if isinstance(value, dict) and (
+        not value or {"beta"} < value.keys() & {"beta", "n_up", "n_down"}
+    ):
         raise PydanticCustomError(
-            "state",
-            "should be either {n_up, n_down} (ground state) or {beta} (thermal), not both",
-        )
-    if not value:
-        raise PydanticCustomError(
-            "state", "is missing its content: {n_up, n_down} (ground state) or {beta} (thermal)"
+            "state", "should be either {n_up, n_down} (ground state) or {beta} (thermal), not both"
         )
     return value
 

@@ -16,8 +16,8 @@ import pytest
 import bilayer_orchestra.cli
 from bilayer_orchestra import display
 from bilayer_orchestra.cli import verdicts
-from bilayer_orchestra.cli.checking import EXIT_CODES
 from bilayer_orchestra.cli.main import main
+from bilayer_orchestra.cli.results import EXIT_CODES
 from bilayer_orchestra.display import Output
 from bilayer_orchestra.engines.exact.engine import ExactEngine
 from bilayer_orchestra.errors import ExitCode, Interrupted
