@@ -272,20 +272,17 @@ def describe_all(place_of: PlaceOf, errors: list[ErrorDetails], root: type[BaseM
     absent = [details for details in errors if details["type"] == "absent"]
     errors = absent or errors
     missing = {file_path(details) for details in errors if details["type"] == "missing"}
-    misspelt: set[KeyPath] = set()
-    problems = []
-    for details in errors:
-        if details["type"] == "extra_forbidden":
-            problem, meant = _unknown_key(place_of, file_path(details), missing - misspelt, root)
-            problems.append(problem)
-            if meant is not None:
-                misspelt.add(meant)
     # a list is called too short as well where its entries are wrong
     inside = {file_path(details)[:-1] for details in errors}
-    for details in errors:
+    misspelt: set[KeyPath | None] = set()
+    problems = []
+    for details in sorted(errors, key=lambda one: one["type"] != "extra_forbidden"):
         path, kind = file_path(details), details["type"]
-        known = kind == "extra_forbidden" or (kind == "too_short" and path in inside)
-        if not known and path not in misspelt:
+        if kind == "extra_forbidden":
+            problem, meant = _unknown_key(place_of, path, missing - misspelt, root)
+            problems.append(problem)
+            misspelt.add(meant)
+        elif path not in misspelt and not (kind == "too_short" and path in inside):
             problems.append(_describe(place_of, details))
     return problems
 

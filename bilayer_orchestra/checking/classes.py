@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from bilayer_orchestra.checking.elements import kept, ordered
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.model.load import stored_model
-from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.model.spec import Model, stored_model
 from bilayer_orchestra.observables import ENERGY_UNITS, INVERSE_ENERGY_UNITS, OBSERVABLES
 from bilayer_orchestra.terms import Terms
 

@@ -22,7 +22,7 @@ from bilayer_orchestra.checking.consistency import inconsistencies
 from bilayer_orchestra.checking.statistics import ROUNDING
 from bilayer_orchestra.dataset.reading import by_site, need_chains
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.model.load import stored_model
+from bilayer_orchestra.model.spec import stored_model
 from bilayer_orchestra.terms import Canonical, FloatArray, Terms
 
 Standing = Literal["holds", "violated", "undecided", "not applicable"]

@@ -30,8 +30,7 @@ from bilayer_orchestra.dataset.reading import need_chains
 from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.engines.registry import engines, get_engine
 from bilayer_orchestra.errors import OrchestraError, OtherVersionError
-from bilayer_orchestra.model.load import parse_model
-from bilayer_orchestra.model.spec import CanonicalState, Model
+from bilayer_orchestra.model.spec import CanonicalState, Model, parse_model
 from bilayer_orchestra.running.point import checked_request
 from bilayer_orchestra.running.versions import run_directory
 from bilayer_orchestra.runtimes.local import LocalRuntime

@@ -51,7 +51,7 @@ def run(
     """
     from bilayer_orchestra.display import output_console, progress
     from bilayer_orchestra.images.use import image_table
-    from bilayer_orchestra.model.load import load_model
+    from bilayer_orchestra.model.spec import load_model
     from bilayer_orchestra.running.published import publish
     from bilayer_orchestra.tuning.solve import Options, solve
 
@@ -123,7 +123,7 @@ def render(
     import shlex
 
     from bilayer_orchestra.errors import MissingEngineError
-    from bilayer_orchestra.model.load import load_model
+    from bilayer_orchestra.model.spec import load_model
     from bilayer_orchestra.running.choice import engine_for
     from bilayer_orchestra.running.directory import RunDirectory
     from bilayer_orchestra.running.point import checked_request, refuse_search

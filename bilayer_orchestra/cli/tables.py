@@ -1,5 +1,6 @@
 """The tables that the commands print, and what must be read beside them."""
 
+import itertools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -187,10 +188,7 @@ def remarks(one: xr.Dataset, kind: str) -> list[str]:
 
 def _rows(dataset: xr.Dataset, dims: Sequence[Hashable]) -> Iterator[tuple[str, xr.Dataset]]:
     """Yield (label, row) of every element of what has ``dims``."""
-    if not dims:
-        yield "", dataset
-        return
-    stacked = dataset.stack(row=dims)
-    for k in range(stacked.sizes["row"]):
-        row = stacked.isel(row=k)
-        yield " ".join(shown(row[dim].item()) for dim in dims if dim in row.coords), row
+    positions = [[one.item() for one in dataset[dim]] for dim in dims]
+    for labels in itertools.product(*positions):
+        row = dataset.sel(dict(zip(dims, labels, strict=True)))
+        yield " ".join(map(shown, labels)), row

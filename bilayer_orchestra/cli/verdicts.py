@@ -20,8 +20,7 @@ from bilayer_orchestra.dataset.schema import open_result
 from bilayer_orchestra.display import output_console, progress
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.model.load import load_model
-from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.model.spec import Model, load_model
 from bilayer_orchestra.running.choice import engine_for
 from bilayer_orchestra.running.published import CHECK, refuse_own_source
 from bilayer_orchestra.running.versions import run_directory
@@ -174,8 +173,7 @@ def report(outcome: Verdict, root: Path, style: Path | None) -> None:
 def _headline(outcome: Verdict) -> str:
     """Return the verdict of the whole check in one line."""
     counts = Counter(verdict.word for verdict in outcome.verdicts)
-    words: tuple[Word, ...] = ("agree", "disagree", "undecided")
-    found = ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
+    found = ", ".join(f"{counts[word]} {word}" for word in sorted(counts))
     scope = f"{len(outcome.verdicts)} pairs of results: {found}" if found else "nothing compared"
     unreached = outcome.ladder is not None and outcome.ladder.out_of_reach
     limit = "; T -> 0 was NOT checked (out of reach)" if unreached else ""

@@ -163,9 +163,8 @@ def _values(labels: list[Any]) -> Any:
 
 def append_history(dataset: xr.Dataset, entry: str) -> None:
     """Append a dated line to the ``history`` attribute; earlier lines are kept."""
-    earlier = dataset.attrs.get("history", "")
-    line = f"{utc_now()} {entry}"
-    dataset.attrs["history"] = f"{earlier}\n{line}" if earlier else line
+    lines = [dataset.attrs.get("history"), f"{utc_now()} {entry}"]
+    dataset.attrs["history"] = "\n".join(filter(None, lines))
 
 
 def write_atomic(dataset: xr.Dataset, path: Path) -> None:
@@ -198,24 +197,18 @@ _FILES = {
     "orchestra_schema": "a result",
 }
 #: Attributes that every result has, and what they are: tools that rewrite netCDF files drop some.
-_ATTRIBUTES: dict[str, type | tuple[type, ...]] = {
-    "model": str,
-    "model_name": str,
-    "request_hash": str,
-    "terms_hash": str,
-    "backend": str,
-    "engine": str,
-    "seed": (int, np.integer),
-    "converged": (int, np.integer),
-    "converged_reason": str,
+_ATTRIBUTES: dict[str, Any] = {
+    **dict.fromkeys(("model", "model_name", "request_hash", "terms_hash", "backend"), str),
+    **dict.fromkeys(("engine", "converged_reason"), str),
+    **dict.fromkeys(("seed", "converged"), (int, np.integer)),
 }
 Wanted = Literal["a result", "a collected sweep"]
 
 
 def open_result(
-    path: Path, wanted: tuple[Wanted, ...] = ("a result", "a collected sweep")
+    path: str | Path, wanted: tuple[Wanted, ...] = ("a result", "a collected sweep")
 ) -> xr.Dataset:
-    """Load a result file into memory.
+    """Load a result, or a collected sweep, into memory.
 
     Parameters
     ----------
@@ -231,6 +224,7 @@ def open_result(
     OrchestraError
         If it does not exist, is being written, or holds something else.
     """
+    path = Path(path)
     if not path.is_file():
         inside = path / "result.nc"
         what = "it is no file" if path.exists() else "it does not exist"

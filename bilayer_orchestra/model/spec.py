@@ -1,13 +1,17 @@
-"""What every model file has, whatever its geometry, and what the rest of the program asks of it.
+"""The model file: what it has, whatever its geometry, and how it is read.
 
 A geometry is a subclass of :class:`Model`: it yields Terms, and says how what was measured on them
-is reported. Geometries come in through entry points; the `model` key of a file names one.
+is reported. Geometries come in through entry points; the `model` key of a file names one. Every
+problem of a file is said in one go, each with its line and what would be right.
 """
 
+import copy
 import difflib
 import functools
 import io
 from collections.abc import Mapping, Sequence
+from errno import EISDIR, ENOENT
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -33,7 +37,8 @@ from bilayer_orchestra.model.filling import Filling
 from bilayer_orchestra.plugins import Plugins
 from bilayer_orchestra.settings import NAME, SpecModel
 from bilayer_orchestra.terms import Canonical, FloatArray, GrandCanonical, Site, Terms
-from bilayer_orchestra.yaml_text import PlaceOf, describe_all, in_file_order, set_value
+from bilayer_orchestra.user_files import read_bounded
+from bilayer_orchestra.yaml_text import PlaceOf, YamlText, describe_all, in_file_order, set_value
 
 
 class CanonicalState(SpecModel):
@@ -79,6 +84,7 @@ State = Annotated[
     BeforeValidator(_one_of_both),
 ]
 
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=NAME)]
 #: The section ``numerics``: one part per installed engine, read by that engine only.
 Numerics: type[SpecModel] = create_model(  # type: ignore[call-overload]
     "Numerics",
@@ -90,7 +96,8 @@ Numerics: type[SpecModel] = create_model(  # type: ignore[call-overload]
 
 def observables_field() -> Any:
     """Return the description of the list of observables, for every geometry's own names."""
-    return Field(min_length=1, description="what to measure; energies are always reported")
+    about = "what to measure; energies are always reported"
+    return Field(min_length=1, strict=False, description=about)  # YAML has lists, this is a tuple
 
 
 class Model(SpecModel):
@@ -107,13 +114,7 @@ class Model(SpecModel):
 
     version: Annotated[Literal[1], Field(description="version of this file format")]
     name: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=64,
-            pattern=NAME,
-            description="letters, digits, dot, dash, underscore; names the run directory",
-        ),
+        Name, Field(description="letters, digits, dot, dash, underscore; names the run directory")
     ]
     model: str
     state: State
@@ -140,12 +141,6 @@ class Model(SpecModel):
             "absent",
             f"should be {names}; others come with distributions that are not installed here",
         )
-
-    @field_validator("observables", mode="before")
-    @classmethod
-    def _list_of_names(cls, value: Any) -> Any:
-        # strict mode wants a tuple; YAML has lists
-        return tuple(value) if isinstance(value, list) else value
 
     @field_validator("observables")
     @classmethod
@@ -368,6 +363,114 @@ def validated(
     if problems:
         raise SpecError(source, list(problems))
     return model
+
+
+#: Keys of a study that no model has.
+STUDY_KEYS = frozenset({"axes", "zip", "backends", "figure", "runtime", "site"})
+_SHARED_KEYS = frozenset({"version", "name", "model", "numerics"})
+
+
+def is_study(data: dict[str, Any]) -> bool | None:
+    """Return whether a file is a study (True) or a model (False), by its keys; None: it is unsure.
+
+    Who takes one for the other is told so, not that every key is unknown.
+    """
+    of_model = {key for kind in kinds().values() for key in kind.model_fields} - _SHARED_KEYS
+    base = data.get("model")
+    study = bool(STUDY_KEYS & data.keys()) or isinstance(base, dict) or Path(str(base)).suffix != ""
+    return None if study == bool(of_model & data.keys()) else study
+
+
+def load_model(
+    source: str | Path | Mapping[str, Any], overrides: Sequence[str] | None = None
+) -> Model:
+    """Return the model of a file, or of the same content as plain data.
+
+    Parameters
+    ----------
+    source : path or mapping
+        The YAML file, or what could be in one.
+    overrides : sequence of str, optional
+        ``key.key=value`` texts that replace single values of a file, as ``--set`` does.
+
+    Raises
+    ------
+    OrchestraError
+        With one line for every problem.
+    """
+    if isinstance(source, Mapping):
+        return validated(copy.deepcopy(dict(source)), "model")
+    return parse_model(read_text(Path(source)), str(source), overrides)
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file that a user named, or raise SpecError."""
+    try:
+        return read_bounded(path).decode("utf-8-sig")  # editors on Windows mark UTF-8 by a BOM
+    except UnicodeDecodeError as error:
+        dataset = "is a dataset; a file of keys and values is needed here"
+        what = dataset if path.suffix == ".nc" else "is not UTF-8 text"
+        raise SpecError(str(path), [what]) from error
+    except OSError as error:
+        known = {ENOENT: "there is no such file", EISDIR: "is a directory; name a file in it"}
+        what = known.get(error.errno or 0, f"cannot be read: {error.strerror}")
+        raise SpecError(str(path), [what]) from error
+
+
+def stored_model(text: str) -> Model:
+    """Return the model that a result was computed for, without its settings.
+
+    Whoever reads a result needs none, and its engine need not be installed here.
+
+    Raises
+    ------
+    SpecError
+        If it cannot be read, such as where its geometry is not installed.
+    """
+    yaml = YamlText(text, "the model of the result")
+    yaml.data.pop("numerics", None)
+    return validated(yaml.data, yaml.source, yaml.place_of, yaml.problems)
+
+
+def parse_model(text: str, source: str = "model", overrides: Sequence[str] | None = None) -> Model:
+    """Validate the text of a model file; see :func:`load_model`.
+
+    Parameters
+    ----------
+    text : str
+        YAML.
+    source : str
+        What messages call it.
+    overrides : sequence of str, optional
+        ``key.key=value`` texts that replace single values.
+    """
+    yaml = YamlText(text, source)
+    if is_study(yaml.data) is True:
+        raise SpecError(source, ["is a study, not a model; `orchestra sweep` runs all its points"])
+    for override in overrides or ():
+        _apply(yaml, override)
+    return validated(yaml.data, source, yaml.place_of, yaml.problems)
+
+
+def _apply(yaml: YamlText, override: str) -> None:
+    """Set one value from ``a.b.c=value``; unknown keys are left to validation."""
+    dotted, equals, value = override.partition("=")
+    keys = dotted.strip().split(".")
+    if not equals or not all(keys):
+        raise SpecError(
+            yaml.source, [f"--set {override}: expected KEY=VALUE, as in t_perp=0.3 or state.n_up=4"]
+        )
+    try:
+        given = YamlText(value, "value", mapping=False)
+        if given.problems:
+            raise SpecError(given.source, given.problems)
+    except SpecError as error:
+        problem = error.problems[0].removeprefix("line 1: ")
+        raise SpecError(yaml.source, [f"--set {override}: not a YAML value: {problem}"]) from error
+    if (clash := set_value(yaml.data, keys, given.data)) is not None:
+        raise SpecError(yaml.source, [f"--set {override}: `{clash}` has no keys inside"])
+    for length in range(1, len(keys) + 1):
+        yaml.lines.pop(tuple(keys[:length]), None)
 
 
 def json_schema() -> dict[str, Any]:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from bilayer_orchestra.errors import SpecError
-from bilayer_orchestra.model.load import load_model, parse_model
+from bilayer_orchestra.model.spec import load_model, parse_model
 
 pytestmark = pytest.mark.lowest
 

@@ -21,7 +21,7 @@ from bilayer_orchestra.engines.itensor.julia import find_julia, julia_environmen
 from bilayer_orchestra.engines.itensor.package import engine_half
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.images.use import container_command, find_image
-from bilayer_orchestra.model.load import load_model
+from bilayer_orchestra.model.spec import load_model
 from bilayer_orchestra.runtimes.slurm.site import load_site
 from bilayer_orchestra.study.load import load_study
 from tests.support.commands import ORCHESTRA

@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 
 from bilayer_orchestra.cli.app import app
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.model.load import STUDY_KEYS
-from bilayer_orchestra.model.spec import kinds
+from bilayer_orchestra.model.spec import STUDY_KEYS, kinds
 from bilayer_orchestra.study.spec import Study
 from tests.support.models import make_model
 
