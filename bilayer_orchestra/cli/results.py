@@ -153,8 +153,8 @@ def fit(
     check_request(dataset, kinds, layer or [], boundary, beta, convention, options)
     if power is not None and "green" not in kinds:
         raise OrchestraError(f"power = {power:g}: only the fit of green has a power")
-    name = dataset.attrs.get("model_name", "")
-    console.say(f"{result}: {name}, {parameters(model_data(dataset))}")
+    about = [dataset.attrs.get("model_name", ""), parameters(model_data(dataset))]
+    console.say(f"{result}: {', '.join(about)}")
     fitted = []
     for kind in kinds:
         try:
@@ -274,7 +274,16 @@ def plot(
 
     of_file, data = "", target
     if target.suffix in (".yaml", ".yml"):
-        of_file, data = _collected(target, runs)
+        from bilayer_orchestra.study.load import load_study
+        from bilayer_orchestra.study.tasks import study_root
+
+        study = load_study(target)
+        of_file, data = study.text, study_root(study, runs) / f"{study.name}.nc"
+        if not data.exists():
+            raise OrchestraError(
+                f"{data} is not there; run `orchestra sweep {target}`, or `orchestra collect` on "
+                "what is finished"
+            )
     dataset = open_result(data)
     stored = str(dataset.attrs.get("study", ""))
     said = yaml_data(of_file or stored)
@@ -315,18 +324,3 @@ def plot(
     open_points = dataset.attrs.get("points", 1) - dataset.attrs.get("finished", 1)
     if open_points:
         console.say(f"{open_points} points of the study are not finished")
-
-
-def _collected(study_file: Path, runs: Path | None) -> tuple[str, Path]:
-    """Return the text of a study, and its collected dataset."""
-    from bilayer_orchestra.study.load import load_study
-    from bilayer_orchestra.study.tasks import study_root
-
-    study = load_study(study_file)
-    data = study_root(study, runs) / f"{study.name}.nc"
-    if not data.exists():
-        raise OrchestraError(
-            f"{data} is not there; run `orchestra sweep {study_file}`, or `orchestra collect` on "
-            "what is finished"
-        )
-    return study.text, data

@@ -160,10 +160,8 @@ def status(directory: Path) -> None:
     from bilayer_orchestra.running.queued import known_states
 
     runs = find_runs(directory)
-    if directory.is_file():
-        raise OrchestraError(f"{directory} is a file; name the directory of a run, or of runs")
     if not runs:
-        raise OrchestraError(f"there are no runs in {directory}")
+        raise OrchestraError(f"no runs in {directory}: name the directory of a run, or of runs")
     states = known_states({run.path.name: run for run in runs})
     console = output_console()
     console.print(status_table(runs, states))

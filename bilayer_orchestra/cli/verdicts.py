@@ -1,5 +1,6 @@
 """What ``orchestra check`` does and prints: results that are compared, or tested each alone."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -195,6 +196,8 @@ def verdict_table(verdict: PairVerdict) -> Table:
         if test is None:
             table.add_row(finding.name, finding.word, *[""] * 7, finding.reason)
             continue
+        # spin=up layer=P x=0 layer_=M x_=3 becomes up P0 M3
+        worst = re.sub(r"\w+=", "", re.sub(r" x_?=", "", finding.worst_label))
         named = ", ".join(
             f"{what.split(' (')[0]} {size:.1g}"
             for what, size in finding.systematics.items()
@@ -205,7 +208,7 @@ def verdict_table(verdict: PairVerdict) -> Table:
             finding.word,
             f"{finding.corrected_p:.2g}",
             f"{test.chi2:.2f} ({test.modes})" if test.modes else "",
-            _site_label(finding.worst_label) if test.pulls[test.worst] else "",
+            worst if test.pulls[test.worst] else "",
             f"{test.pulls[test.worst]:+.1f}",
             named,
             "" if finding.distance is None else str(max(finding.distance, 0)),
@@ -213,12 +216,3 @@ def verdict_table(verdict: PairVerdict) -> Table:
             "" if finding.word == "agree" else finding.reason,
         )
     return table
-
-
-def _site_label(label: str) -> str:
-    """Shorten ``spin=up layer=P x=0 layer_=M x_=3`` to ``up P0 M3``."""
-    text = ""
-    for part in label.split():
-        key, _, value = part.partition("=")
-        text += value if key in ("x", "x_") else f" {value}"
-    return text.strip()

@@ -99,11 +99,9 @@ def build(terms: Terms, averages: Averages, selected: tuple[str, ...]) -> xr.Dat
     selected : tuple of str
         Names of observables.
     """
-    along = {dim: _values([getattr(site, dim) for site in terms.sites]) for dim in terms.dims}
-    places = [
-        np.array([list(along[dim]).index(getattr(site, dim)) for site in terms.sites])
-        for dim in terms.dims
-    ]
+    labels = {dim: [getattr(site, dim) for site in terms.sites] for dim in terms.dims}
+    along = {dim: _values(ones) for dim, ones in labels.items()}
+    places = [np.array([list(along[dim]).index(one) for one in labels[dim]]) for dim in along]
     shape = tuple(len(values) for values in along.values())
 
     def on_grid(observable: Observable, array: FloatArray) -> FloatArray:
@@ -144,9 +142,9 @@ def build(terms: Terms, averages: Averages, selected: tuple[str, ...]) -> xr.Dat
         "spin": ["up", "down"],
         CUT: (CUT, np.arange(1, terms.n_sites), {"long_name": "sites on the left of the cut"}),
     }
-    for dim, labels in along.items():
+    for dim, values in along.items():
         about = {"long_name": "position along the chain"} if dim == "x" else {}
-        coordinates |= {name: (name, labels, about) for name in (dim, f"{dim}_")}
+        coordinates |= {name: (name, values, about) for name in (dim, f"{dim}_")}
     used = {dim for variable in variables.values() for dim in variable.dims}
     dataset = xr.Dataset(variables, {k: v for k, v in coordinates.items() if k in used})
     if terms.dims != Site._fields:

@@ -33,11 +33,11 @@ from ruamel.yaml import YAML
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.engines.registry import engines
 from bilayer_orchestra.errors import OrchestraError, SpecError
+from bilayer_orchestra.files import read_bounded
 from bilayer_orchestra.model.filling import Filling
 from bilayer_orchestra.plugins import Plugins
 from bilayer_orchestra.settings import NAME, SpecModel
 from bilayer_orchestra.terms import Canonical, FloatArray, GrandCanonical, Site, Terms
-from bilayer_orchestra.user_files import read_bounded
 from bilayer_orchestra.yaml_text import PlaceOf, YamlText, describe_all, in_file_order, set_value
 
 
@@ -126,7 +126,7 @@ class Model(SpecModel):
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Self:
         """Validate plain data; on this class itself, as the geometry that its `model` key names."""
-        chosen = kind_of(obj) if cls is Model else cls
+        chosen = kind_of(obj) if cls is Model and isinstance(obj, Mapping) else cls
         return super(Model, chosen).model_validate(obj, **options)  # type: ignore[return-value]
 
     @field_validator("model", mode="before")
@@ -250,11 +250,10 @@ class Model(SpecModel):
 
     def to_data(self) -> dict[str, Any]:
         """Return plain data in the order of the documentation, defaults of numerics left out."""
-        order = ["version", "name", "model", *self.ORDER, "state"]
+        order = ["version", "name", "model", *self.ORDER, "state", "observables"]
         data = self.model_dump(mode="json", exclude={"numerics"}, exclude_none=True)
         numerics = self.numerics.model_dump(mode="json", exclude_defaults=True)
         ordered = {key: data[key] for key in order if key in data}
-        ordered |= {"observables": data["observables"]}
         return ordered | ({"numerics": numerics} if numerics else {})
 
     def to_yaml(self) -> str:
@@ -311,14 +310,12 @@ def kinds() -> dict[str, type[Model]]:
     return {DEFAULT: found[DEFAULT]} | found
 
 
-def kind_of(data: Any) -> type[Model]:
+def kind_of(data: Mapping[str, Any]) -> type[Model]:
     """Return the class that reads ``data``; its validation complains about an unknown name.
 
     A misspelt name is read as the nearest one, and without that the keys decide, so that the rest
     of the file is judged as meant.
     """
-    if not isinstance(data, dict):
-        return kinds()[DEFAULT]
     close = difflib.get_close_matches(str(data.get("model")), kinds(), n=1)
     if close:
         return kinds()[close[0]]
@@ -330,12 +327,7 @@ def is_absent(data: dict[str, Any]) -> bool:
     return str(data.get("model", DEFAULT)) not in kinds()
 
 
-def validated(
-    data: dict[str, Any],
-    source: str,
-    place_of: PlaceOf = lambda path: "",
-    problems: Sequence[str] = (),
-) -> Model:
+def validated(data: dict[str, Any], source: str, yaml: YamlText | None = None) -> Model:
     """Return the model that plain data describe.
 
     Parameters
@@ -344,24 +336,23 @@ def validated(
         The content of a model file.
     source : str
         What messages call it.
-    place_of : callable
-        Says where the value of a path stands.
-    problems : sequence of str
-        What is wrong with the file already.
+    yaml : YamlText, optional
+        Knows the lines of the values, and what is wrong with the file already.
 
     Raises
     ------
     SpecError
         With one line for each problem.
     """
-    kind = kind_of(data)
+    place_of: PlaceOf = yaml.place_of if yaml else lambda path: ""
+    kind, problems = kind_of(data), yaml.problems if yaml else []
     try:
         model = kind.model_validate(data)
     except ValidationError as error:
         problems = [*problems, *describe_all(place_of, error.errors(), kind)]
         raise SpecError(source, in_file_order(problems)) from error
     if problems:
-        raise SpecError(source, list(problems))
+        raise SpecError(source, problems)
     return model
 
 
@@ -429,7 +420,7 @@ def stored_model(text: str) -> Model:
     """
     yaml = YamlText(text, "the model of the result")
     yaml.data.pop("numerics", None)
-    return validated(yaml.data, yaml.source, yaml.place_of, yaml.problems)
+    return validated(yaml.data, yaml.source, yaml)
 
 
 def parse_model(text: str, source: str = "model", overrides: Sequence[str] | None = None) -> Model:
@@ -449,26 +440,24 @@ def parse_model(text: str, source: str = "model", overrides: Sequence[str] | Non
         raise SpecError(source, ["is a study, not a model; `orchestra sweep` runs all its points"])
     for override in overrides or ():
         _apply(yaml, override)
-    return validated(yaml.data, source, yaml.place_of, yaml.problems)
+    return validated(yaml.data, source, yaml)
 
 
 def _apply(yaml: YamlText, override: str) -> None:
     """Set one value from ``a.b.c=value``; unknown keys are left to validation."""
     dotted, equals, value = override.partition("=")
     keys = dotted.strip().split(".")
-    if not equals or not all(keys):
-        raise SpecError(
-            yaml.source, [f"--set {override}: expected KEY=VALUE, as in t_perp=0.3 or state.n_up=4"]
-        )
     try:
-        given = YamlText(value, "value", mapping=False)
+        if not equals or not all(keys):
+            raise SpecError("", ["expected KEY=VALUE, as in t_perp=0.3 or state.n_up=4"])
+        given = YamlText(value, "", mapping=False)
         if given.problems:
-            raise SpecError(given.source, given.problems)
+            raise SpecError("", given.problems)
+        if (clash := set_value(yaml.data, keys, given.data)) is not None:
+            raise SpecError("", [f"`{clash}` has no keys inside"])
     except SpecError as error:
         problem = error.problems[0].removeprefix("line 1: ")
-        raise SpecError(yaml.source, [f"--set {override}: not a YAML value: {problem}"]) from error
-    if (clash := set_value(yaml.data, keys, given.data)) is not None:
-        raise SpecError(yaml.source, [f"--set {override}: `{clash}` has no keys inside"])
+        raise SpecError(yaml.source, [f"--set {override}: {problem}"]) from error
     for length in range(1, len(keys) + 1):
         yaml.lines.pop(tuple(keys[:length]), None)
 

@@ -42,6 +42,7 @@ from bilayer_orchestra.files import (
     make_directory,
     other_owner,
     own_directory,
+    read_bounded,
     secure,
     sha256,
     try_lock,
@@ -51,7 +52,6 @@ from bilayer_orchestra.job import Job
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.terms import Terms
 from bilayer_orchestra.timestamps import utc_now
-from bilayer_orchestra.user_files import read_bounded
 
 T = TypeVar("T")
 #: ``unknown``: only a lock could tell, and there are none on this file system.

@@ -211,7 +211,7 @@ def test_set_replaces_single_values():
         ("t_perp", "KEY=VALUE"),
         ("=1", "KEY=VALUE"),
         ("t_perp.x=1", "no keys inside"),
-        ("t_perp=[", "not a YAML value"),
+        ("t_perp=[", "not valid YAML"),
         ("layers.M={<<: {hopping: 2.0}, hopping: 1.0}", "merge keys"),
         ("state={n_up: 1, n_up: 2, n_down: 1}", "duplicate key"),
         ("t_perp=\u22120.3", "minus sign"),

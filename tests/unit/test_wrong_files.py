@@ -151,7 +151,7 @@ def test_a_wrong_file_is_one_clear_line(files, monkeypatch, command, name):
         (["sweep", "model.yaml"], "is a model, not a study; `orchestra run`"),
         (["collect", "result.nc"], "is a dataset"),
         (["sweep", "directory"], "is a directory"),
-        (["status", "result.nc"], "is a file; name the directory"),
+        (["status", "result.nc"], "no runs in result.nc: name the directory"),
     ],
 )
 def test_the_line_says_what_the_file_is_and_what_to_do(files, monkeypatch, arguments, words):

@@ -26,11 +26,17 @@ from bilayer_orchestra.engines.alf.install.installation import (
     hamiltonian_hash,
 )
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
-from bilayer_orchestra.files import file_sha256, own_directory, secure, sha256, write_text_atomic
+from bilayer_orchestra.files import (
+    file_sha256,
+    own_directory,
+    secure,
+    sha256,
+    variable,
+    write_text_atomic,
+)
 from bilayer_orchestra.heartbeat import heartbeat
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.timestamps import utc_now
-from bilayer_orchestra.user_files import variable
 
 NAME = "Hamiltonian_Orchestra_smod.F90"
 LOG = "build.log"

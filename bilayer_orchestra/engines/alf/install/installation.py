@@ -20,10 +20,9 @@ from bilayer_orchestra.configuration import (
     engine_settings,
 )
 from bilayer_orchestra.errors import ForeignFileError, MissingEngineError, OrchestraError
-from bilayer_orchestra.files import file_sha256, files_sha256, secure
+from bilayer_orchestra.files import file_sha256, files_sha256, secure, variable
 from bilayer_orchestra.job import Tools
 from bilayer_orchestra.resources import resource
-from bilayer_orchestra.user_files import variable
 
 #: Names of a finished build in its directory, and of its description beside a binary.
 BINARY, BUILD_RECORD = "ALF.out", "build.json"
