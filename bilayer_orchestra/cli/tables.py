@@ -42,8 +42,7 @@ def result_table(dataset: xr.Dataset, reused: bool) -> Table:
             table.add_row(name.replace("_", " "), with_uncertainty(dataset, name))
     for name in ("density", "magnetization", "double_occupancy"):
         if name in dataset:
-            words = name.replace("_", " ")
-            table.add_row(f"{words} per site", _by_layer(dataset[name]))
+            table.add_row(f"{name.replace('_', ' ')} per site", _by_layer(dataset[name]))
     for name, form in _FORM.items():
         if name in dataset and not np.isnan(value := float(dataset[name])):
             shown = f"{value:{form}}" if np.isfinite(value) else "none, there is one level only"

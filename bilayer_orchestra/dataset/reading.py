@@ -222,7 +222,8 @@ def mirrored(array: xr.DataArray) -> xr.DataArray:
 def on_site(matrix: xr.DataArray) -> xr.DataArray:
     """Return the elements with equal sites of a function of two sites."""
     dims = paired_dims(matrix)
-    same = matrix.sel({f"{dim}_": matrix[dim] for dim in dims})  # along dims that are there: pairs
+    # indices along dimensions that stay select pairs of equal labels
+    same = matrix.sel({f"{dim}_": matrix[dim] for dim in dims})
     return same.transpose(..., *dims).drop_vars([f"{dim}_" for dim in dims])
 
 

@@ -22,6 +22,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    ValidatorFunctionWrapHandler,
     create_model,
     field_validator,
     model_validator,
@@ -96,8 +97,7 @@ Numerics: type[SpecModel] = create_model(  # type: ignore[call-overload]
 
 def observables_field() -> Any:
     """Return the description of the list of observables, for every geometry's own names."""
-    about = "what to measure; energies are always reported"
-    return Field(min_length=1, strict=False, description=about)  # YAML has lists, this is a tuple
+    return Field(min_length=1, description="what to measure; energies are always reported")
 
 
 class Model(SpecModel):
@@ -142,13 +142,14 @@ class Model(SpecModel):
             f"should be {names}; others come with distributions that are not installed here",
         )
 
-    @field_validator("observables")
+    @field_validator("observables", mode="wrap")
     @classmethod
-    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        repeated = sorted({name for name in value if value.count(name) > 1})
+    def _each_once(cls, value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        names = read(tuple(value) if isinstance(value, list) else value)  # YAML has lists
+        repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise PydanticCustomError("repeated", f"{', '.join(repeated)} listed twice")
-        return value
+        return names
 
     @model_validator(mode="after")
     def _filling_fits(self) -> Self:
