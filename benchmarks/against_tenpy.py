@@ -26,7 +26,7 @@ def block2_seconds(model_text: str) -> tuple[float, float]:
     """Return (final energy, seconds until TOLERANCE above it)."""
     from bilayer_orchestra.engines.block2 import process as engine
     from bilayer_orchestra.engines.registry import get_engine
-    from bilayer_orchestra.model.load import parse_model
+    from bilayer_orchestra.model.spec import parse_model
     from bilayer_orchestra.running.point import make_request
 
     backend = get_engine("block2")

@@ -27,7 +27,7 @@ from pathlib import Path
 from bilayer_orchestra.engines.itensor.julia import find_julia
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.machine import thread_environment
-from bilayer_orchestra.model.load import parse_model
+from bilayer_orchestra.model.spec import parse_model
 from bilayer_orchestra.running.point import make_request
 
 HERE = Path(__file__).parent

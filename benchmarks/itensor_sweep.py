@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bilayer_orchestra.engines.itensor.julia import find_julia, juliacall_problem
 from bilayer_orchestra.engines.registry import get_engine
-from bilayer_orchestra.model.load import load_model
+from bilayer_orchestra.model.spec import load_model
 from bilayer_orchestra.running.point import Runner, run_point
 from bilayer_orchestra.runtimes.local import LocalRuntime
 

@@ -24,7 +24,7 @@ import yaml
 
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.machine import thread_environment
-from bilayer_orchestra.model.load import load_model
+from bilayer_orchestra.model.spec import load_model
 from bilayer_orchestra.running.point import make_request
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "bilayer.yaml"

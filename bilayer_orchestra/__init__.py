@@ -12,26 +12,18 @@ The names below are the public interface; what is promised of them is in docs/py
 heavy is imported before it is needed.
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bilayer_orchestra.api import (
-        Model,
-        OrchestraError,
-        Verdict,
-        check,
-        extrapolate,
-        fit,
-        list_engines,
-        load_model,
-        open_result,
-        run,
-        sweep,
-    )
+    from bilayer_orchestra.analysis.limits import extrapolate
+    from bilayer_orchestra.api import check, list_engines, run, sweep
+    from bilayer_orchestra.checking.verdict import Verdict
+    from bilayer_orchestra.dataset.schema import open_result
+    from bilayer_orchestra.errors import OrchestraError
+    from bilayer_orchestra.fits.datasets import fit
+    from bilayer_orchestra.model.spec import Model, load_model
 
 __version__ = "0.2.0.dev0"
 

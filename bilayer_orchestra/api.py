@@ -5,28 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import xarray as xr
 
 from bilayer_orchestra.analysis.limits import extrapolate
 from bilayer_orchestra.checking.comparison import NEIGHBOURS
 from bilayer_orchestra.checking.plan import Check, compare_files, usable_engines
 from bilayer_orchestra.checking.verdict import Verdict
-from bilayer_orchestra.dataset.schema import open_result as _open_result
+from bilayer_orchestra.dataset.schema import open_result
 from bilayer_orchestra.display import Output, output_console, progress
 from bilayer_orchestra.engines.registry import engines as _engines
 from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.fits.datasets import fit
-from bilayer_orchestra.model.load import load_model as _load_file
-from bilayer_orchestra.model.load import model_from
-from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.model.spec import Model, load_model
 from bilayer_orchestra.running.directory import runs_directory
 from bilayer_orchestra.running.point import Runner
 from bilayer_orchestra.runtimes.base import get_runtime
 from bilayer_orchestra.tuning.point import solve
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import xarray as xr
 
 __all__ = [
     "Model",
@@ -43,34 +39,8 @@ __all__ = [
 ]
 
 
-def load_model(source: str | Path | Mapping[str, Any]) -> Model:
-    """Return the model of a file, or of the same content as plain data.
-
-    Raises
-    ------
-    OrchestraError
-        With one line for every problem.
-    """
-    if isinstance(source, Mapping):
-        return model_from(source)
-    return _load_file(Path(source))
-
-
-def open_result(path: str | Path) -> xr.Dataset:
-    """Load a result, or a collected sweep, into memory.
-
-    Raises
-    ------
-    OrchestraError
-        If it is not there, damaged, or something else.
-    """
-    return _open_result(Path(path))
-
-
 def list_engines() -> pd.DataFrame:
     """Return the installed engines: version (empty: missing), why it is missing, what it solves."""
-    import pandas as pd
-
     rows = {}
     for name, engine in _engines().items():
         try:

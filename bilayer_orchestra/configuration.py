@@ -8,8 +8,14 @@ import tomllib
 from pathlib import Path
 
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.files import DIRECTORY, make_directory, write_text_atomic
-from bilayer_orchestra.user_files import expand, read_bounded, variable
+from bilayer_orchestra.files import (
+    DIRECTORY,
+    expand,
+    make_directory,
+    read_bounded,
+    variable,
+    write_text_atomic,
+)
 
 APP = "bilayer_orchestra"
 

@@ -4,11 +4,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
+
+from bilayer_orchestra.heartbeat import repeating
 
 #: Columns of a log, which wraps for itself.
 LOG_WIDTH = 240
@@ -61,6 +63,10 @@ def live_line(console: Console) -> Iterator[Status | None]:
         yield None
 
 
+def _since(start: float) -> str:
+    return f"{time.monotonic() - start:6.1f} s"
+
+
 @contextmanager
 def progress(console: Output, quiet: bool = False) -> Iterator[Callable[[str], None]]:
     """Yield what shows a line on ``console`` for the duration of the block.
@@ -77,7 +83,7 @@ def progress(console: Output, quiet: bool = False) -> Iterator[Callable[[str], N
             rows = line.split("\n")
             news = rows if status else [row for row in rows if row not in known]
             known[:] = rows
-            text = f"{time.monotonic() - start:6.1f} s  " + "\n          ".join(news)
+            text = f"{_since(start)}  " + "\n          ".join(news)
             if status:
                 status.update(escape(text))
             elif news:
@@ -138,25 +144,19 @@ class PointsShown:
         with self._lock:
             self._say(f"{name}: {line}")
 
-    def beat(self, stop: threading.Event) -> None:
-        """Say soon, then every half minute, what is being computed, until ``stop``; for a log."""
-        pause = min(FIRST_BEAT, HEARTBEAT)
-        while not stop.wait(pause):
-            pause = HEARTBEAT
-            with self._lock:
-                running = "; ".join(f"{name}: {line}" for name, line in self._lines.items())
-                self._say(f"{self._done} of {self._total}  running  {running}".rstrip())
+    def beat(self) -> None:
+        """Say what is being computed; for a log."""
+        with self._lock:
+            running = "; ".join(f"{name}: {line}" for name, line in self._lines.items())
+            self._say(f"{self._done} of {self._total}  running  {running}".rstrip())
 
     def _say(self, text: str) -> None:
-        self._console.say(f"{self._elapsed()}  {text}")
-
-    def _elapsed(self) -> str:
-        return f"{time.monotonic() - self._start:6.1f} s"
+        self._console.say(f"{_since(self._start)}  {text}")
 
     def _update(self) -> None:
         if self._status is None:
             return
-        head = f"{self._elapsed()}  {self._done} of {self._total} done"
+        head = f"{_since(self._start)}  {self._done} of {self._total} done"
         head += f", {self._failed} failed" if self._failed else ""
         rows = [f"  {name}: {line}" for name, line in self._lines.items()]
         self._status.update(escape("\n".join([head, *rows[:8]])))
@@ -168,14 +168,7 @@ def points_shown(console: Output, total: int) -> Iterator[PointsShown]:
     if is_quiet():
         console = Output(quiet=True)
     with live_line(console) as status:
-        shown, stop = PointsShown(console, status, total), threading.Event()
-        if status is not None:
+        shown = PointsShown(console, status, total)
+        beats = repeating(shown.beat, HEARTBEAT, min(FIRST_BEAT, HEARTBEAT))
+        with beats if status is None else nullcontext():
             yield shown
-            return
-        beating = threading.Thread(target=shown.beat, args=(stop,), daemon=True)
-        beating.start()
-        try:
-            yield shown
-        finally:
-            stop.set()
-            beating.join()

@@ -40,9 +40,8 @@ class SpecError(OrchestraError):
     def __init__(self, source: str, problems: list[str]) -> None:
         self.source = source
         self.problems = problems
-        lines = problems
-        if len(problems) > 1:
-            lines = [f"{len(problems)} problems", *(f"  {problem}" for problem in problems)]
+        several = [f"{len(problems)} problems", *(f"  {problem}" for problem in problems)]
+        lines = several if len(problems) > 1 else problems
         super().__init__(f"{source}: " + "\n".join(lines))
 
 

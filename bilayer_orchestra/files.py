@@ -1,17 +1,17 @@
-"""Files on shared file systems: complete or not there, ours or another user's, locked or not.
+"""Files: as a user names them, complete or not there, ours or another user's, locked or not.
 
 Nobody but its owner may write what a job executes, whatever the umask; what belongs to another user
 is read as data and never executed. See docs/decisions/0019.
 """
 
-from __future__ import annotations
-
+import errno
 import fcntl
 import functools
 import hashlib
 import os
 import pwd
 import re
+import select
 import shutil
 import stat
 import struct
@@ -40,6 +40,64 @@ END = 16384
 _ERROR = re.compile("ERROR|FATAL:")
 #: Ends a line of a backtrace that holds an address and no word.
 _ADDRESS = re.compile(r"\[0x[0-9a-f]+\]$")
+#: A model, a study, a profile is a page of text; more is a mistake (or an attack), and is not read.
+MAX_BYTES = 1_000_000
+#: Seconds that a pipe may take to say something.
+PATIENCE = 10.0
+
+
+def expand(text: str) -> str:
+    """Return a path as a user wrote it, in an option, a file or a variable, with ``~`` replaced.
+
+    ``~`` and ``~NAME`` at the start are home directories, nothing else means anything: shells have
+    replaced variables by then, and names may hold a ``$``.
+
+    Raises
+    ------
+    OrchestraError
+        If there is no such user.
+    """
+    path = os.path.expanduser(text)  # noqa: PTH111 a Path would turn docker://NAME into a file
+    if path.startswith("~"):
+        raise OrchestraError(
+            f"{text}: no user has this home directory; write the full path of a file of this name"
+        )
+    return path
+
+
+def user_path(named: str | Path) -> Path:
+    """Return the path that a user wrote; see :func:`expand`."""
+    return Path(expand(str(named)))
+
+
+def variable(name: str) -> str:
+    """Return the path or program in an environment variable; empty if it is not set."""
+    return expand(os.environ.get(name, ""))
+
+
+def read_bounded(path: Path) -> bytes:
+    """Return the bytes of a file that a user named; a pipe or ``/dev/stdin`` is a file as well.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read, is longer than any such file, or is a pipe that says nothing.
+    """
+    data = b""
+    # opening a pipe would wait for its other end, for ever
+    with open(path, "rb", buffering=0, opener=_without_waiting) as stream:
+        while select.select([stream], [], [], PATIENCE)[0]:
+            piece = stream.read(1 << 16)
+            if not piece:
+                return data
+            data += piece
+            if len(data) > MAX_BYTES:
+                raise OSError(errno.EFBIG, f"it is longer than {MAX_BYTES} bytes", str(path))
+    raise OSError(errno.ETIMEDOUT, f"it says nothing for {PATIENCE:g} s; is it a pipe?", str(path))
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 @contextmanager
@@ -55,13 +113,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
-        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE))
+        temporary.touch(FILE, exist_ok=False)
         yield temporary
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
         temporary.replace(path)
     except OSError as error:
         raise OrchestraError(f"cannot write {path}: {error.strerror or error}") from error
@@ -281,16 +336,13 @@ def try_lock(descriptor: int, kind: int) -> bool | None:
 def locked_elsewhere(path: Path) -> bool | None:
     """Return whether another process has locked ``path``; None: nobody can tell."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        with path.open("rb") as stream:
+            held = try_lock(stream.fileno(), fcntl.LOCK_SH)
     except FileNotFoundError:
         return False
     except OSError:
         return None
-    try:
-        held = try_lock(descriptor, fcntl.LOCK_SH)
-        return None if held is None else not held
-    finally:
-        os.close(descriptor)
+    return None if held is None else not held
 
 
 def refuse_locked(path: Path) -> None:

@@ -39,19 +39,37 @@ class Heartbeat:
 
 
 @contextmanager
-def heartbeat(say: Callable[[str], None], line: str) -> Iterator[None]:
-    """Say ``line`` and, from another thread, that the block still runs."""
-    beating, ended = Heartbeat(say), threading.Event()
-    beating.news(line)
+def repeating(act: Callable[[], None], seconds: float, first: float) -> Iterator[None]:
+    """Do something again and again, from another thread, while the block runs.
 
-    def beat() -> None:
-        while not ended.wait(INTERVAL):
-            beating.beat()
+    Parameters
+    ----------
+    act : callable
+        What is done.
+    seconds, first : float
+        Seconds from one time to the next, and from the beginning to the first.
+    """
+    ended = threading.Event()
 
-    thread = threading.Thread(target=beat, daemon=True)
+    def repeat() -> None:
+        pause = first
+        while not ended.wait(pause):
+            pause = seconds
+            act()
+
+    thread = threading.Thread(target=repeat, daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
+
+
+@contextmanager
+def heartbeat(say: Callable[[str], None], line: str) -> Iterator[None]:
+    """Say ``line`` and, from another thread, that the block still runs."""
+    beating = Heartbeat(say)
+    beating.news(line)
+    with repeating(beating.beat, INTERVAL, INTERVAL):
+        yield

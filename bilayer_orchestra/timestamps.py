@@ -1,7 +1,5 @@
 """Dates as they appear in records and datasets."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 

@@ -73,7 +73,14 @@ class YamlText:
                 raise self._error(number, f"{_named(found[0])} cannot be read")
             if line.startswith("%"):
                 raise self._error(number, f"directives such as {line.split()[0]} are not used here")
-        root = self._compose(text)
+        try:
+            root = YAML(typ="safe", pure=True).compose(text)
+        except YAMLError as error:
+            raise SpecError(source, [_syntax_problem(error, text)]) from error
+        except (RecursionError, ValueError, OverflowError) as error:  # the last two of chr()
+            escape = r"an escape in double quotes, such as \U00110000, is no character"
+            deep = isinstance(error, RecursionError)
+            raise SpecError(source, ["is nested too deeply" if deep else escape]) from error
         if mapping and not isinstance(root, MappingNode):
             empty = "" if root is not None else "the file is empty; "
             raise self._error(1, f"{empty}expected `key: value` lines, as in `version: 1`")
@@ -88,18 +95,6 @@ class YamlText:
 
     def _error(self, line: int, text: str) -> SpecError:
         return SpecError(self.source, [f"line {line}: {text}"])
-
-    def _compose(self, text: str) -> Node | None:
-        try:
-            root: Node | None = YAML(typ="safe", pure=True).compose(text)
-        except YAMLError as error:
-            raise SpecError(self.source, [_syntax_problem(error, text)]) from error
-        except RecursionError as error:
-            raise SpecError(self.source, ["is nested too deeply"]) from error
-        except (ValueError, OverflowError) as error:  # of chr()
-            text = r"an escape in double quotes, such as \U00110000, is no character"
-            raise SpecError(self.source, [text]) from error
-        return root
 
     def _value(self, node: Node, path: KeyPath) -> Any:
         """Return what ``node`` holds; the lines of all that is in it are noted."""
@@ -122,7 +117,6 @@ class YamlText:
 
     def _mapping(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:
         data: dict[str, Any] = {}
-        first: dict[str, int] = {}
         for key_node, value_node in node.value:
             line = _line(key_node)
             if isinstance(key_node, ScalarNode) and key_node.tag == f"{_TAG}merge":
@@ -132,39 +126,22 @@ class YamlText:
                 shown = f" (put `{key_node.value}` in quotes)" * (key_node.id == "scalar")
                 raise self._error(line, f"a key must be a single word{shown}")
             key = str(key_node.value)
-            if key in first:
+            first = self.lines.setdefault((*path, key), line)
+            if key in data:
                 self.problems.append(
-                    f"line {line}: duplicate key `{key}` (first on line {first[key]}); keep one"
+                    f"line {line}: duplicate key `{key}` (first on line {first}); keep one"
                 )
-            first.setdefault(key, line)
-            self.lines.setdefault((*path, key), line)
             data.setdefault(key, self._value(value_node, (*path, key)))
         return data
 
     def _refuse_references(self, node: Node) -> None:
-        if (
-            node.anchor is not None
-            or str(node.tag).removeprefix(_TAG) not in _PLAIN_TAGS[type(node)]
-        ):
+        plain = str(node.tag).removeprefix(_TAG) in _PLAIN_TAGS[type(node)]
+        if node.anchor is not None or not plain:
             raise self._error(_line(node), "anchors, aliases and tags are not used here")
 
 
 def _line(node: Node) -> int:
     return int(node.start_mark.line) + 1
-
-
-def parse_scalar(text: str) -> Any:
-    """Return the YAML value of a short text, such as ``0.05``, ``[0.2, 0.1]`` or ``20 min``.
-
-    Raises
-    ------
-    SpecError
-        If it is none, or one that a file could not hold either.
-    """
-    yaml = YamlText(text, "value", mapping=False)
-    if yaml.problems:
-        raise SpecError(yaml.source, yaml.problems)
-    return yaml.data
 
 
 def odd_characters(text: str) -> str:
@@ -295,20 +272,17 @@ def describe_all(place_of: PlaceOf, errors: list[ErrorDetails], root: type[BaseM
     absent = [details for details in errors if details["type"] == "absent"]
     errors = absent or errors
     missing = {file_path(details) for details in errors if details["type"] == "missing"}
-    misspelt: set[KeyPath] = set()
-    problems = []
-    for details in errors:
-        if details["type"] == "extra_forbidden":
-            problem, meant = _unknown_key(place_of, file_path(details), missing - misspelt, root)
-            problems.append(problem)
-            if meant is not None:
-                misspelt.add(meant)
     # a list is called too short as well where its entries are wrong
     inside = {file_path(details)[:-1] for details in errors}
-    for details in errors:
+    misspelt: set[KeyPath | None] = set()
+    problems = []
+    for details in sorted(errors, key=lambda one: one["type"] != "extra_forbidden"):
         path, kind = file_path(details), details["type"]
-        known = kind == "extra_forbidden" or (kind == "too_short" and path in inside)
-        if not known and path not in misspelt:
+        if kind == "extra_forbidden":
+            problem, meant = _unknown_key(place_of, path, missing - misspelt, root)
+            problems.append(problem)
+            misspelt.add(meant)
+        elif path not in misspelt and not (kind == "too_short" and path in inside):
             problems.append(_describe(place_of, details))
     return problems
 
@@ -392,9 +366,5 @@ def _shown(value: object) -> str:
 
 def in_file_order(problems: list[str]) -> list[str]:
     """Return the problems ordered by their lines; those without one come first."""
-
-    def line(problem: str) -> int:
-        first = problem.partition(":")[0]
-        return int(first[5:]) if first.startswith("line ") and first[5:].isdigit() else 0
-
-    return sorted(problems, key=line)
+    lines = {problem: re.match(r"line (\d+):", problem) for problem in problems}
+    return sorted(problems, key=lambda one: int(found[1]) if (found := lines[one]) else 0)

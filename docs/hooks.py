@@ -30,7 +30,7 @@ API = {
     "engines": ("Engines", ["engines.base", "engines.registry", "plugins"]),
     "model": (
         "Model and Terms",
-        ["model.load", "model.spec", "model.bilayer", "model.anderson", "terms"],
+        ["model.spec", "model.bilayer", "model.anderson", "terms"],
     ),
     "dataset": (
         "Observables and dataset",

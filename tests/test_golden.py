@@ -18,7 +18,7 @@ from bilayer_orchestra.dataset.reading import is_stochastic, systematics_of
 from bilayer_orchestra.dataset.schema import open_result
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError, OtherVersionError
-from bilayer_orchestra.model.load import load_model
+from bilayer_orchestra.model.spec import load_model
 from bilayer_orchestra.observables import FITTED
 from bilayer_orchestra.running.directory import find_runs, request_hash
 from bilayer_orchestra.running.point import Runner, make_request

@@ -19,8 +19,7 @@ from bilayer_orchestra.checking.elements import (
 )
 from bilayer_orchestra.checking.statistics import ZERO, Test, compare, spread
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.model.load import stored_model
-from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.model.spec import Model, stored_model
 from bilayer_orchestra.observables import EXTRAS, OBSERVABLES
 from bilayer_orchestra.terms import FloatArray, Terms
 

@@ -22,7 +22,7 @@ from bilayer_orchestra.checking.elements import natural_scale
 from bilayer_orchestra.checking.statistics import RESOLUTION, ROUNDING
 from bilayer_orchestra.dataset.reading import by_site, mirrored, need_chains, on_site
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.model.load import stored_model
+from bilayer_orchestra.model.spec import stored_model
 from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.terms import Canonical, FloatArray, Terms
 

@@ -23,8 +23,7 @@ import xarray as xr
 from bilayer_orchestra.checking.sectors import Level, Placement, with_beta
 from bilayer_orchestra.dataset.reading import density_product
 from bilayer_orchestra.engines.base import Engine, Sampling
-from bilayer_orchestra.model.load import stored_model
-from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.model.spec import Model, stored_model
 from bilayer_orchestra.observables import OBSERVABLES
 from bilayer_orchestra.running.point import make_request
 

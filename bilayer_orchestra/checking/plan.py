@@ -27,8 +27,7 @@ from bilayer_orchestra.dataset.reading import flat, need_chains, yaml_data
 from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.engines.registry import engines, get_engine
 from bilayer_orchestra.errors import OrchestraError, OtherVersionError
-from bilayer_orchestra.model.load import parse_model
-from bilayer_orchestra.model.spec import CanonicalState, Model
+from bilayer_orchestra.model.spec import CanonicalState, Model, parse_model
 from bilayer_orchestra.running.point import Runner, checked_request, make_request
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.tuning.point import run_model

@@ -3,15 +3,13 @@
 Each is a function of a module beside this one, and imports what it needs when it is called.
 """
 
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-from bilayer_orchestra.cli.checking import CheckCommand, check
 from bilayer_orchestra.cli.machine import containers, doctor, engines, schema
 from bilayer_orchestra.cli.options import PathTyper
-from bilayer_orchestra.cli.results import extrapolate, fit, plot
+from bilayer_orchestra.cli.results import CheckCommand, check, extrapolate, fit, plot
 from bilayer_orchestra.cli.running import collect, render, run, status, sweep
 from bilayer_orchestra.errors import ExitCode
 
@@ -26,11 +24,7 @@ app = PathTyper(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS: tuple[Callable[..., None], ...] = (
-    *(run, sweep, collect, check, render, status),
-    *(fit, plot, extrapolate, schema, doctor),
-)
-for command in COMMANDS:
+for command in (run, sweep, collect, check, render, status, fit, plot, extrapolate, schema, doctor):
     app.command(cls=CheckCommand if command is check else None)(command)
 app.add_typer(engines, name="engines")
 app.add_typer(containers, name="containers")

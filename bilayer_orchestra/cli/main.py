@@ -33,27 +33,29 @@ def main() -> None:
     failed = ExitCode.COULD_NOT_RUN if checks else ExitCode.FAILED
     try:
         app()
-    except OrchestraError as error:
-        if debug:
-            raise
-        _fail(str(error), failed)
-    except Interrupted as stop:
-        _fail(str(stop), ExitCode.INTERRUPTED)
     except BrokenPipeError:
         _output_is_broken()
         sys.exit(failed)
-    except MemoryError:
-        _fail("out of memory; take a smaller model or a machine with more", failed)
-    except OSError as error:  # a full disk, too many open files: no defect of ours
-        if debug:
+    except (Exception, Interrupted) as error:
+        if debug and isinstance(error, Exception):
             raise
-        place = error.filename or (_output_is_broken() and "cannot write to standard output")
-        _fail(f"{place or 'the system refuses'}: {error.strerror}", failed)
-    except Exception as error:
-        if debug:
-            raise
-        what = f"{type(error).__name__}: {error}"
-        _fail(f"internal error: {what} (--debug shows where)", ExitCode.INTERNAL)
+        _fail(*_said(error, failed))
+
+
+def _said(error: BaseException, failed: ExitCode) -> tuple[str, ExitCode]:
+    """Return the message and the exit code of a failure."""
+    match error:
+        case OrchestraError():
+            return str(error), failed
+        case Interrupted():
+            return str(error), ExitCode.INTERRUPTED
+        case MemoryError():
+            return "out of memory; take a smaller model or a machine with more", failed
+        case OSError():  # a full disk, too many open files: no defect of ours
+            place = error.filename or (_output_is_broken() and "cannot write to standard output")
+            return f"{place or 'the system refuses'}: {error.strerror}", failed
+    what = f"{type(error).__name__}: {error}"
+    return f"internal error: {what} (--debug shows where)", ExitCode.INTERNAL
 
 
 def _taken(flag: str) -> bool:

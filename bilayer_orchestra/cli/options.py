@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_origin
 
 import typer
 
-from bilayer_orchestra.user_files import user_path
+from bilayer_orchestra.files import user_path
 
 #: Second names of options, the same in every command.
 SHORT = {"backend": ["-b"], "output": ["-o"]}

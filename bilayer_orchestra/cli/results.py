@@ -1,14 +1,84 @@
-"""What is made of results: ``orchestra fit``, ``extrapolate`` and ``plot``."""
+"""What is made of results: ``orchestra check``, ``fit``, ``extrapolate`` and ``plot``.
+
+What ``check`` does and prints is in :mod:`bilayer_orchestra.cli.verdicts`.
+"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
+from bilayer_orchestra.cli.options import AnyVersion, Overrides
 from bilayer_orchestra.errors import ExitCode, OrchestraError
+from bilayer_orchestra.plots.try_to_draw import check_style, draw, try_to_draw
 
 if TYPE_CHECKING:
     import xarray as xr
+
+#: A verdict -> its exit code.
+EXIT_CODES = {"agree": 0, "disagree": 1, "undecided": 2}
+
+
+class CheckCommand(TyperCommand):
+    """A wrong command line is "could not run", 3; the usual 2 and 1 would be verdicts here."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse the command line."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except Exception as error:  # the parser's own class, which typer may or may not bring
+            if getattr(error, "exit_code", None) == ExitCode.USAGE:
+                error.exit_code = ExitCode.COULD_NOT_RUN  # type: ignore[attr-defined]
+            raise
+
+
+def check(
+    targets: list[Path],
+    backends: str = "",
+    output: Path | None = None,
+    overrides: Overrides = None,
+    identities: bool = False,
+    distance: Annotated[
+        int, typer.Option(min=1, help="how far apart sites must agree; less is undecided")
+    ] = 1,
+    style: Path | None = None,
+    any_version: AnyVersion = None,
+) -> None:
+    """Solve a model with several engines and say whether they agree, also as T goes to 0.
+
+    Leaves check.nc and check.html. Given two or more results instead of a model, compares those.
+    With --identities a single result, or every engine's, is tested by sum rules and exact limits.
+
+    They agree up to the distance to which every correlation would have shown a deviation of 20 %.
+
+    Exit code: 0 agree (at least up to --distance), 1 disagree, 2 undecided, 3 could not run.
+
+    Parameters
+    ----------
+    targets : MODEL.yaml | RESULT.nc ...
+        a model file, or stored results
+    backends
+        comma-separated engines [all that are found and can solve it]
+    output
+        directory of runs and report [runs/NAME]
+    identities
+        test each result alone, by exact identities
+    """
+    from bilayer_orchestra.cli import verdicts
+
+    check_style(style)
+    names = [part.strip() for part in backends.split(",")] if backends else []
+    asked = verdicts.Asked(targets, names, output, overrides, distance, any_version)
+    if identities:
+        word = asked.each_alone()
+    else:
+        stored = any(target.suffix == ".nc" for target in targets)
+        outcome, root = asked.compare_results() if stored else asked.compare_engines()
+        verdicts.report(outcome, root, style)
+        word = outcome.word
+    raise typer.Exit(EXIT_CODES[word])
+
 
 #: Columns of a table of fits, which is read as a whole: a narrow terminal must not cut it.
 _LEAST_WIDTH = 110
@@ -71,7 +141,6 @@ def fit(
     from bilayer_orchestra.fits import datasets
     from bilayer_orchestra.fits.options import Options, check_request
     from bilayer_orchestra.observables import FITTED
-    from bilayer_orchestra.plots.try_to_draw import check_style, try_to_draw
     from bilayer_orchestra.running.published import FITS, make_room, owner, refuse_own_source
 
     console = output_console(_LEAST_WIDTH)
@@ -84,8 +153,8 @@ def fit(
     check_request(dataset, kinds, layer or [], boundary, beta, convention, options)
     if power is not None and "green" not in kinds:
         raise OrchestraError(f"power = {power:g}: only the fit of green has a power")
-    name = dataset.attrs.get("model_name", "")
-    console.say(f"{result}: {name}, {parameters(model_data(dataset))}")
+    about = [dataset.attrs.get("model_name", ""), parameters(model_data(dataset))]
+    console.say(f"{result}: {', '.join(about)}")
     fitted = []
     for kind in kinds:
         try:
@@ -201,12 +270,19 @@ def plot(
     from bilayer_orchestra.dataset.reading import yaml_data
     from bilayer_orchestra.dataset.schema import open_result, write_atomic
     from bilayer_orchestra.display import output_console
-    from bilayer_orchestra.plots.try_to_draw import draw
     from bilayer_orchestra.study.spec import Figure
 
     of_file, data = "", target
     if target.suffix in (".yaml", ".yml"):
-        of_file, data = _collected(target, runs)
+        from bilayer_orchestra.study.load import load_study
+
+        study = load_study(target)
+        of_file, data = study.text, study.root(runs) / f"{study.name}.nc"
+        if not data.exists():
+            raise OrchestraError(
+                f"{data} is not there; run `orchestra sweep {target}`, or `orchestra collect` on "
+                "what is finished"
+            )
     dataset = open_result(data)
     stored = str(dataset.attrs.get("study", ""))
     said = yaml_data(of_file or stored)
@@ -247,17 +323,3 @@ def plot(
     open_points = dataset.attrs.get("points", 1) - dataset.attrs.get("finished", 1)
     if open_points:
         console.say(f"{open_points} points of the study are not finished")
-
-
-def _collected(study_file: Path, runs: Path | None) -> tuple[str, Path]:
-    """Return the text of a study, and its collected dataset."""
-    from bilayer_orchestra.study.load import load_study
-
-    study = load_study(study_file)
-    data = study.root(runs) / f"{study.name}.nc"
-    if not data.exists():
-        raise OrchestraError(
-            f"{data} is not there; run `orchestra sweep {study_file}`, or `orchestra collect` on "
-            "what is finished"
-        )
-    return study.text, data

@@ -8,6 +8,7 @@ import typer
 
 from bilayer_orchestra.cli.options import AnyVersion, Overrides
 from bilayer_orchestra.errors import ExitCode, OrchestraError
+from bilayer_orchestra.plots.try_to_draw import check_style, try_to_draw
 
 if TYPE_CHECKING:
     from bilayer_orchestra.running.point import Outcome
@@ -50,8 +51,8 @@ def run(
     """
     from bilayer_orchestra.display import output_console, progress
     from bilayer_orchestra.images.use import image_table
-    from bilayer_orchestra.model.load import load_model
-    from bilayer_orchestra.plots.try_to_draw import check_style, try_to_draw
+    from bilayer_orchestra.model.spec import load_model
+    from bilayer_orchestra.plots.try_to_draw import try_to_draw
     from bilayer_orchestra.running.directory import runs_directory
     from bilayer_orchestra.running.point import Runner
     from bilayer_orchestra.running.published import publish
@@ -87,8 +88,6 @@ def run(
 def _load_plotting() -> None:
     from importlib import import_module
 
-    from bilayer_orchestra.plots.try_to_draw import try_to_draw
-
     # what fails is said when the picture is due
     try_to_draw(lambda: import_module("bilayer_orchestra.plots.common"), lambda line: None)
 
@@ -121,7 +120,7 @@ def render(
     import shlex
 
     from bilayer_orchestra.errors import MissingEngineError
-    from bilayer_orchestra.model.load import load_model
+    from bilayer_orchestra.model.spec import load_model
     from bilayer_orchestra.running.choice import engine_for
     from bilayer_orchestra.running.directory import RunDirectory
     from bilayer_orchestra.running.point import checked_request, refuse_search
@@ -158,10 +157,8 @@ def status(directory: Path) -> None:
     from bilayer_orchestra.running.queued import known_states
 
     runs = find_runs(directory)
-    if directory.is_file():
-        raise OrchestraError(f"{directory} is a file; name the directory of a run, or of runs")
     if not runs:
-        raise OrchestraError(f"there are no runs in {directory}")
+        raise OrchestraError(f"no runs in {directory}: name the directory of a run, or of runs")
     states = known_states({run.path.name: run for run in runs})
     console = output_console()
     console.print(status_table(runs, states))

@@ -1,5 +1,6 @@
 """The tables that the commands print, and what must be read beside them."""
 
+import itertools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from bilayer_orchestra.running.directory import RunDirectory
 from bilayer_orchestra.study.axes import shown
 
 ENERGIES = ("energy", "kinetic_energy", "interaction_energy", "total_energy")
+_FORM = {"bond_dimension": ".0f", "discarded_weight": ".1e", "energy_variance": ".1e", "gap": ".6g"}
 #: A limit of more elements than this is not printed.
 _PRINTED = 40
 _INPUT = {1: "converged", 0: "NOT converged", -1: "?"}
@@ -40,26 +42,17 @@ def result_table(dataset: xr.Dataset, reused: bool) -> Table:
             table.add_row(name.replace("_", " "), with_uncertainty(dataset, name))
     for name in ("density", "magnetization", "double_occupancy"):
         if name in dataset:
-            words = name.replace("_", " ")
-            table.add_row(f"{words} per site", _by_layer(dataset[name]))
-    for name, form in (
-        ("bond_dimension", "{:.0f}"),
-        ("discarded_weight", "{:.1e}"),
-        ("energy_variance", "{:.1e}"),
-        ("gap", "{:.6g}"),
-    ):
+            table.add_row(f"{name.replace('_', ' ')} per site", _by_layer(dataset[name]))
+    for name, form in _FORM.items():
         if name in dataset and not np.isnan(value := float(dataset[name])):
-            shown = form.format(value) if np.isfinite(value) else "none, there is one level only"
+            shown = f"{value:{form}}" if np.isfinite(value) else "none, there is one level only"
             table.add_row(name.replace("_", " "), shown)
     if "tuning_cost" in dataset:
         cost = float(dataset["tuning_cost"])
         table.add_row("wished density per site", _by_layer(dataset["target_density"]))
         table.add_row("chemical potential", tuned_potentials(dataset))
-        table.add_row(
-            "search",
-            f"{dataset.sizes['step']} runs"
-            + ("" if np.isnan(cost) else f", {cost:.1f} times the cost of the last"),
-        )
+        factor = "" if np.isnan(cost) else f", {cost:.1f} times the cost of the last"
+        table.add_row("search", f"{dataset.sizes['step']} runs{factor}")
     verdict = "yes" if attributes["converged"] else "NO"
     table.add_row("converged", f"{verdict}: {attributes['converged_reason']}")
     return table
@@ -187,10 +180,7 @@ def remarks(one: xr.Dataset, kind: str) -> list[str]:
 
 def _rows(dataset: xr.Dataset, dims: Sequence[Hashable]) -> Iterator[tuple[str, xr.Dataset]]:
     """Yield (label, row) of every element of what has ``dims``."""
-    if not dims:
-        yield "", dataset
-        return
-    stacked = dataset.stack(row=dims)
-    for k in range(stacked.sizes["row"]):
-        row = stacked.isel(row=k)
-        yield " ".join(shown(row[dim].item()) for dim in dims if dim in row.coords), row
+    positions = [[one.item() for one in dataset[dim]] for dim in dims]
+    for labels in itertools.product(*positions):
+        row = dataset.sel(dict(zip(dims, labels, strict=True)))
+        yield " ".join(map(shown, labels)), row

@@ -1,5 +1,6 @@
 """What ``orchestra check`` does and prints: results that are compared, or tested each alone."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +20,7 @@ from bilayer_orchestra.dataset.schema import open_result
 from bilayer_orchestra.display import output_console, progress
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.model.load import load_model
-from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.model.spec import Model, load_model
 from bilayer_orchestra.running.choice import engine_for
 from bilayer_orchestra.running.directory import runs_directory
 from bilayer_orchestra.running.point import Runner
@@ -171,8 +171,7 @@ def report(outcome: Verdict, root: Path, style: Path | None) -> None:
 def _headline(outcome: Verdict) -> str:
     """Return the verdict of the whole check in one line."""
     counts = Counter(verdict.word for verdict in outcome.verdicts)
-    words: tuple[Word, ...] = ("agree", "disagree", "undecided")
-    found = ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
+    found = ", ".join(f"{counts[word]} {word}" for word in sorted(counts))
     scope = f"{len(outcome.verdicts)} pairs of results: {found}" if found else "nothing compared"
     unreached = outcome.ladder is not None and outcome.ladder.out_of_reach
     limit = "; T -> 0 was NOT checked (out of reach)" if unreached else ""
@@ -194,6 +193,8 @@ def verdict_table(verdict: PairVerdict) -> Table:
         if test is None:
             table.add_row(finding.name, finding.word, *[""] * 7, finding.reason)
             continue
+        # spin=up layer=P x=0 layer_=M x_=3 becomes up P0 M3
+        worst = re.sub(r"\w+=", "", re.sub(r" x_?=", "", finding.worst_label))
         named = ", ".join(
             f"{what.split(' (')[0]} {size:.1g}"
             for what, size in finding.systematics.items()
@@ -204,7 +205,7 @@ def verdict_table(verdict: PairVerdict) -> Table:
             finding.word,
             f"{finding.corrected_p:.2g}",
             f"{test.chi2:.2f} ({test.modes})" if test.modes else "",
-            _site_label(finding.worst_label) if test.pulls[test.worst] else "",
+            worst if test.pulls[test.worst] else "",
             f"{test.pulls[test.worst]:+.1f}",
             named,
             "" if finding.distance is None else str(max(finding.distance, 0)),
@@ -212,12 +213,3 @@ def verdict_table(verdict: PairVerdict) -> Table:
             "" if finding.word == "agree" else finding.reason,
         )
     return table
-
-
-def _site_label(label: str) -> str:
-    """Shorten ``spin=up layer=P x=0 layer_=M x_=3`` to ``up P0 M3``."""
-    text = ""
-    for part in label.split():
-        key, _, value = part.partition("=")
-        text += value if key in ("x", "x_") else f" {value}"
-    return text.strip()

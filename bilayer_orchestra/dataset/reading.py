@@ -59,15 +59,13 @@ def model_data(dataset: xr.Dataset) -> dict[str, Any]:
         return yaml_data(str(dataset["model"].item()))
     data = yaml_data(str(dataset.attrs.get("model", "")))
     tuned = "filling" in data
-    axes = None
     for name, coordinate in dataset.coords.items():
         path = coordinate.attrs.get("model_path")
         if path is None:
             continue
         value = coordinate.item() if coordinate.ndim == 0 else None
         if isinstance(value, str):  # perhaps the name of a section
-            if axes is None:
-                axes = _section(yaml_data(str(dataset.attrs.get("study", ""))).get("axes"))
+            axes = _section(yaml_data(str(dataset.attrs.get("study", ""))).get("axes"))
             values = _section(axes.get(str(name))).get("values")
             value = values.get(value) if isinstance(values, dict) else value
         keys = str(path).split(".")
@@ -204,15 +202,11 @@ def by_site(array: xr.DataArray, sites: Sequence[Site]) -> FloatArray:
     """
     import xarray as xr
 
-    labels = dict(zip(sites[0]._fields, zip(*sites, strict=True), strict=True))
+    labels = {dim: [getattr(site, dim) for site in sites] for dim in sites[0]._fields}
     ends = [end for end in ("", "_") if f"{sites[0]._fields[0]}{end}" in array.dims]
     for end in ends:
-        array = array.sel(
-            {
-                f"{dim}{end}": xr.DataArray(list(one), dims=f"site{end}")
-                for dim, one in labels.items()
-            }
-        )
+        places = {dim + end: xr.Variable(f"site{end}", one) for dim, one in labels.items()}
+        array = array.sel(places)
     if "spin" in array.dims:
         array = array.sel(spin=["up", "down"])
     return np.asarray(array.transpose(..., *(f"site{end}" for end in ends)).values)
@@ -228,7 +222,8 @@ def mirrored(array: xr.DataArray) -> xr.DataArray:
 def on_site(matrix: xr.DataArray) -> xr.DataArray:
     """Return the elements with equal sites of a function of two sites."""
     dims = paired_dims(matrix)
-    same = matrix.sel({f"{dim}_": matrix[dim] for dim in dims})  # along dims that are there: pairs
+    # indices along dimensions that stay select pairs of equal labels
+    same = matrix.sel({f"{dim}_": matrix[dim] for dim in dims})
     return same.transpose(..., *dims).drop_vars([f"{dim}_" for dim in dims])
 
 

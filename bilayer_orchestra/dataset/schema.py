@@ -99,11 +99,9 @@ def build(terms: Terms, averages: Averages, selected: tuple[str, ...]) -> xr.Dat
     selected : tuple of str
         Names of observables.
     """
-    along = {dim: _values([getattr(site, dim) for site in terms.sites]) for dim in terms.dims}
-    places = [
-        np.array([list(along[dim]).index(getattr(site, dim)) for site in terms.sites])
-        for dim in terms.dims
-    ]
+    labels = {dim: [getattr(site, dim) for site in terms.sites] for dim in terms.dims}
+    along = {dim: _values(ones) for dim, ones in labels.items()}
+    places = [np.array([list(along[dim]).index(one) for one in labels[dim]]) for dim in along]
     shape = tuple(len(values) for values in along.values())
 
     def on_grid(observable: Observable, array: FloatArray) -> FloatArray:
@@ -144,9 +142,9 @@ def build(terms: Terms, averages: Averages, selected: tuple[str, ...]) -> xr.Dat
         "spin": ["up", "down"],
         CUT: (CUT, np.arange(1, terms.n_sites), {"long_name": "sites on the left of the cut"}),
     }
-    for dim, labels in along.items():
+    for dim, values in along.items():
         about = {"long_name": "position along the chain"} if dim == "x" else {}
-        coordinates |= {name: (name, labels, about) for name in (dim, f"{dim}_")}
+        coordinates |= {name: (name, values, about) for name in (dim, f"{dim}_")}
     used = {dim for variable in variables.values() for dim in variable.dims}
     dataset = xr.Dataset(variables, {k: v for k, v in coordinates.items() if k in used})
     if terms.dims != Site._fields:
@@ -163,9 +161,8 @@ def _values(labels: list[Any]) -> Any:
 
 def append_history(dataset: xr.Dataset, entry: str) -> None:
     """Append a dated line to the ``history`` attribute; earlier lines are kept."""
-    earlier = dataset.attrs.get("history", "")
-    line = f"{utc_now()} {entry}"
-    dataset.attrs["history"] = f"{earlier}\n{line}" if earlier else line
+    lines = [dataset.attrs.get("history"), f"{utc_now()} {entry}"]
+    dataset.attrs["history"] = "\n".join(filter(None, lines))
 
 
 def write_atomic(dataset: xr.Dataset, path: Path) -> None:
@@ -198,24 +195,18 @@ _FILES = {
     "orchestra_schema": "a result",
 }
 #: Attributes that every result has, and what they are: tools that rewrite netCDF files drop some.
-_ATTRIBUTES: dict[str, type | tuple[type, ...]] = {
-    "model": str,
-    "model_name": str,
-    "request_hash": str,
-    "terms_hash": str,
-    "backend": str,
-    "engine": str,
-    "seed": (int, np.integer),
-    "converged": (int, np.integer),
-    "converged_reason": str,
+_ATTRIBUTES: dict[str, Any] = {
+    **dict.fromkeys(("model", "model_name", "request_hash", "terms_hash", "backend"), str),
+    **dict.fromkeys(("engine", "converged_reason"), str),
+    **dict.fromkeys(("seed", "converged"), (int, np.integer)),
 }
 Wanted = Literal["a result", "a collected sweep"]
 
 
 def open_result(
-    path: Path, wanted: tuple[Wanted, ...] = ("a result", "a collected sweep")
+    path: str | Path, wanted: tuple[Wanted, ...] = ("a result", "a collected sweep")
 ) -> xr.Dataset:
-    """Load a result file into memory.
+    """Load a result, or a collected sweep, into memory.
 
     Parameters
     ----------
@@ -231,6 +222,7 @@ def open_result(
     OrchestraError
         If it does not exist, is being written, or holds something else.
     """
+    path = Path(path)
     if not path.is_file():
         inside = path / "result.nc"
         what = "it is no file" if path.exists() else "it does not exist"

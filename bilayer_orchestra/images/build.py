@@ -12,7 +12,14 @@ from pathlib import Path
 from bilayer_orchestra.configuration import engine_settings, set_engine_setting
 from bilayer_orchestra.engines.base import ImageRecipe
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError
-from bilayer_orchestra.files import copy_files, make_directory, quoted, replacing, write_text_atomic
+from bilayer_orchestra.files import (
+    copy_files,
+    make_directory,
+    quoted,
+    replacing,
+    user_path,
+    write_text_atomic,
+)
 from bilayer_orchestra.heartbeat import heartbeat
 from bilayer_orchestra.images.use import (
     Image,
@@ -21,7 +28,6 @@ from bilayer_orchestra.images.use import (
     recipe_of,
     refuse_other_image,
 )
-from bilayer_orchestra.user_files import user_path
 
 #: Number of the Linux capability that unpacking an image needs, see capabilities(7).
 _CAP_SYS_RESOURCE = 24

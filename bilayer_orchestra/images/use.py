@@ -18,8 +18,15 @@ from bilayer_orchestra.configuration import (
 from bilayer_orchestra.engines.base import Engine, ImageRecipe, Request, Tools
 from bilayer_orchestra.engines.registry import engines
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
-from bilayer_orchestra.files import file_sha256, own_directory, sha256, trusted, write_text_atomic
-from bilayer_orchestra.user_files import user_path, variable
+from bilayer_orchestra.files import (
+    file_sha256,
+    own_directory,
+    sha256,
+    trusted,
+    user_path,
+    variable,
+    write_text_atomic,
+)
 
 VARIABLE = "ORCHESTRA_APPTAINER"
 #: Label that our definitions write: the kind of engine inside.

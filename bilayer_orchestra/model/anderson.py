@@ -46,7 +46,7 @@ from bilayer_orchestra.model.chains import CoupledChains, Coupling
 from bilayer_orchestra.model.spec import CanonicalState, observables_field
 from bilayer_orchestra.observables import OBSERVABLES as TABLE
 from bilayer_orchestra.settings import SpecModel
-from bilayer_orchestra.terms import Canonical, FloatArray, GrandCanonical, Terms
+from bilayer_orchestra.terms import Canonical, FloatArray, Terms
 
 ObservableName = Literal[
     "density", "double_occupancy", "spin_flip", "green", "density_density", "spin_spin"
@@ -150,11 +150,9 @@ class AndersonModel(CoupledChains):
     def terms(self) -> Terms:
         """Return the attractive bilayer that this model is mapped to, with labels f and c."""
         interaction, field = self.on_sites("interaction"), self.on_sites("field")
-        state = (
-            Canonical(self.state.n_up, len(self.sites) - self.state.n_down)
-            if isinstance(self.state, CanonicalState)
-            else GrandCanonical(self.state.beta)
-        )
+        state = self.state.as_terms()
+        if isinstance(state, Canonical):
+            state = state._replace(n_down=len(self.sites) - state.n_down)
         # 0 - U: no negative zeros, which would look like another model in a hash
         return Terms(
             self.sites, self.one_body(), 0.0 - interaction, (field - interaction) / 2, state

@@ -6,8 +6,6 @@
 Spins are summed over; l is P or M.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field

@@ -95,9 +95,8 @@ class HubbardChains(CoupledChains):
 
         Whether its particle number is right, or the filling can be read at all, is validated later.
         """
-        if not isinstance(data, dict) or data.get("state") is not None:
-            return data
-        if data.get("filling") is None:
+        given = data if isinstance(data, dict) else {}
+        if given.get("state") is not None or given.get("filling") is None:
             return data
         try:
             densities = [value for key, value in data["filling"].items() if key != "tolerance"]

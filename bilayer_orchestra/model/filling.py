@@ -73,11 +73,10 @@ def particles(filling: Filling, length: int, spin_balanced: bool) -> int:
     """
     densities = filling.densities()
     number = length * sum(densities.values())
-    unit = 2 if spin_balanced else 1
+    unit, what = (2, "an even number") if spin_balanced else (1, "a whole number")
     nearest = unit * round(number / unit)
     if abs(number - nearest) <= _ROUNDING * max(1.0, number) and nearest > 0:
         return nearest
-    what = "an even number" if spin_balanced else "a whole number"
     choices = " or ".join(_choices(densities, length, unit))
     raise PydanticCustomError(
         "filling",

@@ -1,13 +1,17 @@
-"""What every model file has, whatever its geometry, and what the rest of the program asks of it.
+"""The model file: what it has, whatever its geometry, and how it is read.
 
 A geometry is a subclass of :class:`Model`: it yields Terms, and says how what was measured on them
-is reported. Geometries come in through entry points; the `model` key of a file names one.
+is reported. Geometries come in through entry points; the `model` key of a file names one. Every
+problem of a file is said in one go, each with its line and what would be right.
 """
 
+import copy
 import difflib
 import functools
 import io
 from collections.abc import Mapping, Sequence
+from errno import EISDIR, ENOENT
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -18,6 +22,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    ValidatorFunctionWrapHandler,
     create_model,
     field_validator,
     model_validator,
@@ -29,11 +34,12 @@ from ruamel.yaml import YAML
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.engines.registry import engines
 from bilayer_orchestra.errors import OrchestraError, SpecError
+from bilayer_orchestra.files import read_bounded
 from bilayer_orchestra.model.filling import Filling
 from bilayer_orchestra.plugins import Plugins
 from bilayer_orchestra.settings import NAME, SpecModel
 from bilayer_orchestra.terms import Canonical, FloatArray, GrandCanonical, Site, Terms
-from bilayer_orchestra.yaml_text import PlaceOf, describe_all, in_file_order, set_value
+from bilayer_orchestra.yaml_text import PlaceOf, YamlText, describe_all, in_file_order, set_value
 
 
 class CanonicalState(SpecModel):
@@ -58,24 +64,17 @@ class ThermalState(SpecModel):
 
 
 def _which(value: Any) -> str:
-    if isinstance(value, ThermalState):
-        return "thermal"
-    return "thermal" if isinstance(value, dict) and "beta" in value else "canonical"
+    thermal = isinstance(value, ThermalState) or (isinstance(value, dict) and "beta" in value)
+    return "thermal" if thermal else "canonical"
 
 
 def _one_of_both(value: Any) -> Any:
-    """Refuse a mixture and a missing choice with one message each."""
-    if not isinstance(value, dict):
-        return value
-    canonical = {"n_up", "n_down"} & set(value)
-    if "beta" in value and canonical:
+    """Refuse a mixture and a missing choice with one message."""
+    if isinstance(value, dict) and (
+        not value or {"beta"} < value.keys() & {"beta", "n_up", "n_down"}
+    ):
         raise PydanticCustomError(
-            "state",
-            "should be either {n_up, n_down} (ground state) or {beta} (thermal), not both",
-        )
-    if not value:
-        raise PydanticCustomError(
-            "state", "is missing its content: {n_up, n_down} (ground state) or {beta} (thermal)"
+            "state", "should be either {n_up, n_down} (ground state) or {beta} (thermal), not both"
         )
     return value
 
@@ -86,6 +85,7 @@ State = Annotated[
     BeforeValidator(_one_of_both),
 ]
 
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=NAME)]
 #: The section ``numerics``: one part per installed engine, read by that engine only.
 Numerics: type[SpecModel] = create_model(  # type: ignore[call-overload]
     "Numerics",
@@ -114,13 +114,7 @@ class Model(SpecModel):
 
     version: Annotated[Literal[1], Field(description="version of this file format")]
     name: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=64,
-            pattern=NAME,
-            description="letters, digits, dot, dash, underscore; names the run directory",
-        ),
+        Name, Field(description="letters, digits, dot, dash, underscore; names the run directory")
     ]
     model: str
     state: State
@@ -132,7 +126,7 @@ class Model(SpecModel):
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Self:
         """Validate plain data; on this class itself, as the geometry that its `model` key names."""
-        chosen = kind_of(obj) if cls is Model else cls
+        chosen = kind_of(obj) if cls is Model and isinstance(obj, Mapping) else cls
         return super(Model, chosen).model_validate(obj, **options)  # type: ignore[return-value]
 
     @field_validator("model", mode="before")
@@ -148,19 +142,14 @@ class Model(SpecModel):
             f"should be {names}; others come with distributions that are not installed here",
         )
 
-    @field_validator("observables", mode="before")
+    @field_validator("observables", mode="wrap")
     @classmethod
-    def _list_of_names(cls, value: Any) -> Any:
-        # strict mode wants a tuple; YAML has lists
-        return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("observables")
-    @classmethod
-    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        repeated = sorted({name for name in value if value.count(name) > 1})
+    def _each_once(cls, value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        names = read(tuple(value) if isinstance(value, list) else value)  # YAML has lists
+        repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise PydanticCustomError("repeated", f"{', '.join(repeated)} listed twice")
-        return value
+        return names
 
     @model_validator(mode="after")
     def _filling_fits(self) -> Self:
@@ -262,11 +251,10 @@ class Model(SpecModel):
 
     def to_data(self) -> dict[str, Any]:
         """Return plain data in the order of the documentation, defaults of numerics left out."""
-        order = ["version", "name", "model", *self.ORDER, "state"]
+        order = ["version", "name", "model", *self.ORDER, "state", "observables"]
         data = self.model_dump(mode="json", exclude={"numerics"}, exclude_none=True)
         numerics = self.numerics.model_dump(mode="json", exclude_defaults=True)
         ordered = {key: data[key] for key in order if key in data}
-        ordered |= {"observables": data["observables"]}
         return ordered | ({"numerics": numerics} if numerics else {})
 
     def to_yaml(self) -> str:
@@ -323,14 +311,12 @@ def kinds() -> dict[str, type[Model]]:
     return {DEFAULT: found[DEFAULT]} | found
 
 
-def kind_of(data: Any) -> type[Model]:
+def kind_of(data: Mapping[str, Any]) -> type[Model]:
     """Return the class that reads ``data``; its validation complains about an unknown name.
 
     A misspelt name is read as the nearest one, and without that the keys decide, so that the rest
     of the file is judged as meant.
     """
-    if not isinstance(data, dict):
-        return kinds()[DEFAULT]
     close = difflib.get_close_matches(str(data.get("model")), kinds(), n=1)
     if close:
         return kinds()[close[0]]
@@ -342,12 +328,7 @@ def is_absent(data: dict[str, Any]) -> bool:
     return str(data.get("model", DEFAULT)) not in kinds()
 
 
-def validated(
-    data: dict[str, Any],
-    source: str,
-    place_of: PlaceOf = lambda path: "",
-    problems: Sequence[str] = (),
-) -> Model:
+def validated(data: dict[str, Any], source: str, yaml: YamlText | None = None) -> Model:
     """Return the model that plain data describe.
 
     Parameters
@@ -356,25 +337,130 @@ def validated(
         The content of a model file.
     source : str
         What messages call it.
-    place_of : callable
-        Says where the value of a path stands.
-    problems : sequence of str
-        What is wrong with the file already.
+    yaml : YamlText, optional
+        Knows the lines of the values, and what is wrong with the file already.
 
     Raises
     ------
     SpecError
         With one line for each problem.
     """
-    kind = kind_of(data)
+    place_of: PlaceOf = yaml.place_of if yaml else lambda path: ""
+    kind, problems = kind_of(data), yaml.problems if yaml else []
     try:
         model = kind.model_validate(data)
     except ValidationError as error:
         problems = [*problems, *describe_all(place_of, error.errors(), kind)]
         raise SpecError(source, in_file_order(problems)) from error
     if problems:
-        raise SpecError(source, list(problems))
+        raise SpecError(source, problems)
     return model
+
+
+#: Keys of a study that no model has.
+STUDY_KEYS = frozenset({"axes", "zip", "backends", "figure", "runtime", "site"})
+_SHARED_KEYS = frozenset({"version", "name", "model", "numerics"})
+
+
+def is_study(data: dict[str, Any]) -> bool | None:
+    """Return whether a file is a study (True) or a model (False), by its keys; None: it is unsure.
+
+    Who takes one for the other is told so, not that every key is unknown.
+    """
+    of_model = {key for kind in kinds().values() for key in kind.model_fields} - _SHARED_KEYS
+    base = data.get("model")
+    study = bool(STUDY_KEYS & data.keys()) or isinstance(base, dict) or Path(str(base)).suffix != ""
+    return None if study == bool(of_model & data.keys()) else study
+
+
+def load_model(
+    source: str | Path | Mapping[str, Any], overrides: Sequence[str] | None = None
+) -> Model:
+    """Return the model of a file, or of the same content as plain data.
+
+    Parameters
+    ----------
+    source : path or mapping
+        The YAML file, or what could be in one.
+    overrides : sequence of str, optional
+        ``key.key=value`` texts that replace single values of a file, as ``--set`` does.
+
+    Raises
+    ------
+    OrchestraError
+        With one line for every problem.
+    """
+    if isinstance(source, Mapping):
+        return validated(copy.deepcopy(dict(source)), "model")
+    return parse_model(read_text(Path(source)), str(source), overrides)
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file that a user named, or raise SpecError."""
+    try:
+        return read_bounded(path).decode("utf-8-sig")  # editors on Windows mark UTF-8 by a BOM
+    except UnicodeDecodeError as error:
+        dataset = "is a dataset; a file of keys and values is needed here"
+        what = dataset if path.suffix == ".nc" else "is not UTF-8 text"
+        raise SpecError(str(path), [what]) from error
+    except OSError as error:
+        known = {ENOENT: "there is no such file", EISDIR: "is a directory; name a file in it"}
+        what = known.get(error.errno or 0, f"cannot be read: {error.strerror}")
+        raise SpecError(str(path), [what]) from error
+
+
+def stored_model(text: str) -> Model:
+    """Return the model that a result was computed for, without its settings.
+
+    Whoever reads a result needs none, and its engine need not be installed here.
+
+    Raises
+    ------
+    SpecError
+        If it cannot be read, such as where its geometry is not installed.
+    """
+    yaml = YamlText(text, "the model of the result")
+    yaml.data.pop("numerics", None)
+    return validated(yaml.data, yaml.source, yaml)
+
+
+def parse_model(text: str, source: str = "model", overrides: Sequence[str] | None = None) -> Model:
+    """Validate the text of a model file; see :func:`load_model`.
+
+    Parameters
+    ----------
+    text : str
+        YAML.
+    source : str
+        What messages call it.
+    overrides : sequence of str, optional
+        ``key.key=value`` texts that replace single values.
+    """
+    yaml = YamlText(text, source)
+    if is_study(yaml.data) is True:
+        raise SpecError(source, ["is a study, not a model; `orchestra sweep` runs all its points"])
+    for override in overrides or ():
+        _apply(yaml, override)
+    return validated(yaml.data, source, yaml)
+
+
+def _apply(yaml: YamlText, override: str) -> None:
+    """Set one value from ``a.b.c=value``; unknown keys are left to validation."""
+    dotted, equals, value = override.partition("=")
+    keys = dotted.strip().split(".")
+    try:
+        if not equals or not all(keys):
+            raise SpecError("", ["expected KEY=VALUE, as in t_perp=0.3 or state.n_up=4"])
+        given = YamlText(value, "", mapping=False)
+        if given.problems:
+            raise SpecError("", given.problems)
+        if (clash := set_value(yaml.data, keys, given.data)) is not None:
+            raise SpecError("", [f"`{clash}` has no keys inside"])
+    except SpecError as error:
+        problem = error.problems[0].removeprefix("line 1: ")
+        raise SpecError(yaml.source, [f"--set {override}: {problem}"]) from error
+    for length in range(1, len(keys) + 1):
+        yaml.lines.pop(tuple(keys[:length]), None)
 
 
 def json_schema() -> dict[str, Any]:

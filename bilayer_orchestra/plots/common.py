@@ -24,7 +24,7 @@ from bilayer_orchestra.dataset.reading import conditions, model_data, need_chain
 from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.files import replacing
 from bilayer_orchestra.fits.pairs import pairs_of
-from bilayer_orchestra.model.load import read_text
+from bilayer_orchestra.model.spec import read_text
 from bilayer_orchestra.observables import OBSERVABLES
 
 mpl.rcdefaults()  # not those of a matplotlibrc, which may stand in the working directory

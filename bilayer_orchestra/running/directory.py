@@ -35,11 +35,13 @@ from bilayer_orchestra.dataset.reading import yaml_data
 from bilayer_orchestra.engine_side.files import START, start_event
 from bilayer_orchestra.engines.base import Engine
 from bilayer_orchestra.errors import OrchestraError, RunBusyError
+from bilayer_orchestra.files import (
+    read_bounded,
+)
 from bilayer_orchestra.job import Job
 from bilayer_orchestra.model.spec import Model
 from bilayer_orchestra.terms import Terms
 from bilayer_orchestra.timestamps import utc_now
-from bilayer_orchestra.user_files import read_bounded
 
 T = TypeVar("T")
 #: ``unknown``: only a lock could tell, and there are none on this file system.

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from bilayer_orchestra.engines.registry import get_engine
-from bilayer_orchestra.model.load import load_model
+from bilayer_orchestra.model.spec import load_model
 from bilayer_orchestra.running.directory import MODEL, RunDirectory
 from bilayer_orchestra.running.point import STOP, make_request
 

@@ -14,12 +14,11 @@ from pydantic import ValidationError
 
 from bilayer_orchestra.engines.registry import ENGINES
 from bilayer_orchestra.errors import SpecError
-from bilayer_orchestra.model.load import is_study, read_text
-from bilayer_orchestra.model.spec import AbsentModel, Model, is_absent, kind_of
+from bilayer_orchestra.files import user_path
+from bilayer_orchestra.model.spec import AbsentModel, Model, is_absent, is_study, kind_of, read_text
 from bilayer_orchestra.running.directory import runs_directory
 from bilayer_orchestra.study.axes import TUNING, Axis, AxisError, collisions, read_axes, shown
 from bilayer_orchestra.study.spec import Study
-from bilayer_orchestra.user_files import user_path
 from bilayer_orchestra.yaml_text import (
     KeyPath,
     YamlText,

@@ -18,8 +18,7 @@ from bilayer_orchestra.engines.base import CONTRACT, Engine
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import EngineError, MissingEngineError, OrchestraError, SpecError
 from bilayer_orchestra.model.bilayer import OBSERVABLES as SELECTABLE
-from bilayer_orchestra.model.load import parse_model, stored_model
-from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.model.spec import Model, parse_model, stored_model
 from bilayer_orchestra.running.directory import find_runs, request_hash
 from bilayer_orchestra.running.point import Runner, checked_request, run_point
 from bilayer_orchestra.settings import SpecModel

@@ -7,8 +7,7 @@ import pytest
 
 from bilayer_orchestra.averages import Averages
 from bilayer_orchestra.errors import OrchestraError, SpecError
-from bilayer_orchestra.model.load import parse_model
-from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.model.spec import Model, parse_model
 from bilayer_orchestra.running.point import make_request
 from tests.support.alf import missing_alf
 from tests.support.anderson_force import anderson_oracle

@@ -14,7 +14,7 @@ from scipy.special import expit
 from bilayer_orchestra.dataset.schema import open_result
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import Interrupted, MissingEngineError, OrchestraError, SpecError
-from bilayer_orchestra.model.load import parse_model
+from bilayer_orchestra.model.spec import parse_model
 from bilayer_orchestra.running.directory import RunDirectory, find_runs
 from bilayer_orchestra.running.point import Runner, run_point
 from bilayer_orchestra.runtimes.local import LocalRuntime

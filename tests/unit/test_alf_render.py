@@ -29,8 +29,7 @@ from bilayer_orchestra.engines.alf.trial import needs_probe, probe_orbitals, tri
 from bilayer_orchestra.engines.base import Request
 from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError, SpecError
-from bilayer_orchestra.model.load import parse_model
-from bilayer_orchestra.model.spec import Model
+from bilayer_orchestra.model.spec import Model, parse_model
 from bilayer_orchestra.resources import resource
 from bilayer_orchestra.running.point import make_request
 from bilayer_orchestra.terms import Canonical, GrandCanonical, Site, Terms

@@ -16,12 +16,12 @@ import pytest
 import bilayer_orchestra.cli
 from bilayer_orchestra import display
 from bilayer_orchestra.cli import verdicts
-from bilayer_orchestra.cli.checking import EXIT_CODES
 from bilayer_orchestra.cli.main import main
+from bilayer_orchestra.cli.results import EXIT_CODES
 from bilayer_orchestra.display import Output
 from bilayer_orchestra.engines.exact.engine import ExactEngine
 from bilayer_orchestra.errors import ExitCode, Interrupted
-from bilayer_orchestra.model import load
+from bilayer_orchestra.model import spec
 from tests.support.models import make_model
 from tests.support.paths import ROOT
 
@@ -154,7 +154,7 @@ def raising(error):
 )
 def test_every_failure_has_its_code(orchestra, model, monkeypatch, error, code, of_check):
     """An exit code of `check` that means a verdict never stands for a failure."""
-    monkeypatch.setattr(load, "load_model", raising(error))
+    monkeypatch.setattr(spec, "load_model", raising(error))
     monkeypatch.setattr(verdicts, "load_model", raising(error))
     for command, expected in (("run", code), ("check", of_check)):
         ended, _, errors = orchestra(command, model)
@@ -190,13 +190,13 @@ def test_failures_and_wrong_usage(orchestra, model):
 
 
 def test_warnings_of_libraries_show_no_source(orchestra, model, monkeypatch):
-    original = load.load_model
+    original = spec.load_model
 
     def warn(*arguments):
         warnings.warn("invalid value\n  encountered", RuntimeWarning, stacklevel=1)
         return original(*arguments)
 
-    monkeypatch.setattr(load, "load_model", warn)
+    monkeypatch.setattr(spec, "load_model", warn)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         code, _, errors = orchestra("run", model, "--no-plot")
@@ -221,5 +221,5 @@ def test_a_log_shows_a_sign_of_life(monkeypatch):
         show.progress("long", "sweep 7")
         assert log.heard.wait(60)
     length = len(log.getvalue())
-    assert not [one for one in threading.enumerate() if "(beat)" in one.name]
+    assert not [one for one in threading.enumerate() if "(repeat)" in one.name]
     assert len(log.getvalue()) == length

@@ -8,7 +8,7 @@ import xarray as xr
 
 from bilayer_orchestra.checking.comparison import WEAKEST
 from bilayer_orchestra.dataset.schema import open_result
-from bilayer_orchestra.model.load import load_model, parse_model
+from bilayer_orchestra.model.spec import load_model, parse_model
 from bilayer_orchestra.plots.common import curve
 from bilayer_orchestra.plots.study_figure import fits
 from tests.support.paths import DOCS_DATA, ROOT

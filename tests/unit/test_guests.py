@@ -273,7 +273,7 @@ def test_a_geometry_is_tuned_to_densities_as_the_built_in_one_is(tmp_path, engin
     terms = python(
         folder,
         "-c",
-        "import json, sys; from bilayer_orchestra.model.load import load_model\n"
+        "import json, sys; from bilayer_orchestra.model.spec import load_model\n"
         "from pathlib import Path\n"
         "print(json.dumps(load_model(Path(sys.argv[1])).terms().to_dict()))",
         tmp_path / "tuned.yaml",

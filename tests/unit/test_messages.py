@@ -14,8 +14,7 @@ from rich.console import Console
 
 from bilayer_orchestra.cli.tables import result_table
 from bilayer_orchestra.errors import SpecError
-from bilayer_orchestra.model.load import parse_model
-from bilayer_orchestra.model.spec import kinds
+from bilayer_orchestra.model.spec import kinds, parse_model
 from bilayer_orchestra.runtimes.slurm.site import SiteProfile, load_site
 from bilayer_orchestra.study.load import load_study
 from bilayer_orchestra.study.spec import Study

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from bilayer_orchestra.errors import SpecError
-from bilayer_orchestra.model.load import load_model, parse_model
+from bilayer_orchestra.model.spec import load_model, parse_model
 
 pytestmark = pytest.mark.lowest
 
@@ -211,7 +211,7 @@ def test_set_replaces_single_values():
         ("t_perp", "KEY=VALUE"),
         ("=1", "KEY=VALUE"),
         ("t_perp.x=1", "no keys inside"),
-        ("t_perp=[", "not a YAML value"),
+        ("t_perp=[", "not valid YAML"),
         ("layers.M={<<: {hopping: 2.0}, hopping: 1.0}", "merge keys"),
         ("state={n_up: 1, n_up: 2, n_down: 1}", "duplicate key"),
         ("t_perp=\u22120.3", "minus sign"),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bilayer_orchestra.engines.exact.fock import Sector
-from bilayer_orchestra.model.load import parse_model
+from bilayer_orchestra.model.spec import parse_model
 from bilayer_orchestra.terms import Canonical, GrandCanonical, Site, Terms
 from tests.support.models import make_model
 

@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from bilayer_orchestra import configuration as config
-from bilayer_orchestra import user_files
+from bilayer_orchestra import files
 from bilayer_orchestra.cli.app import app
 from bilayer_orchestra.cli.options import PathTyper
 from bilayer_orchestra.engines.alf import build as alf_build
@@ -21,7 +21,7 @@ from bilayer_orchestra.engines.itensor.julia import find_julia, julia_environmen
 from bilayer_orchestra.engines.itensor.package import engine_half
 from bilayer_orchestra.errors import MissingEngineError, OrchestraError
 from bilayer_orchestra.images.use import container_command, find_image
-from bilayer_orchestra.model.load import load_model
+from bilayer_orchestra.model.spec import load_model
 from bilayer_orchestra.runtimes.slurm.site import load_site
 from bilayer_orchestra.study.load import load_study
 from tests.support.commands import ORCHESTRA
@@ -158,7 +158,7 @@ def find_project(named, monkeypatch):
 @pytest.mark.parametrize("suffix", ["yaml", "nc"])
 @pytest.mark.parametrize("kind", ["/dev/zero", "pipe", "huge", "folder"])
 def test_a_file_without_end_is_refused(tmp_path, monkeypatch, kind, suffix):
-    monkeypatch.setattr(user_files, "PATIENCE", 0.1)
+    monkeypatch.setattr(files, "PATIENCE", 0.1)
     path = tmp_path / f"file.{suffix}"
     if kind == "/dev/zero":
         path.symlink_to(kind)

@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 
 from bilayer_orchestra.cli.app import app
 from bilayer_orchestra.errors import OrchestraError
-from bilayer_orchestra.model.load import STUDY_KEYS
-from bilayer_orchestra.model.spec import kinds
+from bilayer_orchestra.model.spec import STUDY_KEYS, kinds
 from bilayer_orchestra.study.spec import Study
 from tests.support.models import make_model
 
@@ -152,7 +151,7 @@ def test_a_wrong_file_is_one_clear_line(files, monkeypatch, command, name):
         (["sweep", "model.yaml"], "is a model, not a study; `orchestra run`"),
         (["collect", "result.nc"], "is a dataset"),
         (["sweep", "directory"], "is a directory"),
-        (["status", "result.nc"], "is a file; name the directory"),
+        (["status", "result.nc"], "no runs in result.nc: name the directory"),
     ],
 )
 def test_the_line_says_what_the_file_is_and_what_to_do(files, monkeypatch, arguments, words):

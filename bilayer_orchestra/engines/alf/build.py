@@ -25,12 +25,12 @@ from bilayer_orchestra.files import (
     own_directory,
     secure,
     sha256,
+    variable,
     write_text_atomic,
 )
 from bilayer_orchestra.heartbeat import heartbeat
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.timestamps import utc_now
-from bilayer_orchestra.user_files import variable
 
 NAME = "Hamiltonian_Orchestra_smod.F90"
 LOG = "build.log"

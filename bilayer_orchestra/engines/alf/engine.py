@@ -15,9 +15,9 @@ from bilayer_orchestra.engines.alf.settings import ALFNumerics
 from bilayer_orchestra.engines.alf.steps import duration, round_time, time_steps
 from bilayer_orchestra.engines.base import Engine, Job, Request, Sampling, Tools
 from bilayer_orchestra.errors import OrchestraError
+from bilayer_orchestra.files import variable
 from bilayer_orchestra.machine import available_cores, thread_environment
 from bilayer_orchestra.terms import Canonical
-from bilayer_orchestra.user_files import variable
 
 #: Shortest runs in sweeps: below, starting and warming up costs more than sampling.
 LEAST_SWEEPS = 200

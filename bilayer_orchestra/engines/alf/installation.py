@@ -28,11 +28,10 @@ from bilayer_orchestra.configuration import (
 from bilayer_orchestra.engines.alf.settings import ALFNumerics
 from bilayer_orchestra.engines.base import Request
 from bilayer_orchestra.errors import EngineError, ForeignFileError, MissingEngineError
-from bilayer_orchestra.files import file_sha256, files_sha256, secure
+from bilayer_orchestra.files import file_sha256, files_sha256, secure, variable
 from bilayer_orchestra.machine import thread_environment
 from bilayer_orchestra.resources import resource
 from bilayer_orchestra.terms import GrandCanonical, Site, Terms
-from bilayer_orchestra.user_files import variable
 
 #: Names of a finished build in its directory, and of its description beside a binary.
 BINARY, BUILD_RECORD = "ALF.out", "build.json"

@@ -27,7 +27,7 @@ from typing import Any
 from bilayer_orchestra.configuration import config_file, engine_settings
 from bilayer_orchestra.engines.itensor.package import engine_depot, engine_half
 from bilayer_orchestra.errors import MissingEngineError
-from bilayer_orchestra.user_files import expand, variable
+from bilayer_orchestra.files import expand, variable
 
 VARIABLE, PROJECT_VARIABLE = "ORCHESTRA_JULIA", "ORCHESTRA_JULIA_PROJECT"
 #: Smallest versions: an LTS of Julia, and the first ITensorMPS with correct correlation matrices.

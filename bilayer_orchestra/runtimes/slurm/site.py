@@ -28,11 +28,10 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from bilayer_orchestra.configuration import config_file
 from bilayer_orchestra.errors import SpecError
-from bilayer_orchestra.files import other_owner
+from bilayer_orchestra.files import expand, other_owner, user_path
 from bilayer_orchestra.images.use import recipes
-from bilayer_orchestra.model.load import read_text
+from bilayer_orchestra.model.spec import read_text
 from bilayer_orchestra.settings import AS_TUPLE, LINE, WORD, SpecModel
-from bilayer_orchestra.user_files import expand, user_path
 from bilayer_orchestra.yaml_text import KeyPath, describe_all, in_file_order, syntax_problem
 
 Word = Annotated[str, Field(min_length=1, pattern=WORD)]
