@@ -169,9 +169,9 @@ def submit_study(
     for line in (", ".join(f"{counts[word]} {word}" for word in _WORDS if counts[word]), *others):
         say(line)
     # each run once
-    missing = {task.run.path: task for task in reversed(ours) if states[task.name] not in _STARTED}
+    missing = {task.run.path: task for task in ours if states[task.name] not in _STARTED}
     todo: list[Task] = []
-    for path, task in reversed(missing.items()):
+    for path, task in missing.items():
         # such as a run here, or an engine that outlived its job: no point is computed twice
         if states[task.name] == "unknown" or task.run.in_use():
             may = "may compute" if states[task.name] == "unknown" else "computes"
@@ -222,7 +222,8 @@ def collect_study(study: LoadedStudy, runner: Runner) -> Collected:
     """Combine what is finished; label what was computed in the meantime."""
     tasks = make_tasks(study, runner)
     solvable = [task for task in tasks if not isinstance(task.engine, AbsentEngine)]
-    states = label_computed(solvable)
+    queued = [task for task in solvable if (record := task.run.record()) and record.job]
+    states = label_computed(queued)
     here = replace(runner, runtime=LocalRuntime(), wait=False, any_version=False)
     for task in split_by_owner(solvable)[0]:
         if not task.run.result.exists() and task.run.executed():
