@@ -4,6 +4,7 @@ A point that fails does not stop the others.
 """
 
 import contextlib
+import functools
 import os
 import shlex
 from collections import Counter
@@ -18,7 +19,7 @@ from bilayer_orchestra.display.points import PointsShown, points_shown
 from bilayer_orchestra.errors import Interrupted, OrchestraError
 from bilayer_orchestra.files import make_directory, other_owner
 from bilayer_orchestra.images.use import image_table
-from bilayer_orchestra.running.point import Runner, set_aside
+from bilayer_orchestra.running.point import Runner, set_aside, stored
 from bilayer_orchestra.running.published import make_room, of_study, owner
 from bilayer_orchestra.running.queued import known_states, label_computed, placed, submit
 from bilayer_orchestra.runtimes.base import get_runtime
@@ -115,10 +116,12 @@ def run_points(tasks: list[Task], runner: Runner, jobs: int, shown: PointsShown)
     def run(task: Task) -> str | None:
         """Return why a point failed, in words for its user; None: it did not."""
         shown.progress(task.name, "begins")
-        telling = replace(runner, tell=lambda line: shown.progress(task.name, line))
+        tell = functools.partial(shown.progress, task.name)
+        # which version is taken was chosen with the task
+        telling = replace(runner, tell=tell, any_version=False)
         error, reused = None, False
         try:
-            outcome = run_model(task.model, task.engine, telling)
+            outcome = stored(task.run) or run_model(task.model, task.engine, telling)
             reused = outcome.reused
             if outcome.remark:
                 shown.noted(task.name, outcome.remark)
