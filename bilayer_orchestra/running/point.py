@@ -136,7 +136,7 @@ class Runner:
             return run
         for other in map(RunDirectory, sorted(self.root.glob(f"{model.name}-{engine.name}-*"))):
             record = other.record()
-            if record is None or not other.finished or record.engine == engine.version():
+            if record is None or record.engine == engine.version() or not other.finished:
                 continue
             if request_hash(model, engine, record.engine) != record.hash:
                 continue

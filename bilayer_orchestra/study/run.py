@@ -4,6 +4,7 @@ A point that fails does not stop the others.
 """
 
 import contextlib
+import functools
 import os
 import shlex
 from collections import Counter
@@ -17,7 +18,7 @@ from bilayer_orchestra.display import Output, PointsShown, points_shown
 from bilayer_orchestra.errors import Interrupted, OrchestraError
 from bilayer_orchestra.files import make_directory, other_owner
 from bilayer_orchestra.images.use import image_table
-from bilayer_orchestra.running.point import Runner, set_aside
+from bilayer_orchestra.running.point import Runner, set_aside, stored
 from bilayer_orchestra.running.published import make_room, of_study, owner
 from bilayer_orchestra.running.queued import known_states, label_computed, placed, submit
 from bilayer_orchestra.runtimes.base import get_runtime
@@ -114,10 +115,12 @@ def run_points(tasks: list[Task], runner: Runner, jobs: int, shown: PointsShown)
     def run(task: Task) -> str | None:
         """Return why a point failed, in words for its user; None: it did not."""
         shown.progress(task.name, "begins")
-        telling = replace(runner, tell=lambda line: shown.progress(task.name, line))
+        tell = functools.partial(shown.progress, task.name)
+        # which version is taken was chosen with the task
+        telling = replace(runner, tell=tell, any_version=False)
         error, reused = None, False
         try:
-            outcome = run_model(task.model, task.engine, telling)
+            outcome = stored(task.run) or run_model(task.model, task.engine, telling)
             reused = outcome.reused
             if outcome.remark:
                 shown.noted(task.name, outcome.remark)
@@ -168,9 +171,9 @@ def submit_study(
     for line in (", ".join(f"{counts[word]} {word}" for word in _WORDS if counts[word]), *others):
         say(line)
     # each run once
-    missing = {task.run.path: task for task in reversed(ours) if states[task.name] not in _STARTED}
+    missing = {task.run.path: task for task in ours if states[task.name] not in _STARTED}
     todo: list[Task] = []
-    for path, task in reversed(missing.items()):
+    for path, task in missing.items():
         # such as a run here, or an engine that outlived its job: no point is computed twice
         if states[task.name] == "unknown" or task.run.in_use():
             may = "may compute" if states[task.name] == "unknown" else "computes"
@@ -221,7 +224,8 @@ def collect_study(study: LoadedStudy, runner: Runner) -> Collected:
     """Combine what is finished; label what was computed in the meantime."""
     tasks = make_tasks(study, runner)
     solvable = [task for task in tasks if not isinstance(task.engine, AbsentEngine)]
-    states = label_computed(solvable)
+    queued = [task for task in solvable if (record := task.run.record()) and record.job]
+    states = label_computed(queued)
     here = replace(runner, runtime=LocalRuntime(), wait=False, any_version=False)
     for task in split_by_owner(solvable)[0]:
         if not task.run.result.exists() and task.run.executed():

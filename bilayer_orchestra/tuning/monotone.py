@@ -45,7 +45,7 @@ class Point(NamedTuple):
 class JumpError(Exception):
     """The wished number lies inside a jump.
 
-    Attributes
+    Parameters
     ----------
     mu : float
         Where the levels cross.

@@ -6,7 +6,6 @@ killed search is repeated from there: finished runs are taken, the interrupted o
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 from bilayer_orchestra.engines.base import Engine
@@ -14,13 +13,7 @@ from bilayer_orchestra.files import write_text_atomic
 from bilayer_orchestra.model.spec import CanonicalState, Model
 from bilayer_orchestra.running.choice import engine_for, installed
 from bilayer_orchestra.running.directory import MODEL
-from bilayer_orchestra.running.point import (
-    Outcome,
-    Runner,
-    checked_request,
-    run_point,
-    solve_once,
-)
+from bilayer_orchestra.running.point import Outcome, Runner, checked_request, run_point, solve_once
 from bilayer_orchestra.running.queued import QueuedPoint, run_queued
 from bilayer_orchestra.runtimes.slurm.runtime import SlurmRuntime
 
@@ -80,7 +73,6 @@ def run_model(model: Model, engine: Engine, runner: Runner) -> Outcome:
         from bilayer_orchestra.tuning.thermal import ThermalSearch
 
         write_text_atomic(run.path / MODEL, model.to_yaml())
-        threading.Thread(target=runner.meanwhile, daemon=True).start()
         ground = isinstance(model.state, CanonicalState)
         search = (GroundSearch if ground else ThermalSearch)(model, engine, run, runner)
         return search.label(search.find())

@@ -238,9 +238,8 @@ def submitted_state(
 
 def _by_disk(one: Submitted, marker: Marker | None, problem: str) -> tuple[State, str]:
     silent = f"the scheduler does not answer: {problem}"
-    if (marker is not None and marker.code is not None) or _cause_in(
-        end_of(_file(one, "task-{}.log"))
-    ):
+    ended = marker is not None and marker.code is not None
+    if ended or _cause_in(end_of(_file(one, "task-{}.log"))):
         return "failed", _why(one, marker)
     if marker is None:
         return "pending", f"submitted as job {one.job}, not started; {silent}"
