@@ -21,7 +21,7 @@ from bilayer_orchestra.fits.scan import Scan, model_weights
 from bilayer_orchestra.terms import FloatArray
 
 #: How much of the Trotter correction of statistical data may be left (the next order, dtau^4, for
-#: the usual two steps); see :mod:`bilayer_orchestra.checking.systematics`.
+#: the usual two steps).
 REMAINDER = 0.25
 #: Windows below this weight are not repeated in the bootstrap: noise cannot lift them that far.
 NEGLIGIBLE = 1e-12
