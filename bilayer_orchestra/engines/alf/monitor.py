@@ -75,6 +75,8 @@ class Monitor:
         met = [self._errors[name] <= MARGIN * target for name, target in self.targets.items()]
         self._reached |= bool(met) and all(met)
         now = time.monotonic()
+        if self._reached:  # that is news
+            self._next_look = now
         spent, elapsed = now - start, now - self._started
         # early on, prompt news counts more than a little time
         pause = min(spent / ANALYSIS_SHARE, max(5.0, 0.2 * elapsed))
@@ -95,7 +97,7 @@ class Monitor:
                 goal = f" (target {target:.2g})" if target else ""
                 parts.append(f"error of {name} {error:.2g}{goal}")
         stop = self.directory / STOP
-        if stop.exists():
+        if stop.exists() or self._reached:
             return "  ".join([*parts, "target reached, stopping" if self._reached else "stopping"])
         if self._budget is not None:
             left = max(0.0, self._budget - self._used - (time.monotonic() - self._started))
