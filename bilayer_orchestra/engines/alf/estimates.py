@@ -44,8 +44,7 @@ class StepEstimates(NamedTuple):
 def estimate_step(data: StepData) -> StepEstimates:
     """Return block-jackknife estimates of one time step."""
     chains = convert.linearized(data.chains, data.files)
-    names = list(chains[0])
-    times = {name: autocorrelation([chain[name] for chain in chains]) for name in names}
+    times = {name: autocorrelation([chain[name] for chain in chains]) for name in chains[0]}
     counts = [len(chain[convert.SIGN]) for chain in data.chains]
     length = block_length(list(times.values()), counts)
     inflation = {name: time.block_inflation(length) for name, time in times.items()}
@@ -55,7 +54,7 @@ def estimate_step(data: StepData) -> StepEstimates:
         jackknife(raw, lambda averages: convert.observables_of(averages, data.files), inflation),
         times,
         _tau_in_bins(data, chains, times),
-        {name: merge([chain[name] for chain in chains], length) for name in names},
+        {name: merge([chain[name] for chain in chains], length) for name in times},
         [count // length for count in counts],
         inflation,
     )

@@ -33,7 +33,8 @@ class Monitor:
         self.names = list(self.targets) or ["pair" if "pair" in request.observables else "energy"]
         self._budget = numerics.effective_budget
         self._started = time.monotonic()
-        self._next_look = self._started + INTERVAL  # not before the job is started
+        self._next_look = self._started
+        self._next_analysis = self._started + INTERVAL
         # the longest chain is what is waited for
         used: Counter[str] = Counter()
         for file in directory.glob("dtau-*/chain-*/seg-*/milliseconds"):
@@ -45,17 +46,25 @@ class Monitor:
 
     def lines(self) -> list[str]:
         """Return the newest line."""
-        self._look_now_and_then()
+        self._analyse_now_and_then()
+        start = time.monotonic()
+        if start >= self._next_look:
+            segments = sorted(self.directory.glob("dtau-*/chain-*/seg-*"), key=lambda p: p.name)
+            self._lines = [self._text(segments)] if segments else []
+            spent = time.monotonic() - start
+            # a long run has less to say per second, and logs keep every line
+            pause = min((start - self._started) / 50, 30.0)
+            self._next_look = start + max(INTERVAL, pause, spent / ANALYSIS_SHARE)
         return self._lines
 
     def reached(self) -> bool:
-        """Return whether the error of every target is small enough."""
-        self._look_now_and_then()
+        """Return whether the error of every target is small enough; looked at now and then."""
+        self._analyse_now_and_then()
         return self._reached
 
-    def _look_now_and_then(self) -> None:
+    def _analyse_now_and_then(self) -> None:
         start = time.monotonic()
-        if start < self._next_look:
+        if start < self._next_analysis:
             return
         from bilayer_orchestra.engines.alf.results import quick_error
 
@@ -63,19 +72,15 @@ class Monitor:
             self._errors[name] = math.inf
             with suppress(OrchestraError):  # too few bins yet, or a reason that parse will give
                 self._errors[name] = quick_error(self.directory, self.request.terms.n_sites, name)
-        if self.targets and all(
-            self._errors[name] <= MARGIN * target for name, target in self.targets.items()
-        ):
-            self._reached = True
-        segments = sorted(self.directory.glob("dtau-*/chain-*/seg-*"), key=lambda path: path.name)
-        if segments:
-            self._lines = [self._text(segments)]
+        met = [self._errors[name] <= MARGIN * target for name, target in self.targets.items()]
+        self._reached |= bool(met) and all(met)
         now = time.monotonic()
+        if self._reached:  # that is news
+            self._next_look = now
         spent, elapsed = now - start, now - self._started
-        # early on, prompt news counts more than a little time; a long run has less to say per
-        # second, and logs keep every line
-        pause = max(min(spent / ANALYSIS_SHARE, max(5.0, 0.2 * elapsed)), min(elapsed / 50, 30.0))
-        self._next_look = now + max(INTERVAL, pause, spent / MOST_ANALYSIS_SHARE)
+        # early on, prompt news counts more than a little time
+        pause = min(spent / ANALYSIS_SHARE, max(5.0, 0.2 * elapsed))
+        self._next_analysis = now + max(2 * INTERVAL, pause, spent / MOST_ANALYSIS_SHARE)
 
     def _text(self, segments: list[Path]) -> str:
         from bilayer_orchestra.engines.alf.chains import read_info
@@ -92,7 +97,7 @@ class Monitor:
                 goal = f" (target {target:.2g})" if target else ""
                 parts.append(f"error of {name} {error:.2g}{goal}")
         stop = self.directory / STOP
-        if stop.exists():
+        if stop.exists() or self._reached:
             return "  ".join([*parts, "target reached, stopping" if self._reached else "stopping"])
         if self._budget is not None:
             left = max(0.0, self._budget - self._used - (time.monotonic() - self._started))
