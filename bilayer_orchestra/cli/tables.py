@@ -13,7 +13,6 @@ from bilayer_orchestra.fits.datasets import rounded
 from bilayer_orchestra.running.directory import RunDirectory
 from bilayer_orchestra.study.axes import shown
 
-ENERGIES = ("energy", "kinetic_energy", "interaction_energy", "total_energy")
 _FORM = {"bond_dimension": ".0f", "discarded_weight": ".1e", "energy_variance": ".1e", "gap": ".6g"}
 #: A limit of more elements than this is not printed.
 _PRINTED = 40
@@ -37,7 +36,7 @@ def result_table(dataset: xr.Dataset, reused: bool) -> Table:
     values = parameters(model_data(dataset), attributes["backend"])
     table.add_row("parameters", escape(values))
     table.add_row("engine", f"{attributes['engine']} [{attributes['backend']}]".replace("[", r"\["))
-    for name in ENERGIES:
+    for name in ("energy", "kinetic_energy", "interaction_energy", "total_energy"):
         if name in dataset:
             table.add_row(name.replace("_", " "), with_uncertainty(dataset, name))
     for name in ("density", "magnetization", "double_occupancy"):

@@ -69,13 +69,13 @@ def _which(value: Any) -> str:
 
 
 def _one_of_both(value: Any) -> Any:
-    """Refuse a mixture and a missing choice with one message."""
-    if isinstance(value, dict) and (
-        not value or {"beta"} < value.keys() & {"beta", "n_up", "n_down"}
-    ):
-        raise PydanticCustomError(
-            "state", "should be either {n_up, n_down} (ground state) or {beta} (thermal), not both"
-        )
+    """Refuse a mixture and a missing choice with one message each."""
+    keys = value.keys() & {"beta", "n_up", "n_down"} if isinstance(value, dict) else {"beta"}
+    choice = "{n_up, n_down} (ground state) or {beta} (thermal)"
+    if value == {}:
+        raise PydanticCustomError("state", f"is missing its content: {choice}")
+    if {"beta"} < keys:
+        raise PydanticCustomError("state", f"should be either {choice}, not both")
     return value
 
 
