@@ -130,7 +130,7 @@ def request_hash(model: Model, engine: Engine, version: str | None = None) -> st
         "numerics": numerics.model_dump(mode="json"),
         "backend": [engine.name, engine.revision, version or engine.version()],
     }
-    filling = getattr(model, "filling", None)
+    filling = model.wished
     if filling is not None:
         identity["filling"] = [*filling.model_dump().values(), TUNING_REVISION]
     if model.TRANSLATION:

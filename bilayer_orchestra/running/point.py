@@ -81,7 +81,7 @@ def checked_request(model: Model, engine: Engine) -> Request:
 
 def refuse_search(model: Model, instead: str) -> None:
     """Raise OrchestraError if the model's chemical potentials are yet to be searched for."""
-    if getattr(model, "filling", None) is not None:
+    if model.wished is not None:
         raise OrchestraError(
             "a `filling` takes several runs, each after the result of the one before; " + instead
         )

@@ -147,7 +147,7 @@ def load_study(path: Path, stored: bool = False) -> LoadedStudy:
             for text, names in problems.items()
         ]
         raise SpecError(source, in_file_order(lines))
-    if any(getattr(point.model, "filling", None) is not None for point in points):
+    if any(point.model.wished is not None for point in points):
         wrong = collisions(axes, lambda name: name.startswith(TUNING))
         if wrong:
             raise SpecError(source, [_axis_problem(yaml, problem) for problem in wrong])
