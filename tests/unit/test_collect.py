@@ -396,7 +396,7 @@ def test_figures_and_fits_take_the_conditions_of_every_point(study, axis):
     dataset = open_result(path.parent / "runs" / "scan.nc")
     if axis in ("T", "boundary"):
         limits = ("--model", "power", "--dim", axis, "--name", "energy")
-        with pytest.raises(OrchestraError, match="have names, and a limit needs numbers"):
+        with pytest.raises(OrchestraError, match="a limit needs numbers along"):
             orchestra("extrapolate", path.parent / "runs" / "scan.nc", *limits)
     found = [conditions(dataset.isel({axis: k}), None, None) for k in (0, 1)]
     assert (
