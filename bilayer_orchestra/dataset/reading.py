@@ -228,7 +228,7 @@ def on_site(matrix: xr.DataArray) -> xr.DataArray:
 
 
 def density_product(density: xr.DataArray) -> xr.DataArray:
-    """Return <n_i><n_j> of the densities per spin."""
+    """Return ``<n_i><n_j>`` of the densities per spin."""
     total = density.sum("spin")
     return total * total.rename({dim: f"{dim}_" for dim in total.dims})
 

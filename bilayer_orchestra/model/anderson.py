@@ -13,7 +13,7 @@ are, N_dn -> N_sites - N_dn.
 With a_{i,s} the operators of the attractive model that the engines solve and c_{i,s} those of the
 Anderson lattice, c_{i,up} = a_{i,up} and c_{i,dn} = s_i a+_{i,dn} on a bipartite lattice
 (arXiv:2604.28187; H. Shiba, Prog. Theor. Phys. 48, 2171 (1972)). Hence, averages of the attractive
-model on the right:
+model on the right (S^z as well):
 
     density             (n_up, 1 - n_dn)
     magnetization       <S^z_i> = (n_up + n_dn - 1) / 2
@@ -21,7 +21,7 @@ model on the right:
     green               up as it is; down: s_i s_j (delta_ij - <a+_{j,dn} a_{i,dn}>)
     spin_flip           <S^+_i S^-_j> = s_i s_j <Delta+_i Delta_j>
     spin_spin           <S^z_i S^z_j> = <n_i n_j>_c / 4 + <S^z_i> <S^z_j>
-    density_density     <n_i n_j>_c = 4 (<S^z_i S^z_j> - <S^z_i> <S^z_j>), S^z of the attractive model
+    density_density     <n_i n_j>_c = 4 (<S^z_i S^z_j> - <S^z_i> <S^z_j>)
     kinetic_energy      as it is
     interaction_energy  sum_i U_i n_up - |interaction energy|
     log_partition       + beta sum_i (U_i - h_i) / 2
