@@ -159,7 +159,9 @@ class RunDirectory:
         self.path = path
 
     @classmethod
-    def for_request(cls, root: Path, model: Model, engine: Engine) -> RunDirectory:
+    def for_request(
+        cls, root: Path, model: Model, engine: Engine, version: str | None = None
+    ) -> RunDirectory:
         """Return the directory of a request; it is not made yet.
 
         Parameters
@@ -168,8 +170,10 @@ class RunDirectory:
             Directory of the run directories.
         model, engine
             The request.
+        version : str, optional
+            The engine's, unless that of another result is meant.
         """
-        digest = request_hash(model, engine)
+        digest = request_hash(model, engine, version)
         return cls(root / f"{model.name}-{engine.name}-{digest[:12]}")
 
     @property

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import shlex
 import sys
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +26,13 @@ from bilayer_orchestra.errors import (
 )
 from bilayer_orchestra.heartbeat import Heartbeat
 from bilayer_orchestra.model.spec import Model
-from bilayer_orchestra.running.directory import Record, RunDirectory, request_hash, terms_hash
+from bilayer_orchestra.running.directory import (
+    Record,
+    RunDirectory,
+    find_runs,
+    request_hash,
+    terms_hash,
+)
 from bilayer_orchestra.runtimes.base import AttachedRuntime, Runtime
 from bilayer_orchestra.runtimes.local import LocalRuntime
 from bilayer_orchestra.timestamps import utc_now
@@ -134,20 +142,27 @@ class Runner:
         begun = run.record() is not None  # with this version, which was chosen then
         if self.any_version is False or run.finished or (self.any_version is None and begun):
             return run
-        for other in map(RunDirectory, sorted(self.root.glob(f"{model.name}-{engine.name}-*"))):
-            record = other.record()
-            if record is None or record.engine == engine.version() or not other.finished:
-                continue
-            if request_hash(model, engine, record.engine) != record.hash:
+        for version in sorted(self._versions[engine.name] - {engine.version()}):
+            other = RunDirectory.for_request(self.root, model, engine, version)
+            if not other.finished:
                 continue
             if self.any_version:
                 return other
             raise OtherVersionError(
-                f"{other.path} holds this point, computed with {record.engine}; --any-version "
+                f"{other.path} holds this point, computed with {version}; --any-version "
                 f"takes it, --this-version computes it again with {engine.version()} (in Python: "
                 "any_version)"
             )
         return run
+
+    @functools.cached_property
+    def _versions(self) -> defaultdict[str, set[str]]:
+        """Engine -> its versions that runs were begun with; read once for all points."""
+        versions: defaultdict[str, set[str]] = defaultdict(set)
+        for run in find_runs(self.root):
+            if (record := run.record()) is not None:
+                versions[record.backend].add(record.engine)
+        return versions
 
 
 def run_point(

@@ -57,7 +57,7 @@ class ALFNumerics(SpecModel):
         None, description="sweeps that are averaged into one stored bin; default: auto"
     )
     projection_time: float = Field(
-        20.0, gt=0, le=1e4, description="theta of the projector (ground state) method"
+        20.0, gt=0, le=1e6, description="theta of the projector (ground state) method"
     )
     seed: int = Field(1, ge=0, le=2**31 - 1)
     chains: Processes | None = Field(
