@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import json
 import os
@@ -19,8 +21,18 @@ def become(asked: dict) -> None:
     guests = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:1] = [asked["directory"], *filter(None, guests)]
     sys.argv = ["", *asked["arguments"]]
-    runpy.run_module("bilayer_orchestra.cli.main", run_name="__main__", alter_sys=True)
-    sys.exit(0)
+    try:
+        runpy.run_module("bilayer_orchestra.cli.main", run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as ended:
+        code = ended.code or 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # taking the libraries down would copy every page of them
 
 
 def main() -> None:
@@ -28,6 +40,7 @@ def main() -> None:
     for name in sys.argv[1:]:
         importlib.import_module(name)
     assert "bilayer_orchestra" not in sys.modules
+    gc.freeze()  # a collection in a child would copy them, too
     for line in sys.stdin:
         child = os.fork()
         if not child:
