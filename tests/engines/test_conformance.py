@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import pytest
+
 from bilayer_orchestra.testing import CASES, EngineConformance
 
 #: What sampling takes minutes for.
@@ -39,3 +41,7 @@ class TestALF(EngineConformance):
     refused = frozenset({"polarized", "polarized ring", "repulsive", "momentum"})
     slow = EVERYTHING
     killed_after = "dtau-*/chain-*/seg-0001"
+
+    @pytest.mark.slow
+    def test_progress_changes_nothing(self, solver, tmp_path):
+        super().test_progress_changes_nothing(solver, tmp_path)

@@ -113,6 +113,7 @@ def test_smooth_curves_take_few_runs():
 # ground states
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "model",
     [
@@ -161,7 +162,7 @@ def test_dmrg_finds_the_same_potential_as_exact(solve):
 # thermal states
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("boundary", ["open", "periodic"])
 @pytest.mark.parametrize(
     ("beta", "p", "m"), [(0.5, 0.5, 0.25), (4.0, 0.05, 1.8), (16.0, 1.5, 0.3), (64.0, 0.5, 0.25)]

@@ -214,6 +214,7 @@ def test_the_second_of_two_waits_or_says_who_computes(tmp_path):
     assert not outcome.reused
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 def test_without_locks_it_works_after_one_warning(tmp_path, model_file, number):
     environment = no_locks(tmp_path, number)

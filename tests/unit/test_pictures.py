@@ -184,9 +184,8 @@ STUDIES = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("fig2", marks=pytest.mark.slow), "fig3", "fig4", "fig6"]
-)
+@pytest.mark.cases(2)
+@pytest.mark.parametrize("name", ["fig6", "fig4", "fig3", "fig2"])
 def test_axes_have_names_and_ticks_and_the_title_the_true_parameters(drawn, name):
     data = open_result(DOCS_DATA / f"{name}.nc")
     drawing.draw_figure(data, STUDIES[name], Path("x.png"))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 
 import pytest
 import xarray as xr
 
+from tests.support.commands import orchestra
 from tests.support.paths import ROOT
 
 
@@ -37,8 +36,7 @@ def test_every_command_of_the_quickstart_works_in_order(tmp_path):
     typed = commands()
     assert len(typed) >= 7
     for command in typed:
-        words = [sys.executable, "-m", "bilayer_orchestra.cli.main", *shlex.split(command)[1:]]
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = orchestra(*shlex.split(command)[1:], cwd=tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert done.stderr == "", command
     root = tmp_path / "runs" / "doped-bilayer"
