@@ -129,4 +129,4 @@ class Sector:
             u, d = np.triu_indices(size, first_above)
             both = states[:, u * size + d] + sign * states[:, d * size + u]
             bases.append(both @ sparse.diags_array(np.where(u == d, 0.5, np.sqrt(0.5))))
-        return bases
+        return [basis for basis in bases if basis.shape[1]]  # one state is even
