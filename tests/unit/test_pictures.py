@@ -262,6 +262,7 @@ def test_a_zero_within_its_error_does_not_set_the_axis():
     assert len(named_ticks(empty)) >= 2
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("length", [2, 3, 7])
 @pytest.mark.parametrize("state", [{"n_up": 2, "n_down": 2}, {"n_up": 2, "n_down": 0}])
 def test_small_chains_have_whole_distances_and_named_ticks(drawn, solve, length, state):

@@ -184,11 +184,13 @@ MUTATIONS = {
 }
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS.keys())
 def test_what_is_wrong_at_long_distance_only_is_noticed(free, mutation):
     assert judge(free, sampled(mutation(free))).word == "disagree"
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS.keys())
 def test_what_is_wrong_beyond_the_stated_distance_is_not_vouched_for(free, mutation):
     """Errors of half the value beyond distance 4: the verdict does not reach what is wrong."""

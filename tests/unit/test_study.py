@@ -21,8 +21,6 @@ from tests.support.commands import ORCHESTRA, orchestra
 from tests.support.processes import kill_when, wait_until
 from tests.support.studies import STUDY, write
 
-pytestmark = pytest.mark.lowest
-
 
 def problems(tmp_path: Path, *changes: tuple[str, str]) -> list[str]:
     text = STUDY
@@ -105,6 +103,7 @@ def test_a_point_that_an_engine_refuses_stops_the_study_before_anything_runs(tmp
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.lowest
 def test_sweep_fills_one_dataset_with_the_numbers_of_single_runs(tmp_path):
     path = write(tmp_path)
     done = orchestra("sweep", path, "-o", tmp_path / "runs", "--jobs", 2)
@@ -125,6 +124,7 @@ def test_sweep_fills_one_dataset_with_the_numbers_of_single_runs(tmp_path):
     assert len(find_runs(tmp_path / "runs")) == 8
 
 
+@pytest.mark.lowest
 def test_chains_of_different_length_and_several_engines_share_a_dataset(tmp_path):
     pytest.importorskip("block2", reason="block2 is missing")
     text = STUDY.replace("t_perp: [0.5, 0.8]", "length: [2, 3]").replace("[-2, -4.0]", "[-4.0]")
