@@ -21,7 +21,7 @@ from bilayer_orchestra.fits.datasets import fit
 from bilayer_orchestra.model.spec import Model, load_model
 from bilayer_orchestra.running.directory import runs_directory
 from bilayer_orchestra.running.point import Runner
-from bilayer_orchestra.runtimes.base import get_runtime
+from bilayer_orchestra.runtimes.registry import get_runtime
 from bilayer_orchestra.tuning.point import solve
 
 __all__ = [

@@ -56,7 +56,7 @@ def run(
     from bilayer_orchestra.running.directory import runs_directory
     from bilayer_orchestra.running.point import Runner
     from bilayer_orchestra.running.published import publish
-    from bilayer_orchestra.runtimes.base import get_runtime
+    from bilayer_orchestra.runtimes.registry import get_runtime
     from bilayer_orchestra.tuning.point import solve
 
     check_style(style)

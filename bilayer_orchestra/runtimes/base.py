@@ -3,9 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
-from bilayer_orchestra.errors import OrchestraError
 from bilayer_orchestra.job import Job, Tools
 
 RuntimeName = Literal["local", "apptainer", "slurm"]
@@ -65,39 +64,3 @@ class AttachedRuntime(Runtime):
         EngineError
             If the engine ends with an error; carries its last lines.
         """
-
-
-def get_runtime(
-    name: str,
-    images: Mapping[str, str] | None = None,
-    many: bool = False,
-    site: str | None = None,
-    beside: Path = Path(),
-) -> Runtime:
-    """Return the runtime called ``name``.
-
-    Parameters
-    ----------
-    name : str
-        One of those above.
-    images : mapping, optional
-        Kind of image -> file, before what the configuration file or the site profile says.
-    many : bool
-        Whether many jobs are to come, so that it pays to keep an engine; ``close`` it then.
-    site : str, optional
-        Site profile of the queue.
-    beside : Path
-        Directory in which a site profile is looked for first.
-    """
-    from bilayer_orchestra.runtimes.local import ApptainerRuntime, LocalRuntime
-
-    if name == "local":
-        return LocalRuntime(many)
-    if name == "apptainer":
-        return ApptainerRuntime(images or {})
-    if name == "slurm":
-        from bilayer_orchestra.runtimes.slurm.runtime import SlurmRuntime
-        from bilayer_orchestra.runtimes.slurm.site import load_site
-
-        return SlurmRuntime(load_site(site, beside, dict(images or {})), site)
-    raise OrchestraError(f"there is no runtime `{name}`; known: {', '.join(get_args(RuntimeName))}")

@@ -21,8 +21,8 @@ from bilayer_orchestra.images.use import image_table
 from bilayer_orchestra.running.point import Runner, set_aside, stored
 from bilayer_orchestra.running.published import make_room, of_study, owner
 from bilayer_orchestra.running.queued import known_states, label_computed, placed, submit
-from bilayer_orchestra.runtimes.base import get_runtime
 from bilayer_orchestra.runtimes.local import LocalRuntime
+from bilayer_orchestra.runtimes.registry import get_runtime
 from bilayer_orchestra.runtimes.slurm.runtime import Chunk, SlurmRuntime, task_script
 from bilayer_orchestra.study.collect import Collected, collect
 from bilayer_orchestra.study.load import LoadedStudy
