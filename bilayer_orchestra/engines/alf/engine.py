@@ -163,8 +163,9 @@ class ALFEngine(Engine):
                     "this method is the square of one spin's determinant, positive only for equal "
                     "numbers of both spins. Use --backend block2"
                 )
-            if state.n_up == 0:
-                raise OrchestraError("alf: there are no electrons; use --backend exact")
+            if state.n_up in (0, terms.n_sites):  # a full lattice has no stable projection
+                what = "every site is full" if state.n_up else "there are no electrons"
+                raise OrchestraError(f"alf: {what}: there is one state; use --backend exact")
             if numerics.pair_susceptibility:
                 raise OrchestraError(
                     "alf: numerics.alf.pair_susceptibility is an integral over imaginary time up "
