@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bilayer_orchestra.analysis.trotter import limit_weights
+from bilayer_orchestra.checking.ladder import projection_time
 from bilayer_orchestra.engines.alf.effort import plan_effort, sweep_seconds
 from bilayer_orchestra.engines.alf.monitor import Monitor
 from bilayer_orchestra.engines.alf.render import chain_seeds, render_files
@@ -31,7 +32,7 @@ from bilayer_orchestra.engines.registry import get_engine
 from bilayer_orchestra.errors import OrchestraError, SpecError
 from bilayer_orchestra.model.spec import Model, parse_model
 from bilayer_orchestra.resources import resource
-from bilayer_orchestra.running.point import make_request
+from bilayer_orchestra.running.point import checked_request, make_request
 from bilayer_orchestra.terms import Canonical, GrandCanonical, Site, Terms
 from tests.support.models import make_model
 from tests.support.paths import DATA
@@ -227,7 +228,8 @@ def test_terms_file_restores_every_number_exactly():
     [
         (with_alf({"beta": 2.0}, M={"interaction": 2.0}), ["(M, 0)", "repulsive", "sign problem"]),
         (with_alf({"n_up": 2, "n_down": 1}), ["n_up = 2", "n_down = 1", "block2"]),
-        (with_alf({"n_up": 0, "n_down": 0}), ["no electrons"]),
+        (with_alf({"n_up": 0, "n_down": 0}), ["no electrons", "exact"]),
+        (with_alf({"n_up": 4, "n_down": 4}), ["every site is full", "exact"]),
         (
             with_alf({"n_up": 1, "n_down": 1}, alf={"pair_susceptibility": True}),
             ["pair_susceptibility", "beta"],
@@ -252,6 +254,16 @@ def test_refusals_say_why(model, words):
         BACKEND.check(make_request(model, BACKEND))
     for word in words:
         assert word in str(refusal.value)
+
+
+def test_a_model_in_small_units_is_projected_for_as_long_as_its_gap_asks():
+    unit = 1e-3
+    layers = {"P": {"interaction": -4 * unit}, "M": {"hopping": unit}}
+    model = with_alf({"n_up": 1, "n_down": 1}, t_perp=0.5 * unit, **layers)
+    wanted = projection_time(model, BACKEND, 0.1 * unit)
+    assert wanted > 2e4
+    settings = BACKEND.with_projection_time(model.settings("alf"), wanted)
+    checked_request(parse_model(model.with_settings("alf", settings).to_yaml()), BACKEND)
 
 
 @pytest.mark.parametrize(
